@@ -1,0 +1,176 @@
+"""The interfaces a component implements. Subclass one, register the class, and a run can use it.
+
+Every class here is abstract; every component is final (no subclass of a component). A
+component is an Equinox module whose constructor arguments, `key` apart, are static fields of
+the same name, so that it can be rebuilt from its own record. Components that hold weights
+(`FeatureExtractor`, `VelocityField`) are built by the run, which knows the shapes of the
+data; all others are built by gin.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Self
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+
+from .types import Batch, Cloud, Dataset, PairedData, Split
+
+if TYPE_CHECKING:
+    from .couplings import Coupling
+    from .geometry import Geometry
+
+Report = Callable[[int, int, dict[str, float]], None]
+"""How long work tells where it is: report(step done, steps in all, metrics so far)."""
+
+
+def silent(step: int, total: int, metrics: dict[str, float]) -> None:
+    """A `Report` that tells nobody."""
+
+
+class Data(eqx.Module):
+    """Where the raw inputs come from."""
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """Reads the data. Raises FileNotFoundError, saying what to put where, if it is not there."""
+
+
+class FeatureExtractor(eqx.Module):
+    """A frozen model f: inputs → features. Built as `cls(input_shape=inputs.shape[1:], key=key)`.
+
+    The whole module is saved by tree path, so weights are ordinary array fields.
+    """
+
+    @abstractmethod
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+        """Trains the model on raw inputs (n, *input_shape); a pretrained model returns itself."""
+
+    @abstractmethod
+    def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
+        """Features of raw inputs. `key` matters only to stochastic encoders."""
+
+
+class Codec(FeatureExtractor):
+    """A feature extractor that can also go back from features to inputs."""
+
+    @abstractmethod
+    def decode(self, features: Float[Array, "n d"]) -> Float[Array, "n ..."]:
+        """Inputs (probabilities, for binary or one-hot inputs) that the features stand for."""
+
+
+class FusedCost(eqx.Module):
+    """An inter-space cost c_XY, made from two clouds and the pairs between them."""
+
+    @abstractmethod
+    def prepare(self, data: PairedData) -> "Geometry":
+        """The n × m cost, unnormalised, as a geometry; O((n + m) l) memory wherever possible."""
+
+
+class OTSolver(eqx.Module):
+    """A discrete optimal transport solver (Eq. 1–3)."""
+
+    @abstractmethod
+    def solve(self, cost: "Geometry", x: Cloud, y: Cloud) -> "Coupling":
+        """The coupling of `x` and `y` under `cost`, which the solver divides by its mean.
+
+        Has to be traceable by `jax.jit`: local alignment solves inside the training step.
+        """
+
+
+class Sampler(eqx.Module):
+    """Draws training batches on the device. `coupling` is what it draws from, if it is one."""
+
+    coupling: eqx.AbstractVar["Coupling | None"]
+
+    @abstractmethod
+    def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch: ...
+
+
+class Aligner(eqx.Module):
+    """An alignment strategy (Sec. 3.2): how pairs and unpaired points become training batches."""
+
+    @abstractmethod
+    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Sampler:
+        """Does all work that can be done once, before training."""
+
+
+class VelocityField(eqx.Module):
+    """v_θ(t, y | x) on the target space, conditioned on a source point; acts on one sample.
+
+    Built as `cls(source_dim=p, target_dim=q, key=key)`.
+    """
+
+    source_dim: eqx.AbstractVar[int]
+    target_dim: eqx.AbstractVar[int]
+
+    @abstractmethod
+    def __call__(
+        self, t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]
+    ) -> Float[Array, " q"]: ...
+
+
+class LatentMap(eqx.Module):
+    """A fitted map from source to target features: a morph or a fitted baseline."""
+
+    @abstractmethod
+    def __call__(
+        self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n q"]:
+        """Predictions for a batch of source points. `key` matters only to stochastic maps."""
+
+
+class Baseline(eqx.Module):
+    """What one would do without a morph; fitted on the same data, shown in the same table."""
+
+    @abstractmethod
+    def fit(self, data: PairedData) -> LatentMap: ...
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything an evaluator may look at.
+
+    `x`, `y` are the features of the test split, `test` its raw inputs and correspondences;
+    `train` is what the morph learned from. `map` is set for evaluators with subject "map",
+    `coupling` for "coupling".
+    """
+
+    source: FeatureExtractor
+    target: FeatureExtractor
+    train: PairedData
+    x: Cloud
+    y: Cloud
+    test: Split
+    map: LatentMap | None = None
+    coupling: "Coupling | None" = None
+
+
+class Evaluator(eqx.Module):
+    """A metric. `subject` says what it judges, and so the prefix its numbers get:
+
+    "map" runs once for the morph (`morph/…`) and once for each baseline (`baseline/NAME/…`),
+    "coupling" once on the training coupling (`coupling/…`), "features" once (`features/…`).
+    """
+
+    subject: eqx.AbstractClassVar[Literal["map", "coupling", "features"]]
+
+    @abstractmethod
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        """Metric names to values. Names carry no prefix. Raises ValueError, naming what is
+        missing, when the scene lacks what the metric needs (labels, a decoder)."""
+
+
+KINDS: dict[str, type[eqx.Module]] = {
+    "data": Data,
+    "extractor": FeatureExtractor,
+    "cost": FusedCost,
+    "solver": OTSolver,
+    "aligner": Aligner,
+    "field": VelocityField,
+    "baseline": Baseline,
+    "eval": Evaluator,
+}
+"""The kind of a component, and so its module in gin, by its interface."""

@@ -1,0 +1,117 @@
+"""The data that flows through a run: clouds of points, known pairs, and both together."""
+
+from typing import NamedTuple, Self
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+class Cloud(eqx.Module):
+    """A weighted point cloud: the discrete measure sum_i weights[i] * delta(points[i]).
+
+    `points` is (n, d); `weights` is (n,), non-negative, summing to 1; `labels` is (n,) or
+    None. Labels are only ever read by evaluators, never by a cost, a solver or the training.
+    """
+
+    points: Float[Array, "n d"]
+    weights: Float[Array, " n"]
+    labels: Int[Array, " n"] | None
+
+    @classmethod
+    def uniform(cls, points: Float[Array, "n d"], labels: Int[Array, " n"] | None = None) -> Self:
+        points = jnp.asarray(points, jnp.float32)
+        n = points.shape[0]
+        labels = None if labels is None else jnp.asarray(labels, jnp.int32)
+        return cls(points, jnp.full(n, 1.0 / n, points.dtype), labels)
+
+    @property
+    def size(self) -> int:
+        return self.points.shape[0]
+
+    @property
+    def dim(self) -> int:
+        return self.points.shape[1]
+
+    def take(self, index: Int[Array, " k"]) -> "Cloud":
+        """The sub-cloud of the given points, its weights renormalised to sum to 1."""
+        weights = self.weights[index]
+        labels = None if self.labels is None else self.labels[index]
+        return Cloud(self.points[index], weights / weights.sum(), labels)
+
+
+class Pairs(eqx.Module):
+    """The known correspondences: source point `source[k]` goes with target point `target[k]`."""
+
+    source: Int[Array, " l"]
+    target: Int[Array, " l"]
+
+    @classmethod
+    def from_array(cls, pairs: Int[np.ndarray, "l 2"]) -> Self:
+        return cls(jnp.asarray(pairs[:, 0], jnp.int32), jnp.asarray(pairs[:, 1], jnp.int32))
+
+    @property
+    def size(self) -> int:
+        return self.source.shape[0]
+
+
+class PairedData(eqx.Module):
+    """What an alignment learns from: two clouds (n and m points) and l pairs between them."""
+
+    x: Cloud
+    y: Cloud
+    pairs: Pairs
+
+    @property
+    def x_paired(self) -> Float[Array, "l p"]:
+        return self.x.points[self.pairs.source]
+
+    @property
+    def y_paired(self) -> Float[Array, "l q"]:
+        return self.y.points[self.pairs.target]
+
+
+class Split(NamedTuple):
+    """Raw inputs of both models, before feature extraction (NumPy, leading axis = points).
+
+    `source` is (n, ...) and `target` is (m, ...). `pairs` (k, 2) lists every correspondence
+    that is known; a run uses a fraction of them. `source_labels` (n,) and `target_labels`
+    (m,) are class indices for evaluation, or None.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    pairs: Int[np.ndarray, "k 2"]
+    source_labels: Int[np.ndarray, " n"] | None = None
+    target_labels: Int[np.ndarray, " m"] | None = None
+
+
+class Dataset(NamedTuple):
+    """The three splits of an experiment.
+
+    `pretrain` trains the feature extractors (None if there is nothing to train them on),
+    `train` trains the morph, `test` evaluates it. `class_names` has one name per label.
+    """
+
+    name: str
+    pretrain: Split | None
+    train: Split
+    test: Split
+    class_names: tuple[str, ...] | None = None
+
+
+class Batch(NamedTuple):
+    """One training batch of b points for Eq. 4.
+
+    `x`, `y` are draws (x_k, y_k) of the coupling. `x_marginal`, `y_marginal` are draws of the
+    clouds' own weights mu and nu, and `eta`, `xi` (b,) the densities of the coupling's
+    marginals there, pi_X / mu and pi_Y / nu: all ones for a balanced coupling.
+    """
+
+    x: Float[Array, "b p"]
+    y: Float[Array, "b q"]
+    x_marginal: Float[Array, "b p"]
+    y_marginal: Float[Array, "b q"]
+    eta: Float[Array, " b"]
+    xi: Float[Array, " b"]

@@ -1,0 +1,20 @@
+"""The evaluators of App. H, one file per family."""
+
+from morphkit import hookimpl
+
+
+@hookimpl
+def morphkit_register(registry) -> None:
+    from .classes import LabelAccuracy, NearestTargetAccuracy
+    from .features import FeatureOverlap, KNNAccuracy
+    from .images import ClassImageMSE
+    from .matching import MatchingAccuracy
+    from .pairs import PairedError
+
+    registry.add(LabelAccuracy)
+    registry.add(NearestTargetAccuracy)
+    registry.add(ClassImageMSE)
+    registry.add(PairedError)
+    registry.add(MatchingAccuracy)
+    registry.add(FeatureOverlap)
+    registry.add(KNNAccuracy)

@@ -1,0 +1,109 @@
+"""The three alignment strategies (Sec. 3.2, Algorithm 1). They differ only in their sampler."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray
+
+from . import hookimpl
+from .couplings import Coupling, PairCoupling
+from .geometry import Geometry
+from .interfaces import Aligner, FusedCost, OTSolver, Sampler
+from .types import Batch, Cloud, PairedData
+
+
+@hookimpl
+def morphkit_register(registry) -> None:
+    for aligner in (TrueAlignment, GlobalAlignment, LocalAlignment):
+        registry.add(aligner)
+
+
+def _draw(key: PRNGKeyArray, cloud: Cloud, num: int) -> Int[Array, " num"]:
+    return jax.random.choice(key, cloud.size, (num,), p=cloud.weights)
+
+
+def _density(coupling: Coupling, data: PairedData) -> tuple[Array, Array]:
+    """π_X / μ and π_Y / ν, the targets of the reweighting functions η and ξ (App. L.1)."""
+    return coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
+
+
+class CouplingSampler(Sampler):
+    """Draws (x, y) from one coupling of the whole clouds, afresh at every step."""
+
+    data: PairedData
+    coupling: Coupling
+    eta: Array
+    xi: Array
+
+    def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
+        key_pi, key_mu, key_nu = jax.random.split(key, 3)
+        x, y = self.data.x, self.data.y
+        i, j = self.coupling.sample(key_pi, batch_size)
+        i_mu, j_nu = _draw(key_mu, x, batch_size), _draw(key_nu, y, batch_size)
+        return Batch(
+            x.points[i], y.points[j], x.points[i_mu], y.points[j_nu], self.eta[i_mu], self.xi[j_nu]
+        )
+
+
+class TrueAlignment(Aligner):
+    """Trains on the known pairs alone (Eq. 5); needs neither cost nor solver."""
+
+    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+        coupling = PairCoupling(data.pairs, (data.x.size, data.y.size))
+        return CouplingSampler(data, coupling, *_density(coupling, data))
+
+
+class GlobalAlignment(Aligner):
+    """Solves one problem over all points, then trains on draws of its coupling."""
+
+    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+        coupling = solver.solve(cost.prepare(data), data.x, data.y)
+        return CouplingSampler(data, coupling, *_density(coupling, data))
+
+
+class LocalSampler(Sampler):
+    """Solves a problem between two fresh minibatches at every step (Algorithm 1)."""
+
+    data: PairedData
+    cost: Geometry
+    solver: OTSolver
+    coupling: None = None
+
+    def solve(
+        self, key: PRNGKeyArray, batch_size: int
+    ) -> tuple[Int[Array, " b"], Int[Array, " b"], Coupling]:
+        """Minibatch indices on both sides, and the coupling between them."""
+        key_x, key_y = jax.random.split(key)
+        i = _draw(key_x, self.data.x, batch_size)
+        j = _draw(key_y, self.data.y, batch_size)
+        # Drawn by weight, so that every drawn point counts the same.
+        x, y = Cloud.uniform(self.data.x.points[i]), Cloud.uniform(self.data.y.points[j])
+        return i, j, self.solver.solve(self.cost.take(i, j), x, y)
+
+    def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
+        key_solve, key_pi = jax.random.split(key)
+        i, j, coupling = self.solve(key_solve, batch_size)
+        x, y = self.data.x.points[i], self.data.y.points[j]
+        row, col = coupling.sample(key_pi, batch_size)
+        eta, xi = batch_size * coupling.marginal(0), batch_size * coupling.marginal(1)
+        return Batch(x[row], y[col], x, y, eta, xi)
+
+
+class LocalAlignment(Aligner):
+    """Solves a small problem at every training step; the cost of all points is prepared once."""
+
+    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
+        return LocalSampler(data, cost.prepare(data), solver)
+
+
+def local_convergence(sampler: LocalSampler, batch_size: int, key: PRNGKeyArray, num: int = 20):
+    """The share of `num` minibatch problems that the solver finishes, and their mean iterations."""
+
+    @eqx.filter_jit
+    def one(sampler: LocalSampler, key: PRNGKeyArray) -> tuple[Array, Array]:
+        convergence = sampler.solve(key, batch_size)[2].convergence
+        return convergence.converged, convergence.iterations
+
+    results = [one(sampler, k) for k in jax.random.split(key, num)]
+    converged, iterations = (jnp.stack(r).astype(jnp.float32) for r in zip(*results, strict=True))
+    return float(converged.mean()), float(iterations.mean())

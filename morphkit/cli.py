@@ -1,0 +1,249 @@
+"""The command line. Heavy modules are imported by the commands that need them."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 done, 1 the run failed, 2 the request was wrong."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if arguments.debug:
+            raise
+        print(f"morphkit: {_message(error)}", file=sys.stderr)
+        return 2 if _is_request_error(error) else 1
+
+
+def _message(error: Exception) -> str:
+    text = str(error).strip() or type(error).__name__
+    known = isinstance(error, ValueError | LookupError | OSError | MemoryError | ArithmeticError)
+    if isinstance(error, KeyError):
+        text = str(error.args[0]) if error.args else "KeyError"
+    return text if known else f"{type(error).__name__}: {text} (--debug shows where)"
+
+
+def _is_request_error(error: Exception) -> bool:
+    return isinstance(error, ValueError | LookupError | FileNotFoundError)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="morphkit",
+        description="Learn a morph between the latent spaces of two frozen models.",
+    )
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+    parser.set_defaults(command=_version_or_help(parser))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        return sub
+
+    def run_options(sub: argparse.ArgumentParser, out_required: bool = False) -> None:
+        sub.add_argument(
+            "--set", dest="bindings", action="append", default=[], metavar="'NAME = VALUE'",
+            help="bind a value, as in --set 'run.paired_fraction = 0.01'; may be repeated",
+        )  # fmt: skip
+        sub.add_argument("--out", metavar="DIR", required=out_required, help="folder for results")
+        sub.add_argument("--overwrite", action="store_true", help="replace a finished run in DIR")
+
+    sub = command("run", _run, "Run the experiment that gin files describe.")
+    sub.add_argument("files", nargs="+", metavar="FILE.gin")
+    run_options(sub)
+
+    sub = command("align", _align, "Learn a morph between two arrays of features.")
+    sub.add_argument("--source", required=True, metavar="X.npy", help="source features, (n, p)")
+    sub.add_argument("--target", required=True, metavar="Y.npy", help="target features, (m, q)")
+    sub.add_argument(
+        "--pairs", required=True, metavar="PAIRS.csv", help="row numbers of known pairs, (l, 2)"
+    )
+    sub.add_argument("--method", choices=("true", "global", "local"), default="global")
+    sub.add_argument("--config", default="align.gin", metavar="FILE.gin")
+    run_options(sub, out_required=True)
+
+    sub = command("predict", _predict, "Predict target features with a saved morph.")
+    sub.add_argument("directory", metavar="DIR", help="a morph, or a run's folder")
+    sub.add_argument("--input", required=True, metavar="X.npy")
+    sub.add_argument("--output", required=True, metavar="Y.npy")
+    sub.add_argument("--draws", type=int, default=1, help="draws per point (default 1)")
+    sub.add_argument("--reduce", choices=("mean", "medoid"), help="how draws become one point")
+    sub.add_argument("--seed", type=int, default=0)
+
+    sub = command("plugins", _plugins, "List the installed plugin packages.")
+    sub.add_argument("--components", action="store_true", help="import them, list components")
+    sub.add_argument("--json", action="store_true")
+
+    sub = command("show", _show, "Describe one component: signature, doc, gin snippet.")
+    sub.add_argument("name", metavar="NAME", help="such as cost.BridgeCost")
+
+    sub = command("report", _report, "Write a run's report again, or compare several runs.")
+    sub.add_argument("directories", nargs="+", metavar="DIR")
+    sub.add_argument("--out", metavar="DIR", help="where a comparison goes (default: here)")
+    return parser
+
+
+def _version_or_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Namespace], int]:
+    def show(arguments: argparse.Namespace) -> int:
+        if arguments.version:
+            from importlib.metadata import version
+
+            print(version("morphkit-align"))
+            return 0
+        parser.print_help()
+        return 2
+
+    return show
+
+
+def _finish(result) -> int:
+    from .report import format_table
+
+    print(format_table(result.metrics))
+    for name in ("report.html", "overview.png", "metrics.json"):
+        print(result.out / name)
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from . import api
+
+    return _finish(
+        api.run(
+            arguments.files, arguments.bindings, arguments.out, overwrite=arguments.overwrite
+        )
+    )
+
+
+def _align(arguments: argparse.Namespace) -> int:
+    from . import api
+
+    names = {"source": arguments.source, "target": arguments.target, "pairs": arguments.pairs}
+    bindings = [
+        "run.data = @data.Arrays()",
+        *(f"data.Arrays.{name} = {path!r}" for name, path in names.items()),
+        f"run.aligner = @aligner.{api.METHODS[arguments.method]}()",
+        *arguments.bindings,
+    ]
+    return _finish(
+        api.run(arguments.config, bindings, arguments.out, overwrite=arguments.overwrite)
+    )
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    import os
+
+    import jax
+    import numpy as np
+
+    from .data.arrays import read_array
+    from .morph import load
+
+    morph = load(arguments.directory)
+    y = morph(
+        read_array(arguments.input),
+        key=jax.random.key(arguments.seed),
+        draws=arguments.draws,
+        reduce=arguments.reduce,
+    )
+    output = Path(arguments.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(output.name + ".partial.npy")
+    np.save(partial, np.asarray(y))
+    os.replace(partial, output)
+    print(f"{output}: {tuple(y.shape)}")
+    return 0
+
+
+def _plugins(arguments: argparse.Namespace) -> int:
+    if arguments.components:
+        return _components(arguments.json)
+    from .plugins import installed_plugins
+
+    rows = [
+        {
+            "distribution": p.distribution,
+            "version": p.version,
+            "plugin": p.entry_point.name,
+            "module": p.entry_point.module,
+            "state": p.state,
+        }
+        for p in installed_plugins()
+    ]
+    _print_rows(rows, arguments.json)
+    return 0
+
+
+def _components(as_json: bool) -> int:
+    from .registry import registry
+
+    rows = [
+        {
+            "component": c.short,
+            "distribution": f"{c.distribution} {c.version}",
+            "summary": (c.cls.__doc__ or "").strip().partition("\n")[0],
+        }
+        for c in registry.load()
+    ]
+    _print_rows(rows, as_json)
+    for failure in registry.failures.values():
+        print(f"morphkit: {failure}", file=sys.stderr)
+    return 0
+
+
+def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    names = list(rows[0]) if rows else []
+    widths = {n: max(len(n), *(len(row[n]) for row in rows)) for n in names}
+    for row in ({n: n.upper() for n in names}, *rows):
+        print("  ".join(row[n].ljust(widths[n]) for n in names).rstrip())
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import inspect
+
+    from .registry import registry
+
+    found = registry.find(arguments.name)
+    bound = {n: p for n, p in found.arguments.items() if p.default is not p.empty}
+    run_argument = {"extractor": "source", "baseline": "baselines", "eval": "evaluators"}
+    weights = found.kind in ("extractor", "field")
+    reference = f"@{found.short}" + ("" if weights else "()")
+    if found.kind in ("baseline", "eval"):
+        reference = f"[{reference}]"
+    print(f"{found.short}  ({found.distribution} {found.version}, gin name {found.selector})\n")
+    print(f"{found.name}({', '.join(str(p) for p in found.arguments.values())})\n")
+    print(inspect.cleandoc(found.cls.__doc__ or "(no documentation)"))
+    print(f"\nIn gin:\n\n  run.{run_argument.get(found.kind, found.kind)} = {reference}")
+    for name, parameter in bound.items():
+        print(f"  {found.short}.{name} = {parameter.default!r}")
+    return 0
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from .report import write_comparison, write_report
+
+    directories = [Path(d) for d in arguments.directories]
+    if len(directories) == 1 and arguments.out is None:
+        print(write_report(directories[0]))
+    else:
+        print(write_comparison(directories, Path(arguments.out or ".")))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""Gin files and bindings in, a ready call of `run` out; every mistake in them found early."""
+
+import contextlib
+import difflib
+import importlib.resources
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import gin
+from gin import config as gin_config
+
+from .experiment import Result, run
+from .flow import Training
+from .registry import registry
+
+gin.register(run, module="morphkit")
+gin.register(Training, module="morphkit")
+
+
+class ConfigurationError(ValueError):
+    """The request was wrong: a file, a name or a binding."""
+
+
+def gin_folder() -> Path:
+    """The folder of the gin files that come with morphkit."""
+    packaged = Path(str(importlib.resources.files("morphkit"))) / "gin"
+    return packaged if packaged.exists() else Path(__file__).parent.parent / "gin"
+
+
+@contextlib.contextmanager
+def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator[None]:
+    """Gin holds exactly this configuration inside the context, and nothing outside it.
+
+    `files` are looked for as they are given, then among the ones that come with morphkit
+    (with or without the leading "gin/"). `bindings` are lines like "run.seed = 1" and win over
+    the files. Raises ConfigurationError for unknown files, names and arguments, and for
+    bindings that nothing uses.
+    """
+    registry.load()
+    gin.clear_config()
+    try:
+        found = [str(_find(Path(file))) for file in files]
+        with _explained():
+            gin.parse_config_files_and_bindings(found, [], finalize_config=False)
+            _refuse_unused(_bindings(), "in the files")
+            before = _bindings()
+            gin.parse_config(list(bindings))
+            _refuse_unused({k: v for k, v in _bindings().items() if before.get(k) != v}, "given")
+            for scope, selector in [key for key in gin_config._CONFIG if key not in _reachable()]:
+                del gin_config._CONFIG[(scope, selector)]
+        yield
+    finally:
+        gin.clear_config()
+
+
+def call(**given: Any) -> Result:
+    """Calls `run` as configured; `given` arguments win over bindings.
+
+    Raises ConfigurationError, naming them, for arguments that nothing provides.
+    """
+    bound = {argument for (_, selector), argument in _bindings() if selector == "morphkit.run"}
+    needed = [
+        name
+        for name, parameter in inspect.signature(run).parameters.items()
+        if parameter.default is parameter.empty and name not in bound | set(given)
+    ]
+    if needed:
+        raise ConfigurationError(
+            f"run needs {', '.join(needed)}: bind them, as in run.{needed[0]} = ..., or include a "
+            "file that does"
+        )
+    with _explained():
+        gin.get_bindings("morphkit.run")  # constructs every component once, so errors come early
+    return gin.get_configurable("morphkit.run")(**given, configuration=gin.operative_config_str)
+
+
+def _find(path: Path) -> Path:
+    candidates = [path, gin_folder() / path, gin_folder().parent / path]
+    if path.parts[:1] == ("gin",):
+        candidates.append(gin_folder() / Path(*path.parts[1:]))
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(str(p.relative_to(gin_folder())) for p in gin_folder().rglob("*.gin"))
+    close = difflib.get_close_matches(str(path), [f"gin/{k}" for k in known], n=1, cutoff=0.3)
+    raise ConfigurationError(
+        f"no gin file {str(path)!r}, neither here nor among those that come with morphkit "
+        f"({', '.join(known)})." + (f" Did you mean {close[0]}?" if close else "")
+    )
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turns gin's own errors into ConfigurationErrors that name the closest alternatives."""
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        text = re.sub(r"\s*\n\s*In (file|bindings|call to).*", "", str(error), flags=re.DOTALL)
+        unknown = re.search(r"(?:No configurable matching|configurable:?) '?([\w./]+)'?", text)
+        if "Ambiguous selector" in text:
+            name = re.findall(r"'([\w.]+)'", text)[0]
+            with contextlib.suppress(LookupError):
+                registry.find(name)
+            try:
+                registry.find(name)
+            except LookupError as explained:
+                text = str(explained)
+        elif unknown:
+            name = unknown.group(1)
+            text = f"no component is called {name!r}.{registry.hint(name)}"
+        else:
+            text = _closest_argument(text)
+        raise ConfigurationError(text) from error
+
+
+def _closest_argument(text: str) -> str:
+    """Adds the closest arguments to gin's message about an argument that does not exist."""
+    match = re.search(r"'([\w./]+)' doesn't have a parameter named '(\w+)'", text)
+    if not match:
+        return text
+    selector, argument = match.groups()
+    target = gin_config._REGISTRY.get_match(selector.split("/")[-1])
+    names = list(gin_config._get_cached_arg_spec(target.wrapped).args) if target else []
+    names = [name for name in names if name not in ("self", "key")]
+    close = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
+    hint = f" Did you mean {', '.join(close)}?" if close else ""
+    return f"{selector} has no argument {argument!r}.{hint} It takes: {', '.join(names)}"
+
+
+def _bindings() -> dict[tuple[tuple[str, str], str], Any]:
+    return {
+        (key, argument): value
+        for key, arguments in gin_config._CONFIG.items()
+        for argument, value in arguments.items()
+    }
+
+
+def _reachable() -> set[tuple[str, str]]:
+    """The (scope, selector) pairs whose bindings a call of `run` can reach."""
+    reached: set[tuple[str, str]] = set()
+    pending: list[tuple[str, str]] = [("", "morphkit.run")]
+    while pending:
+        scope, selector = pending.pop()
+        scopes = scope.split("/") if scope else []
+        for depth in range(len(scopes) + 1):
+            key = ("/".join(scopes[:depth]), selector)
+            if key in reached:
+                continue
+            reached.add(key)
+            for value in gin_config._CONFIG.get(key, {}).values():
+                pending.extend(_references(value))
+    return reached
+
+
+def _references(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, gin_config.ConfigurableReference):
+        yield "/".join(value.scopes), value.configurable.selector
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _references(item)
+
+
+def _refuse_unused(bindings: dict[tuple[tuple[str, str], str], Any], where: str) -> None:
+    reached = _reachable()
+    unused = [
+        f"{scope + '/' if scope else ''}{selector}.{argument}"
+        for (scope, selector), argument in bindings
+        if (scope, selector) not in reached
+    ]
+    if unused:
+        raise ConfigurationError(
+            f"bindings {where} that nothing uses: {', '.join(unused)}. Remove them, or use the "
+            "component they belong to, as in run.solver = @solver.Sinkhorn()"
+        )

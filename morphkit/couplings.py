@@ -1,0 +1,260 @@
+"""What a solver returns: a joint distribution on n × m points that training can sample from."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
+
+from .geometry import DENSE_LIMIT
+from .types import Pairs
+
+
+class Convergence(eqx.Module):
+    """How a solver ended. `error` is the L1 violation of the first marginal's condition."""
+
+    converged: Bool[Array, ""]
+    iterations: Int[Array, ""]
+    error: Float[Array, ""]
+
+    @classmethod
+    def exact(cls) -> "Convergence":
+        """For couplings that are known, not solved for."""
+        return cls(jnp.array(True), jnp.array(0), jnp.array(0.0))
+
+
+class Coupling(eqx.Module):
+    """A joint distribution π of n source and m target points; its mass need not be 1.
+
+    Everything but `shape`, `rows`, `marginal` and `sample` follows from these, by blocks of
+    rows: no method but `to_dense` ever holds n × m numbers.
+    """
+
+    convergence: eqx.AbstractVar[Convergence]
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]: ...
+
+    @abstractmethod
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        """The rows π(x_i, ·)."""
+
+    @abstractmethod
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        """π_X (n,) for axis 0, π_Y (m,) for axis 1."""
+
+    @abstractmethod
+    def sample(
+        self, key: PRNGKeyArray, num: int
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        """`num` independent draws (i, j) from π, normalised; on the device, inside `jax.jit`."""
+
+    def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        """log π(y_j | x_i); -inf everywhere in a row without mass."""
+        rows = self.rows(i)
+        total = rows.sum(1, keepdims=True)
+        return jnp.log(rows) - jnp.log(jnp.where(total > 0, total, 1))
+
+    def fold(self, function, blocksize: int = 256) -> Float[Array, " n"]:
+        """function(π(x_i, ·), i) for every i, computed by blocks of rows."""
+
+        def one(i: Int[Array, ""]) -> Array:
+            return function(self.rows(i[None])[0], i)
+
+        indices = jnp.arange(self.shape[0])
+        return jax.lax.map(one, indices, batch_size=min(blocksize, self.shape[0]))
+
+    def matching_accuracy(
+        self,
+        labels_x: Int[Array, " n"],
+        labels_y: Int[Array, " m"],
+        *,
+        key: PRNGKeyArray | None = None,
+        num: int = 10_000,
+    ) -> Scalar:
+        """The probability that a draw of π joins two points with the same label (Sec. 5.1.3).
+
+        Exact without a key; with one, the mean over `num` draws, as the paper measures it.
+        """
+        if key is not None:
+            i, j = self.sample(key, num)
+            return jnp.mean(labels_x[i] == labels_y[j])
+        return _agreement(self, labels_x, labels_y) / self.marginal(0).sum()
+
+    def entropy(self) -> Scalar:
+        """H(π) = -Σ π log π of the normalised coupling, in nats."""
+        mass = self.marginal(0).sum()
+        return _row_entropy(self) / mass + jnp.log(mass)
+
+    def effective_support(self) -> Scalar:
+        """exp(H(π) - H(π_X)): how many target points a source point is spread over."""
+        marginal = self.marginal(0)
+        marginal = marginal / marginal.sum()
+        return jnp.exp(self.entropy() - jax.scipy.special.entr(marginal).sum())
+
+    def to_dense(self) -> Float[Array, "n m"]:
+        """π as an array. Raises MemoryError beyond 4 GiB."""
+        n, m = self.shape
+        if 4 * n * m > DENSE_LIMIT:
+            raise MemoryError(
+                f"a dense {n} × {m} coupling takes {4 * n * m / 2**30:.1f} GiB; "
+                "use sample(), marginal() or rows() instead"
+            )
+        return self.rows(jnp.arange(n))
+
+
+@eqx.filter_jit
+def _agreement(
+    coupling: Coupling, labels_x: Int[Array, " n"], labels_y: Int[Array, " m"]
+) -> Scalar:
+    return coupling.fold(lambda row, i: jnp.sum(row, where=labels_y == labels_x[i])).sum()
+
+
+@eqx.filter_jit
+def _row_entropy(coupling: Coupling) -> Scalar:
+    return coupling.fold(lambda row, i: jax.scipy.special.entr(row).sum()).sum()
+
+
+def cumulative(weights: Float[Array, "... k"]) -> Float[Array, "... k"]:
+    """Cumulative distribution along the last axis; uniform where a row has no mass.
+
+    The last entry is exactly 1, so that no draw can fall beyond the support.
+    """
+    total = weights.sum(-1, keepdims=True)
+    weights = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / weights.shape[-1])
+    cdf = jnp.cumsum(weights, axis=-1)
+    return cdf / cdf[..., -1:]
+
+
+def draw(
+    key: PRNGKeyArray, cdf: Float[Array, "r k"], row: Int[Array, " num"]
+) -> Int[Array, " num"]:
+    """One draw from each of the distributions cdf[row], by bisection: O(num log k).
+
+    Only the entries that the bisection visits are read, so `cdf` may be large.
+    """
+    size = cdf.shape[1]
+    u = jax.random.uniform(key, row.shape, cdf.dtype)
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) // 2
+        right = cdf[row, middle] <= u
+        return jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
+
+    start = (jnp.zeros_like(row), jnp.full_like(row, size - 1))
+    return jax.lax.fori_loop(0, max(size - 1, 1).bit_length(), halve, start)[0]
+
+
+def _draw_marginal(key: PRNGKeyArray, cdf: Float[Array, " n"], num: int) -> Int[Array, " num"]:
+    return draw(key, cdf[None], jnp.zeros(num, jnp.int32))
+
+
+class PairCoupling(Coupling):
+    """True alignment (Eq. 5): mass 1/l on each known pair, nothing elsewhere."""
+
+    pairs: Pairs
+    size: tuple[int, int] = eqx.field(static=True)
+    convergence: Convergence
+
+    def __init__(self, pairs: Pairs, size: tuple[int, int]) -> None:
+        self.pairs = pairs
+        self.size = size
+        self.convergence = Convergence.exact()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.size
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        hit = (i[:, None] == self.pairs.source[None, :]) / self.pairs.size
+        return jnp.zeros((len(i), self.shape[1])).at[:, self.pairs.target].add(hit)
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        index = (self.pairs.source, self.pairs.target)[axis]
+        return jnp.zeros(self.shape[axis]).at[index].add(1 / self.pairs.size)
+
+    def sample(
+        self, key: PRNGKeyArray, num: int
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        k = jax.random.randint(key, (num,), 0, self.pairs.size)
+        return self.pairs.source[k], self.pairs.target[k]
+
+
+class DenseCoupling(Coupling):
+    """A coupling stored as its n × m matrix, with the tables that draws are made from."""
+
+    values: Float[Array, "n m"]
+    conditional_cdf: Float[Array, "n m"]
+    marginal_cdf: Float[Array, " n"]
+    convergence: Convergence
+
+    def __init__(self, values: Float[Array, "n m"], convergence: Convergence) -> None:
+        self.values = values
+        self.conditional_cdf = cumulative(values)
+        self.marginal_cdf = cumulative(values.sum(1))
+        self.convergence = convergence
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, m = self.values.shape
+        return n, m
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        return self.values[i]
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        return self.values.sum(1 - axis)
+
+    def sample(
+        self, key: PRNGKeyArray, num: int
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        key_i, key_j = jax.random.split(key)
+        i = _draw_marginal(key_i, self.marginal_cdf, num)
+        return i, draw(key_j, self.conditional_cdf, i)
+
+
+class BridgeCoupling(Coupling):
+    """A mixture over l bridges: π_ij = Σ_p exp(left_ip + right_jp).
+
+    Draws pick a source point, then the bridge it leaves by, then the target point that the
+    bridge leads to. Memory is O((n + m) l).
+    """
+
+    left: Float[Array, "n l"]
+    right: Float[Array, "m l"]
+    source_cdf: Float[Array, " n"]
+    bridge_cdf: Float[Array, "n l"]
+    target_cdf: Float[Array, "l m"]
+    convergence: Convergence
+
+    def __init__(
+        self, left: Float[Array, "n l"], right: Float[Array, "m l"], convergence: Convergence
+    ) -> None:
+        self.left, self.right, self.convergence = left, right, convergence
+        log_bridge = left + jax.nn.logsumexp(right, axis=0)
+        self.source_cdf = cumulative(jnp.exp(jax.nn.logsumexp(log_bridge, axis=1)))
+        self.bridge_cdf = cumulative(jax.nn.softmax(log_bridge, axis=1))
+        self.target_cdf = cumulative(jax.nn.softmax(right, axis=0).T)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.left.shape[0], self.right.shape[0]
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        # Each factor is scaled by the square root of its bridge's mass, so that neither overflows.
+        balance = (self.right.max(0) - self.left.max(0)) / 2
+        return jnp.exp(self.left[i] + balance) @ jnp.exp(self.right - balance).T
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        here, there = (self.left, self.right) if axis == 0 else (self.right, self.left)
+        return jnp.exp(jax.nn.logsumexp(here + jax.nn.logsumexp(there, axis=0), axis=1))
+
+    def sample(
+        self, key: PRNGKeyArray, num: int
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        key_i, key_p, key_j = jax.random.split(key, 3)
+        i = _draw_marginal(key_i, self.source_cdf, num)
+        return i, draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))

@@ -1,0 +1,221 @@
+"""One run, from data to report. Read `run` top to bottom: it is the whole story."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from .aligners import LocalSampler, local_convergence
+from .couplings import Coupling
+from .features import extract, fingerprint
+from .figures import collect
+from .flow import Networks, Reweighting, Scaling, Training
+from .interfaces import (
+    Aligner,
+    Baseline,
+    Data,
+    Evaluator,
+    FeatureExtractor,
+    FusedCost,
+    LatentMap,
+    OTSolver,
+    Sampler,
+    Scene,
+    VelocityField,
+)
+from .loggers import Log
+from .morph import Morph
+from .plugins import installed_plugins
+from .report import write_report
+from .serial import arguments, record
+from .types import PairedData, Pairs
+
+
+class Result(NamedTuple):
+    """What a run leaves behind: the morph, its numbers, and the folder with everything else."""
+
+    morph: Morph
+    metrics: dict[str, float]
+    out: Path
+
+
+def run(
+    data: Data,
+    source: type[FeatureExtractor],
+    target: type[FeatureExtractor],
+    aligner: Aligner,
+    cost: FusedCost,
+    solver: OTSolver,
+    field: type[VelocityField],
+    training: Training,
+    evaluators: Sequence[Evaluator],
+    baselines: Sequence[Baseline],
+    paired_fraction: float = 1.0,
+    seed: int = 0,
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto",
+    out: str | Path = "runs/latest",
+    configuration: Callable[[], str] = str,
+) -> Result:
+    """Aligns two models on `data` and writes everything about it to the folder `out`.
+
+    `paired_fraction` of the known pairs, at least one, chosen by `seed`, are used; `seed` also
+    sets initialisation and training. `source`, `target` and `field` are classes (in gin:
+    references without parentheses), built here since only the data tells their shapes.
+    `configuration` returns the configuration in force, to be kept with the results.
+    """
+    out = Path(out)
+    key_field, key_train, key_eval = jax.random.split(jax.random.key(seed), 3)
+    clock = Clock()
+    with Log(out, wandb=wandb, config=configuration()) as log:
+        raw = data.load()
+        features = extract(raw, source, target, log)
+        clock.lap("features")
+
+        pairs = choose_pairs(raw.train.pairs, paired_fraction, seed)
+        paired = PairedData(features.x, features.y, Pairs.from_array(pairs))
+        log.info(
+            f"{raw.name}: {paired.x.size} source points ({paired.x.dim}-d), {paired.y.size} target "
+            f"points ({paired.y.dim}-d), {paired.pairs.size} pairs, {len(raw.test.pairs)} test pairs"
+        )
+
+        sampler = jax.block_until_ready(aligner.prepare(paired, cost, solver))
+        clock.lap("align")
+        metrics = convergence(sampler, training.batch_size, log)
+
+        networks = build_networks(field, paired, training.reweight, key_field)
+        scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)
+        checkpoints = out / "checkpoints" / fingerprint(configuration())
+        with log.progress("train") as report:
+            networks = training.fit(
+                networks, scaling, sampler, key=key_train, report=report, checkpoint=checkpoints
+            )
+        clock.lap("train")
+
+        morph = Morph(networks, scaling, training.noise_scale)
+        maps: dict[str, LatentMap] = {"morph": morph}
+        maps |= {f"baseline/{snake(type(b).__name__)}": b.fit(paired) for b in baselines}
+        scene = Scene(
+            features.source, features.target, paired, features.x_test, features.y_test, raw.test,
+            coupling=sampler.coupling,
+        )  # fmt: skip
+        metrics |= evaluate(scene, maps, evaluators, key_eval)
+        clock.lap("evaluate")
+        metrics |= clock.laps | {
+            "config/paired_fraction": paired_fraction,
+            "config/pairs": paired.pairs.size,
+            "config/seed": seed,
+        }
+
+        story = {
+            "data": raw.name, "aligner": record(aligner), "cost": record(cost),
+            "solver": record(solver), "field": record(networks.field),
+            "training": arguments(training), "paired_fraction": paired_fraction, "seed": seed,
+            "plugins": plugin_versions(), "metrics": metrics,
+        }  # fmt: skip
+        morph = replace(morph, provenance=json.dumps(story))
+        morph.save(out / "morph")
+        for folder in (out, out / "morph"):
+            (folder / "config.gin").write_text(configuration())
+        (out / "run.json").write_text(json.dumps(story, indent=2) + "\n")
+        figures = collect(scene, morph, sampler.coupling, raw.class_names, key=key_eval)
+        np.savez_compressed(out / "figures.npz", **figures)  # pyright: ignore[reportArgumentType]
+        (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+        log.finish(metrics, write_report(out))
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    return Result(morph, metrics, out)
+
+
+class Clock:
+    """Wall-clock seconds of the phases of a run."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[f"time/{name}_s"] = round(now - self._last, 3)
+        self._last = now
+
+
+def choose_pairs(
+    pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
+) -> Int[np.ndarray, "l 2"]:
+    """A random `fraction` of the known pairs, at least one; nested for growing fractions."""
+    if not 0 < fraction <= 1:
+        raise ValueError(f"run.paired_fraction = {fraction} must be in (0, 1]")
+    if len(pairs) == 0:
+        raise ValueError("the data has no known pairs, and an alignment needs at least one")
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return pairs[np.sort(order[: max(1, round(fraction * len(pairs)))])]
+
+
+def build_networks(
+    field: type[VelocityField], data: PairedData, reweight: bool, key: jax.Array
+) -> Networks:
+    key_field, key_eta, key_xi = jax.random.split(key, 3)
+    p, q = data.x.dim, data.y.dim
+    return Networks(
+        field(source_dim=p, target_dim=q, key=key_field),  # pyright: ignore[reportCallIssue]
+        Reweighting(p, key=key_eta) if reweight else None,
+        Reweighting(q, key=key_xi) if reweight else None,
+    )
+
+
+def convergence(sampler: Sampler, batch_size: int, log: Log) -> dict[str, float]:
+    """How the solver ended (local: on 20 minibatches), with a warning when it did not finish."""
+    if isinstance(sampler, LocalSampler):
+        share, iterations = local_convergence(sampler, batch_size, jax.random.key(0))
+        if share < 1:
+            log.warn(f"the solver finished on {share:.0%} of 20 minibatches; raise max_iterations")
+        return {"coupling/converged": share, "coupling/iterations": iterations}
+    coupling = sampler.coupling
+    assert isinstance(coupling, Coupling)
+    state = coupling.convergence
+    metrics = {
+        "coupling/converged": float(state.converged),
+        "coupling/iterations": float(state.iterations),
+        "coupling/error": float(state.error),
+        "coupling/entropy": float(coupling.entropy()),
+        "coupling/effective_support": float(coupling.effective_support()),
+    }
+    if not state.converged:
+        log.warn(
+            f"the solver did not converge: error {metrics['coupling/error']:.2g} after "
+            f"{int(state.iterations)} iterations; raise max_iterations or epsilon"
+        )
+    return metrics
+
+
+def evaluate(
+    scene: Scene, maps: dict[str, LatentMap], evaluators: Sequence[Evaluator], key: jax.Array
+) -> dict[str, float]:
+    """Runs every evaluator on what it judges, and prefixes its numbers accordingly."""
+    metrics: dict[str, float] = {}
+    for evaluator in evaluators:
+        if evaluator.subject == "map":
+            views = {name: replace(scene, map=fitted) for name, fitted in maps.items()}
+        elif evaluator.subject == "coupling":
+            views = {"coupling": scene} if scene.coupling is not None else {}
+        else:
+            views = {"features": scene}
+        for prefix, view in views.items():
+            found = evaluator.evaluate(view, key=key)
+            metrics |= {f"{prefix}/{name}": value for name, value in found.items()}
+    return metrics
+
+
+def plugin_versions() -> dict[str, str]:
+    return {p.distribution: p.version for p in installed_plugins() if p.enabled}
+
+
+def snake(name: str) -> str:
+    """NearestAnchor → nearest_anchor."""
+    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))

@@ -1,0 +1,125 @@
+"""Features of a data set, from extractors that are trained once and cached."""
+
+import hashlib
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pooch
+
+from .interfaces import FeatureExtractor
+from .loggers import Log
+from .serial import arguments, load_arrays, save_arrays
+from .types import Cloud, Dataset, Split
+
+EXTRACTOR_SEED = 0
+"""Extractors are trained, and features drawn, with this seed: like any pretrained model they
+stay the same when the seed of a run changes."""
+
+
+def cache_folder() -> Path:
+    """Where trained extractors and features are kept: $MORPHKIT_CACHE or the user's cache."""
+    return Path(os.environ.get("MORPHKIT_CACHE") or pooch.os_cache("morphkit"))
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of arrays (shape, type and content) and of anything JSON can write."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.shape}{part.dtype}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:24]
+
+
+class Features(eqx.Module):
+    """Both extractors, trained, and the clouds they make of the train and the test split."""
+
+    source: FeatureExtractor
+    target: FeatureExtractor
+    x: Cloud
+    y: Cloud
+    x_test: Cloud
+    y_test: Cloud
+
+
+def extract(
+    data: Dataset,
+    source: type[FeatureExtractor],
+    target: type[FeatureExtractor],
+    log: Log,
+) -> Features:
+    """Trains or loads both extractors, and encodes the train and the test split."""
+
+    def side(build: type[FeatureExtractor], name: str) -> tuple[FeatureExtractor, Cloud, Cloud]:
+        def inputs(split: Split) -> np.ndarray:
+            return getattr(split, name)
+
+        pretrain = inputs(data.pretrain or data.train)
+        extractor, identity = trained(build, pretrain, log, f"{name} extractor")
+        clouds = [
+            Cloud.uniform(
+                encoded(extractor, identity, inputs(split), salt), getattr(split, f"{name}_labels")
+            )
+            for salt, split in enumerate((data.train, data.test))
+        ]
+        return extractor, *clouds
+
+    source_extractor, x, x_test = side(source, "source")
+    target_extractor, y, y_test = side(target, "target")
+    return Features(source_extractor, target_extractor, x, y, x_test, y_test)
+
+
+def trained(
+    build: type[FeatureExtractor], inputs: np.ndarray, log: Log, label: str
+) -> tuple[FeatureExtractor, str]:
+    """An extractor fitted to `inputs`, from the cache when one of this configuration fits.
+
+    Also returns its identity: a hash of class, arguments and training inputs.
+    """
+    key = jax.random.key(EXTRACTOR_SEED)
+
+    def skeleton() -> FeatureExtractor:
+        return build(input_shape=inputs.shape[1:], key=key)  # pyright: ignore[reportCallIssue]
+
+    shapes = eqx.filter_eval_shape(skeleton)
+    cls = type(shapes)
+    source = hashlib.sha256(inspect.getsource(inspect.getmodule(cls) or cls).encode()).hexdigest()
+    identity = fingerprint(cls.__qualname__, source, arguments(shapes), inputs)
+    path = cache_folder() / "extractors" / f"{cls.__name__}-{identity}.safetensors"
+    if path.exists():
+        log.info(f"{label}: {cls.__name__} from the cache, {path}")
+        return load_arrays(path, shapes), identity
+    with log.progress(label) as report:
+        extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
+    if jax.tree.leaves(eqx.filter(extractor, eqx.is_array)):
+        save_arrays(path, extractor)
+        log.info(f"{label}: {cls.__name__} trained and cached in {path}")
+    return extractor, identity
+
+
+def encoded(
+    extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int
+) -> jax.Array:
+    """Features of `inputs`, from the cache when they are there."""
+    name = fingerprint(identity, salt, inputs)
+    path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.npy"
+    if path.exists():
+        return jnp.asarray(np.load(path, allow_pickle=False))
+    key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
+    features = extractor.encode(inputs, key=key)
+    if not bool(jnp.isfinite(features).all()):
+        raise FloatingPointError(f"{type(extractor).__name__} produced NaN or infinite features")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npy")
+    np.save(partial, np.asarray(features))
+    os.replace(partial, path)
+    return features

@@ -1,0 +1,344 @@
+"""The pictures of a run: what they need of its models, and how they are drawn from that."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+
+from .interfaces import Codec, LatentMap, Scene
+from .types import PairedData
+
+if TYPE_CHECKING:
+    from .couplings import Coupling
+
+MAX_POINTS = 2_000
+MAX_CLASSES = 200
+COUPLING_DRAWS = 20_000
+_SHOWN_CLASSES = 10
+_SHOWN_PER_CLASS = 6
+_SHOWN_IMAGES = 24
+_MAX_SIDE = 48
+
+# Petroff (2021), "Accessible color sequences for data visualization"
+PALETTE = (
+    "#3f90da",
+    "#ffa90e",
+    "#bd1f01",
+    "#94a4a2",
+    "#832db6",
+    "#a96b59",
+    "#e76300",
+    "#b9ac70",
+    "#717581",
+    "#92dadd",
+)
+STYLE: Any = {
+    "font.family": ["DejaVu Sans"],
+    "font.size": 8.5,
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.edgecolor": "#9aa0a6",
+    "axes.labelcolor": "#444",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "xtick.color": "#5f6368",
+    "ytick.color": "#5f6368",
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+}
+
+
+def collect(
+    scene: Scene,
+    morph: LatentMap,
+    coupling: "Coupling | None",
+    class_names: Sequence[str] | None,
+    *,
+    key: PRNGKeyArray,
+) -> dict[str, np.ndarray]:
+    """The arrays the pictures of a run need; a few hundred kilobytes, no object arrays.
+
+    `source`, `target`, `predicted` (k, 2): principal components of at most 2,000 test features,
+    the source in its own plane, the other two in the plane of the true target features.
+    `source_labels`, `target_labels` (k,); predictions are in the order of the source points.
+    `coupling` (c, c): the share of 20,000 draws that join two classes (at most the first 200
+    classes). `class_true` (c, h, w, ch) and `class_decoded` (c, r, h, w, ch), or `test_images`
+    (r, h, w, ch) with `test_predicted` and `test_true` (r,), are uint8 images and classes.
+    What the scene has no labels, images or decoder for is left out.
+    """
+    choose, draw, predict = jax.random.split(key, 3)
+    rng = np.random.default_rng(int(jax.random.bits(choose)))
+    rows = _subset(rng, scene.x.size)
+    columns = _subset(rng, scene.y.size)
+    predictions = morph(scene.x.points[rows], key=predict)
+
+    source, target = np.asarray(scene.x.points), np.asarray(scene.y.points)
+    in_source, in_target = _plane(source), _plane(target)
+    arrays = {
+        "source": in_source(source[rows]),
+        "target": in_target(target[columns]),
+        "predicted": in_target(np.asarray(predictions)),
+    }
+    if scene.x.labels is not None:
+        arrays["source_labels"] = np.asarray(scene.x.labels)[rows]
+    if scene.y.labels is not None:
+        arrays["target_labels"] = np.asarray(scene.y.labels)[columns]
+    if class_names is not None:
+        arrays["class_names"] = np.asarray([str(name)[:24] for name in class_names])
+    if coupling is not None:
+        arrays |= _class_mass(coupling, scene.train, draw)
+    return arrays | _decoded(scene, predictions, rows)
+
+
+def _subset(rng: np.random.Generator, size: int) -> np.ndarray:
+    return np.sort(rng.choice(size, min(size, MAX_POINTS), replace=False))
+
+
+def _plane(points: Float[np.ndarray, "n d"]) -> Callable[[np.ndarray], np.ndarray]:
+    if min(points.shape) < 2:
+        return lambda x: np.pad(x[:, :1], ((0, 0), (0, 1))).astype(np.float32)
+    pca = PCA(2, random_state=0).fit(points)
+    return lambda x: pca.transform(x).astype(np.float32)
+
+
+def _class_mass(
+    coupling: "Coupling", train: PairedData, key: PRNGKeyArray
+) -> dict[str, np.ndarray]:
+    if train.x.labels is None or train.y.labels is None:
+        return {}
+    i, j = coupling.sample(key, COUPLING_DRAWS)
+    a, b = np.asarray(train.x.labels[i]), np.asarray(train.y.labels[j])
+    classes = 1 + max(int(train.x.labels.max()), int(train.y.labels.max()))
+    mass = np.zeros((classes, classes), np.float32)
+    np.add.at(mass, (a, b), 1 / COUPLING_DRAWS)
+    return {"coupling": mass[:MAX_CLASSES, :MAX_CLASSES]}
+
+
+def _decoded(scene: Scene, predictions: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Image panels; `predictions` are those of the source points `rows`."""
+    if scene.x.labels is None or not isinstance(scene.target, Codec):
+        return {}
+    labels = np.asarray(scene.x.labels)[rows]
+    raw = scene.test.target
+    if raw.ndim == 4 and scene.y.labels is not None:
+        return _per_class(scene.target, raw, np.asarray(scene.y.labels), predictions, labels)
+    if scene.test.source.ndim != 4 or scene.y.labels is None or not _one_hot(raw):
+        return {}
+    class_of_column = np.full(raw.shape[1], -1)
+    class_of_column[raw.argmax(1)] = np.asarray(scene.y.labels)
+    decoded = np.asarray(scene.target.decode(predictions[:_SHOWN_IMAGES]))
+    return {
+        "test_images": _small(scene.test.source[rows[:_SHOWN_IMAGES]]),
+        "test_predicted": class_of_column[decoded.argmax(1)],
+        "test_true": labels[:_SHOWN_IMAGES],
+    }
+
+
+def _per_class(
+    codec: Codec, images: np.ndarray, image_labels: np.ndarray, predictions: Any, labels: Any
+) -> dict[str, np.ndarray]:
+    classes, counts = np.unique(labels, return_counts=True)
+    per_class = min(_SHOWN_PER_CLASS, int(counts.max()))
+    shown = classes[(counts >= per_class) & np.isin(classes, image_labels)][:_SHOWN_CLASSES]
+    if not len(shown):
+        return {}
+    true = np.array([np.flatnonzero(image_labels == c)[0] for c in shown])
+    picked = np.concatenate([np.flatnonzero(labels == c)[:per_class] for c in shown])
+    decoded = _small(np.asarray(codec.decode(predictions[picked])))
+    return {
+        "class_ids": shown,
+        "class_true": _small(images[true]),
+        "class_decoded": decoded.reshape(len(shown), per_class, *decoded.shape[1:]),
+    }
+
+
+def _one_hot(rows: np.ndarray) -> bool:
+    return rows.ndim == 2 and bool(((rows == 0) | (rows == 1)).all() and (rows.sum(1) == 1).all())
+
+
+def _small(images: np.ndarray) -> np.ndarray:
+    """At most 48 pixels a side, as uint8; floats are taken to be in [0, 1] or [0, 255]."""
+    stride = max(1, -(-max(images.shape[1:3]) // _MAX_SIDE))
+    images = np.asarray(images)[:, ::stride, ::stride]
+    if images.dtype != np.uint8:
+        images = images * (255 if images.max() <= 1.5 else 1)
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def draw_overview(
+    arrays: Mapping[str, np.ndarray], loss: Float[np.ndarray, "k 2"]
+) -> Figure | None:
+    """The one picture of a run from `collect`'s arrays and its (step, loss) curve.
+
+    Panels without data are left out; None if there is nothing to draw.
+    """
+    panels: list[Callable[[Any], None]] = []
+    if "source" in arrays:
+        panels += [
+            lambda ax: _scatter(ax, arrays, "source", "Source latents (test)"),
+            lambda ax: _scatter(ax, arrays, "target", "Target latents (test)"),
+            lambda ax: _scatter(ax, arrays, "predicted", "Predicted from the source"),
+        ]
+    if "coupling" in arrays:
+        panels.append(lambda ax: _matrix(ax, arrays))
+    if len(loss):
+        panels.append(lambda ax: _curve(ax, loss))
+    if "class_true" in arrays:
+        panels.append(lambda ax: _class_images(ax, arrays))
+    elif "test_images" in arrays:
+        panels.append(lambda ax: _test_images(ax, arrays))
+    if not panels:
+        return None
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.3 * columns, 3.9 * rows + 0.35), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+        for k, panel in enumerate(panels):
+            panel(figure.add_subplot(rows, columns, k + 1))
+        if "source" in arrays and "source_labels" in arrays:
+            _legend(figure, arrays)
+    return figure
+
+
+def _name(arrays: Mapping[str, np.ndarray], label: int) -> str:
+    names = arrays.get("class_names")
+    return str(label) if names is None or label >= len(names) else str(names[label])
+
+
+def _coloured(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
+    return np.unique(arrays["source_labels"])[: len(PALETTE)]
+
+
+def _scatter(ax: Any, arrays: Mapping[str, np.ndarray], space: str, title: str) -> None:
+    points = arrays[space]
+    labels = arrays.get("target_labels" if space == "target" else "source_labels")
+    size = float(np.clip(6_000 / len(points), 4, 18))
+    style: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0, "rasterized": True}
+    if labels is None or "source_labels" not in arrays:
+        ax.scatter(*points.T, color=PALETTE[0], **style)
+    else:
+        coloured = _coloured(arrays)
+        others = ~np.isin(labels, coloured)
+        ax.scatter(*points[others].T, color="#dddddd", zorder=1, **style)
+        order = np.random.default_rng(0).permutation(np.flatnonzero(~others))
+        colours = np.asarray(PALETTE)[np.searchsorted(coloured, labels[order])]
+        ax.scatter(*points[order].T, c=colours, zorder=2, **style)
+    plane = points if space == "source" else arrays["target"]
+    low, high = plane.min(0), plane.max(0)
+    margin = 0.08 * (high - low) + 1e-6
+    ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
+    ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    side = "source" if space == "source" else "target"
+    ax.set(title=title, xlabel=f"{side} PC 1", ylabel=f"{side} PC 2", xticks=[], yticks=[])
+    outside = np.mean(((points < low - margin) | (points > high + margin)).any(1))
+    if outside > 0:
+        note = f"{100 * outside:.1f} % outside the frame"
+        ax.text(0.99, 0.01, note, transform=ax.transAxes, ha="right", va="bottom", color="#666")
+
+
+def _legend(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
+    shown = _coloured(arrays)
+    total = len(np.unique(arrays["source_labels"]))
+    entries = [(c, _name(arrays, label)) for c, label in zip(PALETTE, shown, strict=False)]
+    if total > len(shown):
+        entries.append(("#dddddd", f"{total - len(shown)} more classes"))
+    widest = 4 + max(len(name) for _, name in entries)
+    ax = figure.axes[0]
+    figure.legend(
+        handles=[ax.scatter([], [], s=28, color=c, label=name) for c, name in entries],
+        loc="outside lower center",
+        ncols=min(len(entries), max(3, 110 // widest)),
+        handletextpad=0.1,
+        columnspacing=1.2,
+    )
+
+
+def _matrix(ax: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    mass = arrays["coupling"]
+    rows = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+    image = ax.imshow(rows, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    right = f"{100 * np.trace(mass) / max(mass.sum(), 1e-12):.1f} % on the diagonal"
+    unit = "%" if len(mass) <= 12 else "share"
+    ax.set(title=f"Coupling by class: {right}", ylabel="source class")
+    ax.set_xlabel(f"target class ({unit} of each source class)")
+    ax.spines[["top", "right"]].set_visible(True)
+    if len(mass) <= 12:
+        ticks = [_name(arrays, k) for k in range(len(mass))]
+        long = max(map(len, ticks)) > 3
+        ax.set_xticks(range(len(mass)), ticks, rotation=45 if long else 0)
+        ax.set_yticks(range(len(mass)), ticks)
+        for i, j in np.argwhere(rows >= 0.005):
+            colour = "white" if rows[i, j] > 0.6 else "#33475b"
+            text = f"{100 * rows[i, j]:.0f}"
+            ax.text(j, i, text, ha="center", va="center", color=colour, fontsize=6.5)
+    else:
+        bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0.2, 0.025, 0.6)))
+        bar.outline.set_visible(False)
+    ax.tick_params(length=0)
+
+
+def _curve(ax: Any, loss: Float[np.ndarray, "k 2"]) -> None:
+    step, value = loss.T
+    ax.plot(step, value, color=PALETTE[0], alpha=0.3, linewidth=0.9)
+    window = max(1, len(value) // 25)
+    padded = np.pad(value, (window // 2, window - 1 - window // 2), mode="edge")
+    smooth = np.convolve(padded, np.ones(window) / window, mode="valid")
+    ax.plot(step, smooth, color=PALETTE[0], linewidth=1.8)
+    if value.min() > 0 and value.max() > 5 * value.min():
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}")
+    ax.set(title=f"Training loss: {smooth[-1]:.4g} at the end", xlabel="step", ylabel="loss")
+    ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def _show(ax: Any, image: np.ndarray, left: float, top: float, scale: float = 0.92) -> None:
+    extent = (left, left + scale, top + scale, top)
+    grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.shape[-1] == 1 else {}
+    ax.imshow(image.squeeze(-1) if grey else image, extent=extent, **grey)
+
+
+def _class_images(ax: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    true, decoded = arrays["class_true"], arrays["class_decoded"]
+    for c, label in enumerate(arrays["class_ids"]):
+        ax.text(c + 0.46, -0.12, _name(arrays, int(label))[:8], ha="center", fontsize=7.5)
+        _show(ax, true[c], c, 0)
+        for r, image in enumerate(decoded[c]):
+            _show(ax, image, c, 1.25 + r)
+    ax.set(xlim=(0, len(true)), ylim=(1.2 + decoded.shape[1], -0.7), xticks=[])
+    ax.set_yticks([0.46, 1.25 + decoded.shape[1] / 2], ["true", "predicted"], rotation=90)
+    for tick in ax.get_yticklabels():
+        tick.set_verticalalignment("center")
+    _bare(ax, "Predictions decoded, by class of the source")
+
+
+def _test_images(ax: Any, arrays: Mapping[str, np.ndarray]) -> None:
+    images, predicted, true = (
+        arrays[name] for name in ("test_images", "test_predicted", "test_true")
+    )
+    columns = 6
+    for k, image in enumerate(images):
+        left, top = k % columns, 1.28 * (k // columns)
+        right = predicted[k] == true[k]
+        text = _name(arrays, int(predicted[k]))[:10]
+        text = text if right else f"✗ {text}"
+        colour = "#1f6fb5" if right else "#bd1f01"
+        ax.text(left + 0.46, top - 0.04, text, ha="center", color=colour, fontsize=7.5)
+        _show(ax, image, left, top)
+    ax.set(xlim=(0, columns), ylim=(1.28 * -(-len(images) // columns), -0.4), xticks=[], yticks=[])
+    _bare(ax, "Predicted class of test points (✗ wrong)")
+
+
+def _bare(ax: Any, title: str) -> None:
+    ax.set(title=title, aspect="equal", anchor="N")
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)

@@ -1,0 +1,242 @@
+"""What a run talks to: the console, a JSON-lines file, and Weights & Biases if it is there."""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from tqdm import tqdm
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+
+_PLAIN_EVERY_S = 10.0
+_QUIET: dict[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "disable_job_creation": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "init_timeout": 15,
+    "finish_timeout": 60,
+}
+
+
+class Log:
+    """Console lines, `out/log.jsonl` and W&B behind one object; close it with `with`.
+
+    `out` is created. Each record is one JSON object a line in `out/log.jsonl`, flushed at once,
+    so a killed run loses nothing; an existing file is appended to. W&B writes under `out`.
+    `wandb` is "auto" (the environment's WANDB_MODE, or else online with credentials and offline
+    without), "online", "offline" or "disabled". Whatever goes wrong inside W&B is warned about
+    once, and the run goes on without it. `config` is a mapping, or the text of a gin file.
+    `quiet` keeps information and progress off the console, not warnings.
+
+    Raises ValueError for an unknown W&B mode.
+    """
+
+    def __init__(
+        self,
+        out: Path | str,
+        *,
+        wandb: WandbMode = "auto",
+        project: str = "morphkit",
+        config: Mapping[str, Any] | str = "",
+        quiet: bool = False,
+    ) -> None:
+        if wandb not in ("auto", "online", "offline", "disabled"):
+            raise ValueError(
+                f"wandb: {wandb!r} is no W&B mode; use 'auto', 'online', 'offline' or 'disabled'."
+            )
+        self.out = Path(out)
+        self.quiet = quiet
+        self.out.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.out / "log.jsonl", "a+", encoding="utf-8")  # noqa: SIM115
+        self._end_torn_line()
+        self._bar: tqdm | None = None
+        self._run: Any = None
+        self._start_wandb(wandb, project, {"gin": config} if isinstance(config, str) else config)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._finish_wandb(exit_code=0 if error is None else 1)
+        self._close_bar()
+        self._file.close()
+
+    def info(self, text: str) -> None:
+        """One line for the user."""
+        self._record({"info": text})
+        if not self.quiet:
+            self._print(text)
+
+    def warn(self, text: str) -> None:
+        """One line the user should not miss; shown even when quiet."""
+        self._record({"warning": text})
+        self._print(f"warning: {text}")
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Records named numbers; NaN and infinities are null in the file, JSON having neither."""
+        numbers = {name: float(value) for name, value in values.items()}
+        self._record({"step": step, "metrics": {k: _finite(v) for k, v in numbers.items()}})
+        # W&B drops steps that go back, as they do between stages: the step is a metric there
+        self._wandb(lambda run: run.log(numbers if step is None else {**numbers, "step": step}))
+
+    def progress(self, label: str) -> "Progress":
+        """A `Report` for one stage; its metrics are recorded as `label/…`."""
+        return Progress(self, label)
+
+    def finish(self, metrics: Mapping[str, float], report: Path | None = None) -> None:
+        """Final flat metrics and the HTML report to W&B, which is then closed.
+
+        They are not written to the JSON lines: they have a file of their own in the run.
+        """
+        self._wandb(lambda run: run.summary.update({k: float(v) for k, v in metrics.items()}))
+        if report is not None:
+            self._wandb(lambda run: _log_report(run, report))
+        self._finish_wandb()
+
+    def _record(self, entry: dict[str, Any]) -> None:
+        line = json.dumps({"time": round(time.time(), 3), **entry}, allow_nan=False)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def _end_torn_line(self) -> None:
+        if size := self._file.tell():
+            self._file.seek(size - 1)
+            torn = self._file.read(1) != "\n"
+            self._file.seek(0, os.SEEK_END)
+            self._file.write("\n" if torn else "")
+
+    def _print(self, text: str) -> None:
+        with tqdm.external_write_mode(file=sys.stderr):
+            print(text, file=sys.stderr, flush=True)
+
+    def _close_bar(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _start_wandb(self, mode: WandbMode, project: str, config: Mapping[str, Any]) -> None:
+        wanted = (os.environ.get("WANDB_MODE") or "auto") if mode == "auto" else mode
+        if wanted == "disabled":
+            return
+        try:
+            import wandb
+
+            known = wandb.Settings.model_fields
+            settings = wandb.Settings(**{k: v for k, v in _QUIET.items() if k in known})
+            wandb.setup(settings=settings)
+            if wanted == "auto":
+                wanted = "online" if wandb.login(prompt=False, verify=False) else "offline"
+
+            def start(mode: Any) -> Any:
+                return wandb.init(
+                    project=project,
+                    config=dict(config),
+                    mode=mode,
+                    dir=str(self.out),
+                    settings=settings,
+                )
+
+            try:
+                self._run = start(wanted)
+            except Exception as error:
+                if wanted == "offline":
+                    raise
+                self.warn(f"W&B cannot be reached ({_first_line(error)}); logging to it offline.")
+                self._run = start("offline")
+            self._wandb(lambda run: run.define_metric("*", step_metric="step"))
+        except Exception as error:
+            self.warn(f"W&B does not start ({_first_line(error)}); going on without it.")
+
+    def _wandb(self, call: Any) -> None:
+        if self._run is None:
+            return
+        try:
+            call(self._run)
+        except Exception as error:
+            self._run = None
+            self.warn(f"W&B failed ({_first_line(error)}); going on without it.")
+
+    def _finish_wandb(self, exit_code: int = 0) -> None:
+        self._wandb(lambda run: run.finish(exit_code=exit_code))
+        self._run = None
+
+
+class Progress:
+    """A `Report`: a bar on a terminal, otherwise a plain line at most every ten seconds.
+
+    May be used in a `with`, which ends the bar also when the stage fails. Rates leave out
+    what came before the first call, which paid for compilation.
+    """
+
+    def __init__(self, log: Log, label: str) -> None:
+        self.log, self.label = log, label
+        self.first: tuple[int, float] | None = None
+        self.shown = time.monotonic()
+        log._close_bar()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log._close_bar()
+
+    def __call__(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        self.log.metrics({f"{self.label}/{k}": v for k, v in metrics.items()}, step)
+        self.first = self.first or (step, time.monotonic())
+        if self.log.quiet:
+            return
+        if sys.stderr.isatty():
+            self._bar(step, total, metrics)
+        elif step >= total or time.monotonic() - self.shown >= _PLAIN_EVERY_S:
+            self.shown = time.monotonic()
+            self.log._print(self._line(step, total, metrics))
+
+    def _bar(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        bar = self.log._bar
+        if bar is None:
+            bar = tqdm(desc=self.label, total=total, initial=step, unit="step")
+            self.log._bar = bar
+        bar.set_postfix_str(_shown(metrics), refresh=False)
+        bar.update(step - bar.n)
+        bar.refresh()
+        if step >= total:
+            self.log._close_bar()
+
+    def _line(self, step: int, total: int, metrics: dict[str, float]) -> str:
+        parts = [f"{self.label} {step}/{total}", _shown(metrics)]
+        first_step, first_time = self.first or (step, 0.0)
+        if step > first_step:
+            rate = (step - first_step) / max(time.monotonic() - first_time, 1e-9)
+            parts.append(f"{rate:.3g} steps/s")
+            if step < total:
+                parts.append(f"{tqdm.format_interval((total - step) / rate)} left")
+        return "  ".join(part for part in parts if part)
+
+
+def _shown(metrics: dict[str, float]) -> str:
+    return "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def _log_report(run: Any, report: Path) -> None:
+    import wandb
+
+    run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})

@@ -1,0 +1,336 @@
+"""Reports: pure functions of run directories, which they read and write HTML and PNG to."""
+
+import base64
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
+from .figures import PALETTE, STYLE, draw_overview
+from .tables import (
+    MORPH,
+    Row,
+    Table,
+    best_of,
+    convergence,
+    format_table,
+    lower_is_better,
+    number,
+    results_of,
+    results_table,
+    under,
+    verdict,
+)  # fmt: skip
+
+__all__ = ["format_table", "write_comparison", "write_report"]
+
+_PARTS = ("aligner", "cost", "solver")
+_PARTS_IF_VARIED = ("data", "field", "training")
+
+
+@dataclass(frozen=True)
+class Section:
+    title: str
+    table: Table | None = None
+    notes: list[str] = field(default_factory=list)
+    image: str | None = None
+
+
+def write_report(dir: Path | str) -> Path:
+    """Writes `dir/report.html`, one file without external resources, and `dir/overview.png`.
+
+    Reads `metrics.json` and, where they exist, `log.jsonl`, `figures.npz` and `config.gin`.
+    Returns the path of the HTML. Raises ValueError if `dir` is no run directory.
+    """
+    dir = Path(dir)
+    metrics = _read_metrics(dir)
+    arrays: dict[str, np.ndarray] = {}
+    if (dir / "figures.npz").is_file():
+        with np.load(dir / "figures.npz", allow_pickle=False) as file:
+            arrays = dict(file)
+    config = dir / "config.gin"
+
+    sections = []
+    if results := results_of(metrics):
+        notes = verdict(results)
+        sections.append(Section("Morph and baselines", results_table(results), notes))
+    if overview := draw_overview(arrays, _loss_curve(dir / "log.jsonl")):
+        image = _save(overview, dir / "overview.png")
+        sections.append(Section("Overview", image=image))
+    coupling = under(metrics, "coupling/")
+    if coupling:
+        sections.append(Section("Coupling", _list(coupling), convergence(coupling)))
+    if features := under(metrics, "features/"):
+        sections.append(Section("Features", _list(features)))
+    if timings := under(metrics, "time/"):
+        seconds = {k.removesuffix("_s"): v for k, v in timings.items()}
+        sections.append(Section("Time", _list(seconds, lambda v: f"{v:,.1f} s")))
+    page = _render(
+        title="Morph report",
+        lead=", ".join(f"{k} {number(v)}" for k, v in under(metrics, "config/").items()),
+        warnings=convergence(coupling) if coupling.get("converged", 1.0) < 1 else [],
+        sections=sections,
+        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+    )
+    (dir / "report.html").write_text(page, encoding="utf-8")
+    return dir / "report.html"
+
+
+def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
+    """Compares runs: one HTML file and a PNG beside it, mean ± standard deviation over seeds.
+
+    `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
+    `run.json` says of aligner, cost and solver (and data, field and training where these
+    differ), and by paired fraction. A baseline that several runs of one seed fitted counts
+    once. Returns the path of the HTML. Raises ValueError if a directory is no run directory.
+    """
+    if not dirs:
+        raise ValueError("dirs: nothing to compare; pass at least one run directory.")
+    runs = [_read_run(Path(d)) for d in dirs]
+    labels = _labels([story for story, _ in runs])
+    cells: dict[str, dict[str, dict[float, dict[Any, list[float]]]]] = {}
+    for (story, metrics), (label, data) in zip(runs, labels, strict=True):
+        named = {
+            (label if row == MORPH else f"{data}{row}", metric): value
+            for row, values in results_of(metrics).items()
+            for metric, value in values.items()
+        }
+        named |= {
+            (label, f"coupling {name}"): value
+            for name, value in under(metrics, "coupling/").items()
+            if "accuracy" in name
+        }
+        for (row, metric), value in named.items():
+            by_fraction = cells.setdefault(metric, {}).setdefault(row, {})
+            by_seed = by_fraction.setdefault(story["paired_fraction"], {})
+            by_seed.setdefault(story["seed"], []).append(value)
+
+    ours = {label for label, _ in labels}
+    means = {
+        metric: {row: {f: _stats(seeds) for f, seeds in fs.items()} for row, fs in rows.items()}
+        for metric, rows in cells.items()
+    }
+    failed = sum(metrics.get("coupling/converged", 1.0) < 1 for _, metrics in runs)
+    out = Path(out)
+    page = out if out.suffix == ".html" else out / "comparison.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    sections = [
+        Section(metric, _mean_table(metric, rows, ours), [_direction(metric)])
+        for metric, rows in means.items()
+    ]
+    if means:
+        picture = _save(_draw_comparison(means, ours), page.with_suffix(".png"))
+        sections.insert(0, Section("By number of pairs", image=picture))
+    text = _render(
+        title="Comparison of runs",
+        lead=f"{len(runs)} runs; mean ± standard deviation (number of seeds); best in bold.",
+        warnings=[f"In {failed} of {len(runs)} runs the coupling did not converge."]
+        if failed
+        else [],
+        sections=sections,
+        config="",
+    )
+    page.write_text(text, encoding="utf-8")
+    return page
+
+
+def _read_metrics(dir: Path) -> dict[str, float]:
+    path = dir / "metrics.json"
+    if not path.is_file():
+        raise ValueError(
+            f"dir: {dir} is no run directory, it has no metrics.json; "
+            "pass the --out directory of a finished run."
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return {k: math.nan if v is None else float(v) for k, v in found.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"dir: {path} is not a flat JSON object of numbers: {error}") from None
+
+
+def _read_run(dir: Path) -> tuple[dict[str, Any], dict[str, float]]:
+    metrics = _read_metrics(dir)
+    try:
+        story = json.loads((dir / "run.json").read_text(encoding="utf-8"))
+        fraction = story.get("paired_fraction", metrics.get("config/paired_fraction"))
+        known = {**story, "paired_fraction": float(fraction), "seed": story["seed"]}
+        return {part: "" for part in _PARTS} | known, metrics
+    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ValueError(
+            f"dirs: {dir / 'run.json'} does not say how the run was made "
+            f"({type(error).__name__}: {error}); run it again."
+        ) from None
+
+
+def _loss_curve(path: Path) -> Float[np.ndarray, "k 2"]:
+    """(step, loss) from the log. A run that was started over or resumed in the same directory
+    steps back: what it did again replaces what it had done. Broken lines are skipped."""
+    points: list[tuple[int, float]] = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        loss = entry.get("metrics", {}).get("train/loss")
+        if loss is None or entry.get("step") is None:
+            continue
+        while points and points[-1][0] >= entry["step"]:
+            points.pop()
+        points.append((entry["step"], loss))
+    return np.asarray(points, float).reshape(-1, 2)
+
+
+def _list(values: Mapping[str, float], text: Callable[[float], str] | None = None) -> Table:
+    rows = [Row(k.replace("_", " "), [(text or number)(v)], set()) for k, v in values.items()]
+    return Table([""], rows)
+
+
+def _labels(stories: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(name of the configuration, prefix for its baselines) of every run: the components, and
+    of their arguments those that differ between runs with the same component."""
+    names = [[_component(s, part, stories) for s in stories] for part in _PARTS]
+    extra = [[_component(s, part, stories) for s in stories] for part in _PARTS_IF_VARIED]
+    names += [column for column in extra if len(set(column)) > 1]
+    many = len({json.dumps(story.get("data")) for story in stories}) > 1
+    prefixes = [f"{_component(s, 'data', stories)}: " if many else "" for s in stories]
+    joined = [" · ".join(filter(None, parts)) for parts in zip(*names, strict=True)]
+    return list(zip(joined, prefixes, strict=True))
+
+
+def _component(
+    story: Mapping[str, Any], part: str, stories: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """A name, or a record {"component", "arguments"}, or bare arguments, as short text."""
+    name, arguments = _split(story.get(part))
+    peers = [args for n, args in (_split(s.get(part)) for s in stories) if n == name]
+    varied = [
+        f"{k}={_component({k: v}, k)}"
+        for k, v in arguments.items()
+        if any(peer.get(k) != v for peer in peers)
+    ]
+    return " ".join(filter(None, [name, ", ".join(varied)]))
+
+
+def _split(found: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(found, dict):
+        name = str(found.get("component", "")).rpartition(".")[2]
+        return name, found.get("arguments", {}) if name else found
+    return ("" if found is None else str(found)), {}
+
+
+def _stats(seeds: Mapping[Any, Sequence[float]]) -> tuple[float, float, int]:
+    """Mean, sample standard deviation and number over seeds, of each seed's mean."""
+    values = [v for runs in seeds.values() if math.isfinite(v := float(np.mean(runs)))]
+    if not values:
+        return math.nan, math.nan, 0
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return float(np.mean(values)), deviation, len(values)
+
+
+Stats = dict[str, dict[float, tuple[float, float, int]]]
+
+
+def _ordered(rows: Stats, ours: set[str]) -> list[str]:
+    return sorted(rows, key=lambda row: (row not in ours, row))
+
+
+def _mean_table(metric: str, rows: Stats, ours: set[str]) -> Table:
+    fractions = sorted({fraction for by_fraction in rows.values() for fraction in by_fraction})
+    best = [
+        best_of({name: cells[f][0] for name, cells in rows.items() if f in cells}, metric)
+        for f in fractions
+    ]
+
+    def cell(stats: tuple[float, float, int]) -> str:
+        mean, deviation, count = stats
+        spread = f" ± {number(deviation)}" if math.isfinite(deviation) else ""
+        return f"{number(mean)}{spread} ({count})" if count else "–"
+
+    return Table(
+        [f"{100 * f:g} % pairs" for f in fractions],
+        [
+            Row(
+                name if name in ours else name.replace("_", " "),
+                [cell(rows[name].get(f, (math.nan, math.nan, 0))) for f in fractions],
+                {k for k, names in enumerate(best) if name in names},
+                name in ours,
+            )
+            for name in _ordered(rows, ours)
+        ],
+    )
+
+
+def _direction(metric: str) -> str:
+    return "Lower is better." if lower_is_better(metric) else "Higher is better."
+
+
+def _draw_comparison(means: Mapping[str, Stats], ours: set[str]) -> Figure:
+    """One panel a metric: solid lines for morphs, dashed for baselines."""
+    columns = min(2, len(means))
+    lines = -(-len(means) // columns)
+    names = _ordered({name: {} for rows in means.values() for name in rows}, ours)
+    with rc_context(STYLE):
+        figure = Figure(figsize=(5.2 * columns, 3.6 * lines + 0.5), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+        for k, (metric, rows) in enumerate(means.items()):
+            ax = figure.add_subplot(lines, columns, k + 1)
+            for index, name in enumerate(names):
+                points = sorted((f, *stats) for f, stats in rows.get(name, {}).items())
+                if not points:
+                    continue
+                f, mean, deviation, _ = np.asarray(points).T
+                ax.errorbar(
+                    100 * f,
+                    mean,
+                    yerr=np.nan_to_num(deviation),
+                    color=PALETTE[index % len(PALETTE)],
+                    linestyle="-" if name in ours else "--",
+                    marker="os^Dvp*Xh<>"[index % 11],
+                    markersize=5 if name in ours else 4,
+                    linewidth=1.8 if name in ours else 1.1,
+                    capsize=2.5,
+                )
+            ax.set_xscale("log")
+            ticks = sorted({100 * f for by_fraction in rows.values() for f in by_fraction})
+            ax.set_xticks(ticks, [f"{t:g} %" for t in ticks])
+            ax.minorticks_off()
+            arrow = "lower" if lower_is_better(metric) else "higher"
+            ax.set(title=metric, xlabel="pairs used", ylabel=f"{arrow} is better")
+            ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
+        handles = [
+            figure.axes[0].plot(
+                [],
+                [],
+                color=PALETTE[k % len(PALETTE)],
+                linestyle="-" if name in ours else "--",
+                marker="os^Dvp*Xh<>"[k % 11],
+                label=name if name in ours else name.replace("_", " "),
+            )[0]
+            for k, name in enumerate(names)
+        ]
+        widest = 6 + max(map(len, names))
+        figure.legend(
+            handles=handles, loc="outside lower center", ncols=max(1, 60 * columns // widest)
+        )
+    return figure
+
+
+def _save(figure: Figure, path: Path) -> str:
+    """Writes the PNG and returns it in base64."""
+    with rc_context(STYLE):
+        figure.savefig(path, dpi=150, facecolor="white")
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+def _render(**values: Any) -> str:
+    from jinja2 import Environment, PackageLoader
+
+    environment = Environment(loader=PackageLoader("morphkit"), autoescape=True)
+    return environment.get_template("report.html.j2").render(**values)

@@ -1,0 +1,100 @@
+"""Saving arrays by tree path, and components by their arguments. No pickle anywhere."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import save_file
+
+from .registry import registry
+
+
+def _named_arrays(tree: Any) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array_like))
+    return {jax.tree_util.keystr(path).lstrip("."): leaf for path, leaf in leaves}
+
+
+def save_arrays(path: Path, tree: Any) -> None:
+    """Writes every array of `tree` under its tree path (safetensors), replacing `path` whole.
+
+    A run killed while writing leaves the old file as it was.
+    """
+    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named_arrays(tree).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    save_file(arrays, partial)
+    os.replace(partial, path)
+
+
+def load_arrays(path: Path, like: Any) -> Any:
+    """`like` with its arrays replaced by those saved in `path`; `like` may hold shapes only.
+
+    Raises ValueError, naming the leaves, when names or shapes do not agree.
+    """
+    with safe_open(path, "numpy") as file:
+        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def is_leaf(leaf: Any) -> bool:
+        return eqx.is_array_like(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)
+
+    wanted, rest = eqx.partition(like, is_leaf)
+    leaves, structure = jax.tree_util.tree_flatten_with_path(wanted)
+    names = [jax.tree_util.keystr(p).lstrip(".") for p, _ in leaves]
+    missing, extra = set(names) - set(saved), set(saved) - set(names)
+    if missing or extra:
+        raise ValueError(
+            f"{path} does not fit: missing {sorted(missing)[:3]}, unexpected {sorted(extra)[:3]}"
+        )
+    for name, (_, leaf) in zip(names, leaves, strict=True):
+        if saved[name].shape != np.shape(leaf):
+            raise ValueError(
+                f"{path} does not fit: {name} is {saved[name].shape} there, not {np.shape(leaf)}"
+            )
+    loaded = jax.tree_util.tree_unflatten(structure, [jnp.asarray(saved[n]) for n in names])
+    return eqx.combine(loaded, rest)
+
+
+def arguments(component: eqx.Module) -> dict[str, Any]:
+    """The constructor arguments of a component, read from its fields of the same names."""
+    names = inspect.signature(type(component)).parameters
+    return {name: getattr(component, name) for name in names if name != "key"}
+
+
+def record(component: eqx.Module) -> dict[str, Any]:
+    """What it takes to build the component again, as JSON."""
+    known = registry.of(component)
+    values = {
+        name: record(value) if isinstance(value, eqx.Module) else value
+        for name, value in arguments(component).items()
+    }
+    return {
+        "component": known.selector,
+        "distribution": known.distribution,
+        "version": known.version,
+        "arguments": values,
+    }
+
+
+def rebuild(saved: dict[str, Any], **extra: Any) -> Any:
+    """The component of a record. Raises LookupError, naming the package, if it is not installed."""
+    try:
+        known = registry.find(saved["component"])
+    except LookupError as error:
+        raise LookupError(
+            f"this was made with {saved['component']} from {saved['distribution']} "
+            f"{saved['version']}; install that package. ({error})"
+        ) from None
+    values = {name: _restore(value) for name, value in saved["arguments"].items()}
+    return known.cls(**values, **extra)
+
+
+def _restore(value: Any) -> Any:
+    if isinstance(value, dict) and "component" in value:
+        return rebuild(value)
+    return tuple(_restore(v) for v in value) if isinstance(value, list) else value

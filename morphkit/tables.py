@@ -1,0 +1,144 @@
+"""Tables of numbers, and what they say: which map is best at what."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MORPH = "morph"
+_LOWER_IS_BETTER = ("mse", "error", "time", "loss", "distance")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: `best` are the columns in which it is best."""
+
+    name: str
+    cells: list[str]
+    best: set[int]
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    columns: list[str]
+    rows: list[Row]
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric is a cost, by its name: errors, losses, distances and times are."""
+    return any(word in metric.lower() for word in _LOWER_IS_BETTER)
+
+
+def format_table(metrics: Mapping[str, float]) -> str:
+    """The metrics of the morph and the baselines as text, the best marked *, then a line on the
+    coupling and a line for each metric in which a baseline beats the morph."""
+    results = results_of(metrics)
+    lines = []
+    if results:
+        table = results_table(results)
+        cells = [["", *(f"{column} " for column in table.columns)]]
+        for row in table.rows:
+            marked = [f"{c}{'*' if k in row.best else ' '}" for k, c in enumerate(row.cells)]
+            cells.append([row.name, *marked])
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        for line in cells:
+            texts = [line[0].ljust(widths[0])]
+            texts += [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
+            lines.append("   ".join(texts).rstrip())
+        lines += verdict(results)
+    if coupling := under(metrics, "coupling/"):
+        numbers = [f"{k} {number(v)}" for k, v in coupling.items() if k != "converged"]
+        lines.append(f"coupling: {', '.join(numbers)}. {' '.join(convergence(coupling))}".rstrip())
+    return "\n".join(lines)
+
+
+def under(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
+    """The metrics whose names start with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
+
+
+def results_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Rows of the table: metrics by name of map, the morph first."""
+    results: dict[str, dict[str, float]] = {}
+    if ours := under(metrics, "morph/"):
+        results[MORPH] = ours
+    for key, value in under(metrics, "baseline/").items():
+        name, _, metric = key.partition("/")
+        results.setdefault(name, {})[metric] = value
+    return results
+
+
+def best_of(values: Mapping[str, float], metric: str) -> set[str]:
+    """The names with the best value; several if they tie."""
+    known = {k: v for k, v in values.items() if math.isfinite(v)}
+    if not known:
+        return set()
+    best = min(known.values()) if lower_is_better(metric) else max(known.values())
+    return {k for k, v in known.items() if math.isclose(v, best, rel_tol=1e-9)}
+
+
+def _column(results: Mapping[str, Mapping[str, float]], metric: str) -> dict[str, float]:
+    return {name: values.get(metric, math.nan) for name, values in results.items()}
+
+
+def _metrics_of(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return list(dict.fromkeys(metric for values in results.values() for metric in values))
+
+
+def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
+    columns = _metrics_of(results)
+    best = [best_of(_column(results, metric), metric) for metric in columns]
+    rows = [
+        Row(
+            name.replace("_", " "),
+            [number(values.get(metric, math.nan)) for metric in columns],
+            {k for k, names in enumerate(best) if name in names},
+            name == MORPH,
+        )
+        for name, values in results.items()
+    ]
+    return Table([m + (" ↓" if lower_is_better(m) else " ↑") for m in columns], rows)
+
+
+def verdict(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Says in words which baselines beat the morph, metric by metric."""
+    if MORPH not in results or len(results) < 2:
+        return []
+    lines = []
+    for metric in _metrics_of(results):
+        if metric not in results[MORPH]:
+            continue
+        morph = results[MORPH][metric]
+        sign = -1 if lower_is_better(metric) else 1
+        column = {k: v for k, v in _column(results, metric).items() if math.isfinite(v)}
+        better = [
+            name.replace("_", " ") + f" ({number(value)})"
+            for name, value in sorted(column.items(), key=lambda item: -sign * item[1])
+            if not math.isfinite(morph) or sign * (value - morph) > 1e-9 * abs(morph)
+        ]
+        if better:
+            verb = "beats" if len(better) == 1 else "beat"
+            who = " and ".join(filter(None, [", ".join(better[:-1]), better[-1]]))
+            lines.append(f"On {metric}, {who} {verb} the morph ({number(morph)}).")
+    return lines or ["No baseline beats the morph on any metric."]
+
+
+def convergence(coupling: Mapping[str, float]) -> list[str]:
+    """A share below one comes from local alignment, which solves many small problems."""
+    if "converged" not in coupling:
+        return []
+    share = coupling["converged"]
+    if share >= 1:
+        return ["The solver converged."]
+    if share > 0:
+        return [f"The solver converged on only {share:.0%} of the minibatches."]
+    return ["The solver did NOT converge; the coupling is not the optimal one."]
+
+
+def number(value: float) -> str:
+    """Short text for a number; a dash for NaN and infinities."""
+    if not math.isfinite(value):
+        return "–"
+    if value == int(value) and abs(value) < 1e7:
+        return f"{int(value)}" if abs(value) > 1 else f"{value:.1f}" if value else "0"
+    return f"{value:.4f}" if 0.01 <= abs(value) < 10 else f"{value:.4g}"

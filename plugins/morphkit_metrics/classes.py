@@ -1,0 +1,69 @@
+"""Does the prediction fall into the right class? (App. H.2, image to text, and H.3)"""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from sklearn.metrics import pairwise_distances_argmin
+
+from morphkit.interfaces import Evaluator, Scene
+
+from .scene import decoder_of, labels_of, predictions
+
+
+class LabelAccuracy(Evaluator):
+    """App. H.2, image to text: accuracy of the labels decoded from the predicted features.
+
+    The target decoder turns the predictions into class probabilities (n, c), column k being
+    class k; the largest is compared with the class of the source point. Gives
+    `test_accuracy`. Raises ValueError without source labels, without a decoder, or if it does
+    not decode to one probability per class.
+    """
+
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        labels = labels_of(scene.test.source_labels, "test.source_labels", self)
+        decoder = decoder_of(scene, self)
+        decoded = np.asarray(decoder.decode(jnp.asarray(predictions(scene, self, key=key))))
+        if decoded.ndim != 2 or decoded.shape[1] <= labels.max():
+            raise ValueError(
+                "LabelAccuracy: the target decoder gives arrays of shape "
+                f"{decoded.shape}, not (n, classes) with more than {labels.max()} classes; "
+                "its inputs have to be one-hot labels"
+            )
+        return {"test_accuracy": float(np.mean(decoded.argmax(1) == labels))}
+
+
+class NearestTargetAccuracy(Evaluator):
+    """Eq. 25–26 (App. H.3): accuracy of the class whose target point is nearest.
+
+    Each class has one target point, the mean of its training target features (which is the
+    point itself where all coincide, as for class names). `metric` is "cosine" (the paper's)
+    or "euclidean". Gives `nearest_target_accuracy`. Raises ValueError on another metric and
+    without test source labels or training target labels.
+    """
+
+    metric: str = eqx.field(static=True, default="cosine")
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+
+    def __check_init__(self):
+        if self.metric not in ("cosine", "euclidean"):
+            raise ValueError(f"metric: {self.metric!r} is unknown; choose cosine or euclidean")
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        labels = labels_of(scene.test.source_labels, "test.source_labels", self)
+        target_labels = labels_of(scene.train.y.labels, "train.y.labels", self)
+        order = np.argsort(target_labels, kind="stable")
+        classes, start, counts = np.unique(
+            target_labels[order], return_index=True, return_counts=True
+        )
+        # Summed in float64, so that the mean of equal float32 points is that very point.
+        points = np.asarray(scene.train.y.points)[order]
+        means = np.add.reduceat(points, start, axis=0, dtype=np.float64) / counts[:, None]
+        nearest = pairwise_distances_argmin(
+            predictions(scene, self, key=key), means.astype(np.float32), metric=self.metric
+        )
+        return {"nearest_target_accuracy": float(np.mean(classes[nearest] == labels))}

@@ -1,0 +1,38 @@
+"""Does the coupling match points of one class? (Fig. 6)"""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import PRNGKeyArray
+
+from morphkit.interfaces import Evaluator, Scene
+
+from .scene import labels_of
+
+
+class MatchingAccuracy(Evaluator):
+    """Fig. 6: the probability that a draw (i, j) of the coupling joins equal labels.
+
+    Gives `matching_accuracy`, estimated from `samples` draws as in the paper, and
+    `matching_accuracy_exact`, the sum of the coupling over all pairs of equal labels. Raises
+    ValueError without a coupling, or without labels of both training clouds.
+    """
+
+    samples: int = eqx.field(static=True, default=10_000)
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "coupling"
+
+    def __check_init__(self):
+        if self.samples < 1:
+            raise ValueError(f"samples: needs a positive integer, got {self.samples}")
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        if scene.coupling is None:
+            raise ValueError("MatchingAccuracy: scene.coupling is missing; it judges a coupling")
+        x = jnp.asarray(labels_of(scene.train.x.labels, "train.x.labels", self))
+        y = jnp.asarray(labels_of(scene.train.y.labels, "train.y.labels", self))
+        match = scene.coupling.matching_accuracy
+        return {
+            "matching_accuracy": float(match(x, y, key=key, num=self.samples)),
+            "matching_accuracy_exact": float(match(x, y)),
+        }

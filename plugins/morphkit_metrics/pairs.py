@@ -1,0 +1,43 @@
+"""Is the prediction close to the true partner? For arrays with or without labels."""
+
+from typing import ClassVar, Literal
+
+import numpy as np
+from jaxtyping import PRNGKeyArray
+from sklearn.metrics import pairwise_distances_argmin, r2_score
+
+from morphkit.interfaces import Evaluator, Scene
+
+from .scene import predictions
+
+
+class PairedError(Evaluator):
+    """Predictions ŷ against the paired targets y, over all pairs of the test split.
+
+    Gives `paired_mse` (mean over points and dimensions), `paired_cosine` (mean cosine
+    similarity), `paired_r2` (1 − Σ‖ŷ − y‖² / Σ‖y − ȳ‖²: dimensions weigh by their variance)
+    and `retrieval_at_1`: how often the test target nearest to ŷ by cosine is the paired one,
+    or one that coincides with it. Raises ValueError with fewer than two test pairs.
+    """
+
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        pairs = np.asarray(scene.test.pairs)
+        if len(pairs) < 2:
+            raise ValueError(
+                f"PairedError: test.pairs has {len(pairs)} pairs and needs at least 2; give the "
+                "test split known pairs, or use a metric on labels"
+            )
+        targets = np.asarray(scene.y.points)
+        predicted = predictions(scene, self, key=key)[pairs[:, 0]]
+        true = targets[pairs[:, 1]]
+        norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
+        cosine = np.sum(predicted * true, 1) / np.maximum(norms, 1e-12)
+        nearest = targets[pairwise_distances_argmin(predicted, targets, metric="cosine")]
+        return {
+            "paired_mse": float(np.mean((predicted - true) ** 2)),
+            "paired_cosine": float(np.mean(cosine)),
+            "paired_r2": float(r2_score(true, predicted, multioutput="variance_weighted")),
+            "retrieval_at_1": float(np.mean(np.all(nearest == true, axis=1))),
+        }

@@ -1,0 +1,33 @@
+"""What evaluators take from a scene, with an error that names what is not there."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from morphkit.interfaces import Codec, Evaluator, Scene
+
+
+def labels_of(labels: Any, name: str, metric: Evaluator) -> Int[np.ndarray, " n"]:
+    if labels is None:
+        raise ValueError(
+            f"{type(metric).__name__}: {name} is missing; load data with class labels, or "
+            "leave this metric out"
+        )
+    return np.asarray(labels)
+
+
+def predictions(scene: Scene, metric: Evaluator, *, key: PRNGKeyArray) -> Float[np.ndarray, "n q"]:
+    """The map's predictions for all test source points, from one call."""
+    if scene.map is None:
+        raise ValueError(f"{type(metric).__name__}: scene.map is missing; it judges a fitted map")
+    return np.asarray(scene.map(scene.x.points, key=key))
+
+
+def decoder_of(scene: Scene, metric: Evaluator) -> Codec:
+    if not isinstance(scene.target, Codec):
+        raise ValueError(
+            f"{type(metric).__name__}: the target model has no decoder; use a Codec as target "
+            "extractor, or a metric on features such as NearestTargetAccuracy or PairedError"
+        )
+    return scene.target

@@ -1,0 +1,96 @@
+"""Every kind of coupling: sampling against its matrix (χ²), diagnostics against NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from morphkit.couplings import BridgeCoupling, Convergence, Coupling, DenseCoupling, PairCoupling
+from morphkit.types import Pairs
+
+N, M = 7, 6
+
+
+def make(kind: str) -> Coupling:
+    rng = np.random.default_rng(1)
+    if kind == "pairs":
+        return PairCoupling(Pairs.from_array(np.array([[0, 1], [3, 5], [6, 1], [2, 2]])), (N, M))
+    if kind == "dense":
+        values = rng.gamma(0.3, size=(N, M))
+        return DenseCoupling(jnp.asarray(values / values.sum(), jnp.float32), Convergence.exact())
+    left = 5 * rng.normal(size=(N, 3)) - np.array([200.0, 0.0, 60.0])
+    right = 5 * rng.normal(size=(M, 3)) + np.array([198.0, 0.0, 60.0])
+    return BridgeCoupling(jnp.asarray(left), jnp.asarray(right), Convergence.exact())
+
+
+KINDS = pytest.mark.parametrize("kind", ["pairs", "dense", "bridge"])
+
+
+def exact(coupling: Coupling) -> np.ndarray:
+    if isinstance(coupling, BridgeCoupling):
+        left, right = np.asarray(coupling.left, float), np.asarray(coupling.right, float)
+        return np.exp(left[:, None] + right[None]).sum(-1)
+    return np.asarray(coupling.to_dense(), float)
+
+
+@KINDS
+def test_samples_follow_the_coupling(kind):
+    coupling = make(kind)
+    i, j = jax.jit(lambda k: coupling.sample(k, 100_000))(jax.random.key(0))
+    counts = np.zeros((N, M))
+    np.add.at(counts, (np.asarray(i), np.asarray(j)), 1)
+    expected = exact(coupling) / exact(coupling).sum() * 100_000
+    rare = expected < 5
+    assert counts[expected == 0].sum() == 0
+    observed = np.append(counts[~rare], counts[rare].sum())
+    wanted = np.append(expected[~rare], expected[rare].sum())
+    keep = wanted > 0
+    assert chisquare(observed[keep], wanted[keep] * observed.sum() / wanted.sum()).pvalue > 1e-3
+
+
+@KINDS
+def test_rows_marginals_and_conditionals(kind):
+    coupling, matrix = make(kind), exact(make(kind))
+    np.testing.assert_allclose(coupling.to_dense(), matrix, rtol=1e-3)
+    np.testing.assert_allclose(coupling.marginal(0), matrix.sum(1), rtol=1e-3)
+    np.testing.assert_allclose(coupling.marginal(1), matrix.sum(0), rtol=1e-3)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        conditional = np.nan_to_num(matrix / matrix.sum(1, keepdims=True))
+    rows = np.exp(coupling.log_conditional(jnp.arange(N)))
+    np.testing.assert_allclose(rows, conditional, rtol=1e-3, atol=1e-7)
+
+
+@KINDS
+def test_diagnostics(kind):
+    coupling, matrix = make(kind), exact(make(kind))
+    probability = matrix / matrix.sum()
+    labels_x, labels_y = np.arange(N) % 2, np.arange(M) % 2
+    agree = probability[labels_x[:, None] == labels_y[None]].sum()
+    ours = coupling.matching_accuracy(jnp.asarray(labels_x), jnp.asarray(labels_y))
+    np.testing.assert_allclose(ours, agree, rtol=1e-3)
+    sampled = coupling.matching_accuracy(
+        jnp.asarray(labels_x), jnp.asarray(labels_y), key=jax.random.key(1), num=20_000
+    )
+    assert abs(float(sampled) - agree) < 4 * np.sqrt(agree * (1 - agree) / 20_000) + 1e-6
+    positive = probability[probability > 0]
+    entropy = -(positive * np.log(positive)).sum()
+    np.testing.assert_allclose(coupling.entropy(), entropy, rtol=1e-3)
+    rows = probability.sum(1)
+    row_entropy = -(rows[rows > 0] * np.log(rows[rows > 0])).sum()
+    np.testing.assert_allclose(
+        coupling.effective_support(), np.exp(entropy - row_entropy), rtol=2e-3
+    )
+
+
+def test_a_row_without_mass_is_never_drawn():
+    values = jnp.zeros((3, 4)).at[1, 2].set(0.5)
+    i, j = DenseCoupling(values, Convergence.exact()).sample(jax.random.key(0), 1000)
+    assert set(np.asarray(i).tolist()) == {1}
+    assert set(np.asarray(j).tolist()) == {2}
+
+
+def test_a_dense_copy_that_is_too_large_is_refused():
+    pairs = Pairs.from_array(np.array([[0, 0]]))
+    with pytest.raises(MemoryError, match="rows"):
+        PairCoupling(pairs, (100_000, 100_000)).to_dense()

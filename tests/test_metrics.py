@@ -1,0 +1,231 @@
+"""The evaluators against plain NumPy, on a scene with a linear two-way model."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
+from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
+from morphkit_metrics.images import ClassImageMSE
+from morphkit_metrics.matching import MatchingAccuracy
+from morphkit_metrics.pairs import PairedError
+from scipy.spatial.distance import cdist
+
+from morphkit.couplings import Convergence, DenseCoupling
+from morphkit.interfaces import Codec, FeatureExtractor, LatentMap, Scene
+from morphkit.types import Cloud, PairedData, Pairs, Split
+
+KEY = jax.random.key(0)
+N, CLASSES = 60, 3
+
+
+class Identity(FeatureExtractor):
+    """Features are the flattened inputs."""
+
+    def fit(self, inputs, *, key, report=lambda *_: None):
+        return self
+
+    def encode(self, inputs, *, key):
+        return jnp.asarray(inputs.reshape(len(inputs), -1), jnp.float32)
+
+
+class Shaped(Codec):
+    """Features are the flattened inputs, and decode to inputs of the given shape."""
+
+    shape: tuple[int, ...]
+
+    def fit(self, inputs, *, key, report=lambda *_: None):
+        return self
+
+    def encode(self, inputs, *, key):
+        return jnp.asarray(inputs.reshape(len(inputs), -1), jnp.float32)
+
+    def decode(self, features):
+        return features.reshape(-1, *self.shape)
+
+
+class Linear(LatentMap):
+    weight: jax.Array
+
+    def __call__(self, x, *, key=None):
+        return x @ self.weight
+
+
+def scene(target, shape, seed=0):
+    """Test and training clouds of 60 points of 3 classes, a random linear map between them."""
+    rng = np.random.default_rng(seed)
+    source_labels, target_labels = np.arange(N) % CLASSES, rng.permutation(N) % CLASSES
+    centers = rng.normal(size=(CLASSES, 5))
+    x = (centers[source_labels] + rng.normal(size=(N, 5))).astype(np.float32)
+    raw = rng.uniform(size=(N, *shape)).astype(np.float32)
+    y = raw.reshape(N, -1)
+    pairs = np.stack([np.arange(N), rng.permutation(N)], 1)
+    cloud_x = Cloud.uniform(x, source_labels)
+    cloud_y = Cloud.uniform(y, target_labels)
+    return Scene(
+        source=Identity(),
+        target=target,
+        train=PairedData(cloud_x, cloud_y, Pairs.from_array(pairs[:4])),
+        x=Cloud.uniform(x[::-1], source_labels[::-1]),
+        y=cloud_y,
+        test=Split(x[::-1], raw, pairs, source_labels[::-1], target_labels),
+        map=Linear(jnp.asarray(rng.normal(size=(5, y.shape[1])), jnp.float32)),
+        coupling=DenseCoupling(
+            jnp.asarray(rng.dirichlet(np.ones(N * N)).reshape(N, N), jnp.float32),
+            Convergence.exact(),
+        ),
+    )
+
+
+def predicted(s):
+    return np.asarray(s.x.points) @ np.asarray(s.map.weight)
+
+
+def test_label_accuracy():
+    s = scene(Shaped((CLASSES,)), (CLASSES,))
+    expected = np.mean(predicted(s).argmax(1) == s.test.source_labels)
+    assert 0 < expected < 1
+    assert LabelAccuracy().evaluate(s, key=KEY) == {"test_accuracy": pytest.approx(expected)}
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_nearest_target_accuracy(metric):
+    s = scene(Identity(), (4,))
+    y, labels = np.asarray(s.train.y.points), np.asarray(s.train.y.labels)
+    means = np.stack([y[labels == c].mean(0) for c in range(CLASSES)])
+    expected = np.mean(cdist(predicted(s), means, metric).argmin(1) == s.test.source_labels)
+    values = NearestTargetAccuracy(metric).evaluate(s, key=KEY)
+    assert values == {"nearest_target_accuracy": pytest.approx(expected)}
+
+
+def test_nearest_target_accuracy_takes_labels_that_are_not_0_to_c():
+    s = scene(Identity(), (5,))
+    points = np.eye(5, dtype=np.float32)[[1, 1, 3]]
+    train = PairedData(s.train.x, Cloud.uniform(points, np.array([40, 40, 7])), s.train.pairs)
+    labels = np.where(np.asarray(s.x.points[:, 1] > s.x.points[:, 3]), 40, 7)
+    s = replace(s, train=train, map=Linear(jnp.eye(5)), test=s.test._replace(source_labels=labels))
+    assert NearestTargetAccuracy().evaluate(s, key=KEY) == {"nearest_target_accuracy": 1.0}
+
+
+@pytest.mark.parametrize("binarize", [False, True])
+def test_class_image_mse(binarize):
+    s = scene(Shaped((2, 3, 1)), (2, 3, 1))
+    drawn, true = predicted(s).reshape(N, 2, 3), s.test.target[..., 0]
+    if binarize:
+        drawn, true = drawn > 0.5, true > 0.5
+    expected = 0.0
+    for c in range(CLASSES):
+        own = drawn[s.test.source_labels == c].mean(0) - true[s.test.target_labels == c].mean(0)
+        expected += sum(own[j, k] ** 2 for j in range(2) for k in range(3)) / 6 / CLASSES
+    values = ClassImageMSE(binarize).evaluate(s, key=KEY)
+    assert values == {"class_image_mse": pytest.approx(expected, rel=1e-4)}
+
+
+def test_paired_error():
+    s = scene(Identity(), (4,))
+    prediction = predicted(s)[s.test.pairs[:, 0]]
+    y = np.asarray(s.y.points)
+    true = y[s.test.pairs[:, 1]]
+    distances = cdist(prediction, y, "cosine")
+    values = PairedError().evaluate(s, key=KEY)
+    residual = np.sum((prediction - true) ** 2)
+    assert values == pytest.approx(
+        {
+            "paired_mse": residual / true.size,
+            "paired_cosine": 1 - np.mean(distances[np.arange(N), s.test.pairs[:, 1]]),
+            "paired_r2": 1 - residual / np.sum((true - true.mean(0)) ** 2),
+            "retrieval_at_1": np.mean(distances.argmin(1) == s.test.pairs[:, 1]),
+        },
+        rel=1e-4,
+    )
+
+
+def test_a_perfect_map_scores_perfectly_even_with_coinciding_targets():
+    s = scene(Identity(), (5,))
+    points = np.asarray(s.x.points)[np.repeat(np.arange(N // 2), 2)]
+    pairs = np.stack([np.arange(N)] * 2, 1)
+    cloud = Cloud.uniform(points)
+    s = replace(s, x=cloud, y=cloud, map=Linear(jnp.eye(5)), test=s.test._replace(pairs=pairs))
+    values = PairedError().evaluate(s, key=KEY)
+    assert values == pytest.approx(
+        {"paired_mse": 0, "paired_cosine": 1, "paired_r2": 1, "retrieval_at_1": 1}, abs=1e-6
+    )
+
+
+def test_matching_accuracy():
+    s = scene(Identity(), (4,))
+    same = np.asarray(s.train.x.labels)[:, None] == np.asarray(s.train.y.labels)
+    exact = np.sum(np.asarray(s.coupling.values), where=same)
+    values = MatchingAccuracy(20_000).evaluate(s, key=KEY)
+    assert values["matching_accuracy_exact"] == pytest.approx(exact, abs=1e-5)
+    assert values["matching_accuracy"] == pytest.approx(exact, abs=0.02)
+
+
+def test_feature_overlap():
+    s = scene(Identity(), (4,))
+    values = FeatureOverlap(k=7).evaluate(s, key=KEY)
+    for name, cloud in (("source", s.train.x), ("target", s.train.y)):
+        distances = cdist(cloud.points, cloud.points) + np.diag(np.full(N, np.inf))
+        neighbours = np.argsort(distances, 1)[:, :7]
+        labels = np.asarray(cloud.labels)
+        expected = np.mean(labels[neighbours] != labels[:, None])
+        assert values[f"{name}_overlap"] == pytest.approx(expected)
+
+
+def test_feature_overlap_of_batches_of_coinciding_points():
+    s = scene(Identity(), (4,))
+    labels = np.arange(N) % 2
+    apart = Cloud.uniform(100.0 * labels[:, None], labels)
+    mixed = Cloud.uniform(np.zeros((N, 1)), np.zeros(N, int))
+    s = replace(s, train=PairedData(apart, mixed, s.train.pairs))
+    values = FeatureOverlap(k=3, batch_size=30, repeats=2).evaluate(s, key=KEY)
+    assert values == {"source_overlap": 0.0, "target_overlap": 0.0}
+
+
+def test_knn_accuracy():
+    s = scene(Identity(), (4,))
+    nearest = cdist(s.x.points, s.train.x.points).argmin(1)
+    expected = np.mean(np.asarray(s.train.x.labels)[nearest] == s.test.source_labels)
+    assert KNNAccuracy(1).evaluate(s, key=KEY) == {"source_1nn_accuracy": pytest.approx(expected)}
+    votes = np.argsort(cdist(s.x.points, s.train.x.points), 1)[:, :5]
+    counts = np.eye(CLASSES)[np.asarray(s.train.x.labels)[votes]].sum(1)
+    expected = np.mean(counts.argmax(1) == s.test.source_labels)
+    assert KNNAccuracy().evaluate(s, key=KEY) == {"source_5nn_accuracy": pytest.approx(expected)}
+
+
+def test_what_is_missing_is_named():
+    s = scene(Identity(), (CLASSES,))
+    codec = replace(s, target=Shaped((CLASSES,)))
+    bare = PairedData(Cloud.uniform(s.x.points), Cloud.uniform(s.y.points), s.train.pairs)
+    cases = [
+        (LabelAccuracy(), s, "decoder"),
+        (LabelAccuracy(), replace(codec, map=None), "scene.map"),
+        (LabelAccuracy(), replace(codec, test=s.test._replace(source_labels=None)), "test.source"),
+        (LabelAccuracy(), replace(codec, target=Shaped((1, CLASSES))), "one-hot"),
+        (NearestTargetAccuracy(), replace(s, train=bare), "train.y.labels"),
+        (ClassImageMSE(), s, "decoder"),
+        (ClassImageMSE(), replace(codec, test=s.test._replace(target_labels=None)), "test.target"),
+        (ClassImageMSE(), replace(codec, test=s.test._replace(target=np.zeros((N, 9)))), "images"),
+        (PairedError(), replace(s, test=s.test._replace(pairs=np.zeros((0, 2), int))), "pairs"),
+        (MatchingAccuracy(), replace(s, coupling=None), "scene.coupling"),
+        (MatchingAccuracy(), replace(s, train=bare), "train.x.labels"),
+        (FeatureOverlap(), replace(s, train=bare), "train.x.labels"),
+        (FeatureOverlap(k=N), s, "k: 60"),
+        (KNNAccuracy(), replace(s, train=bare), "train.x.labels"),
+    ]
+    for metric, bad, named in cases:
+        with pytest.raises(ValueError, match=named):
+            metric.evaluate(bad, key=KEY)
+
+
+def test_bad_arguments_are_named():
+    for make, name in (
+        (lambda: NearestTargetAccuracy("dot"), "metric"),
+        (lambda: MatchingAccuracy(0), "samples"),
+        (lambda: FeatureOverlap(k=15, batch_size=15), "batch_size"),
+        (lambda: KNNAccuracy(0), "k:"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            make()

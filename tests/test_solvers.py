@@ -1,0 +1,149 @@
+"""Couplings against POT in float64, and against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ot
+import pytest
+from morphkit_costs.bridge import BridgeCost
+from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.gromov import FusedGromovWasserstein
+from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
+
+from morphkit.geometry import BridgeGeometry, DenseGeometry
+
+
+def relative(ours, reference) -> float:
+    return float(np.linalg.norm(np.asarray(ours) - reference) / np.linalg.norm(reference))
+
+
+def normalised(cost):
+    cost = np.asarray(cost, float)
+    return cost / cost.mean()
+
+
+def soft_bridge(prepared: BridgeGeometry, epsilon: float):
+    """The soft minimum of Eq. 6 in float64, divided by the mean of the hard one."""
+    scale = np.asarray(prepared.matrix(), float).mean()
+    total = (np.asarray(prepared.a, float)[:, None] + np.asarray(prepared.b, float)[None]) / scale
+    return -epsilon * logsumexp(-total / epsilon, axis=-1)
+
+
+def test_balanced_sinkhorn_is_pot(paired):
+    prepared = BridgeCost().prepare(paired)
+    ours = Sinkhorn(epsilon=0.05, threshold=1e-6).solve(prepared, paired.x, paired.y)
+    a, b = np.full(60, 1 / 60), np.full(50, 1 / 50)
+    reference = ot.sinkhorn(a, b, normalised(prepared.matrix()), 0.05, stopThr=1e-12)
+    assert relative(ours.values, reference) < 1e-4
+    assert bool(ours.convergence.converged)
+
+
+@pytest.mark.parametrize(("tau_x", "tau_y"), [(0.9, 0.9), (0.99, 0.8)])
+def test_unbalanced_sinkhorn_is_pot(paired, tau_x, tau_y):
+    prepared, epsilon = BridgeCost().prepare(paired), 0.05
+    ours = Sinkhorn(epsilon, tau_x, tau_y, threshold=1e-6).solve(prepared, paired.x, paired.y)
+    a, b = np.full(60, 1 / 60), np.full(50, 1 / 50)
+    # Eq. 28: λ = ε τ / (1 - τ).
+    lambdas = tuple(epsilon * tau / (1 - tau) for tau in (tau_x, tau_y))
+    reference = ot.unbalanced.sinkhorn_unbalanced(
+        a, b, normalised(prepared.matrix()), epsilon, lambdas, reg_type="entropy",
+        stopThr=1e-12, numItermax=20_000,
+    )  # fmt: skip
+    assert relative(ours.values, reference) < 1e-4
+
+
+@pytest.mark.parametrize("taus", [(1.0, 1.0), (0.95, 0.9)])
+def test_bridge_sinkhorn_is_dense_sinkhorn_on_the_soft_cost(paired, taus):
+    epsilon = 0.02
+    prepared = BridgeCost().prepare(paired)
+    thin = BridgeSinkhorn(epsilon, *taus, threshold=2e-6, max_iterations=5000)
+    ours = thin.solve(prepared, paired.x, paired.y)
+    cost = soft_bridge(prepared, epsilon)
+    a, b = np.full(60, 1 / 60), np.full(50, 1 / 50)
+    f, g = np.zeros(60), np.zeros(50)
+    for _ in range(3000):  # log-domain Sinkhorn with Eq. 28's damping, float64
+        f = taus[0] * (np.log(a) - logsumexp(g - cost / epsilon, axis=1))
+        g = taus[1] * (np.log(b) - logsumexp(f[:, None] - cost / epsilon, axis=0))
+    reference = np.exp(f[:, None] + g - cost / epsilon)
+    assert bool(ours.convergence.converged)
+    assert relative(ours.to_dense(), reference) < 1e-4
+    np.testing.assert_allclose(ours.marginal(0), reference.sum(1), rtol=2e-4)
+    np.testing.assert_allclose(ours.marginal(1), reference.sum(0), rtol=2e-4)
+
+
+@pytest.mark.parametrize("solver", [Sinkhorn(), BridgeSinkhorn()])
+def test_small_epsilon_stays_finite_and_balanced(paired, solver):
+    coupling = solver.solve(BridgeCost().prepare(paired), paired.x, paired.y)
+    assert bool(coupling.convergence.converged)
+    errors = [np.abs(np.asarray(coupling.marginal(k)) - 1 / n).sum() for k, n in ((0, 60), (1, 50))]
+    assert sum(errors) < 2e-3
+
+
+@pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9])
+def test_fused_gromov_wasserstein_is_pot(paired, alpha):
+    epsilon = 0.1
+    prepared = BridgeCost().prepare(paired)
+    solver = FusedGromovWasserstein(
+        epsilon, alpha, threshold=1e-8, max_iterations=500, inner_iterations=5000
+    )
+    ours = solver.solve(prepared, paired.x, paired.y)
+    c_x, c_y = (
+        normalised(cdist(np.asarray(c.points, float), np.asarray(c.points, float), "cosine"))
+        for c in (paired.x, paired.y)
+    )
+    # Ours linearises to α L⊗π + (1-α) c², POT to 2 β L⊗π + (1-β) c²: β and ε match the two.
+    beta = alpha / (2 - alpha)
+    reference = ot.gromov.entropic_fused_gromov_wasserstein(
+        normalised(prepared.matrix()) ** 2, c_x, c_y, alpha=beta,
+        epsilon=epsilon * (1 - beta) / (1 - alpha), tol=1e-12, max_iter=2000,
+        numItermax=20_000, stopThr=1e-12,
+    )  # fmt: skip
+    assert relative(ours.values, reference) < 1e-4
+
+
+def test_gromov_wasserstein_recovers_an_isometry(rng):
+    from morphkit.types import Cloud
+
+    x = rng.normal(size=(30, 3)) * np.array([3.0, 1.0, 0.3]) + np.array([4.0, 2.0, 1.0])
+    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    solver = FusedGromovWasserstein(1e-3, alpha=1.0, metric_x="sqeuclidean", metric_y="sqeuclidean",
+                                    max_iterations=100)  # fmt: skip
+    cost = DenseGeometry(jnp.ones((30, 30)))
+    coupling = solver.solve(cost, Cloud.uniform(x), Cloud.uniform(x @ rotation))
+    assert (np.asarray(coupling.values).argmax(1) == np.arange(30)).mean() > 0.9
+
+
+def test_unconverged_is_said(paired):
+    prepared = BridgeCost().prepare(paired)
+    for solver in (Sinkhorn(max_iterations=10), BridgeSinkhorn(max_iterations=10)):
+        coupling = solver.solve(prepared, paired.x, paired.y)
+        assert not bool(coupling.convergence.converged)
+        assert float(coupling.convergence.error) > 1e-3
+
+
+def test_nan_never_counts_as_converged(paired):
+    prepared = BridgeCost().prepare(paired)
+    broken = BridgeGeometry(prepared.a.at[0, 0].set(jnp.nan), prepared.b)
+    for solver in (Sinkhorn(max_iterations=50), BridgeSinkhorn(max_iterations=50)):
+        assert not bool(solver.solve(broken, paired.x, paired.y).convergence.converged)
+
+
+@pytest.mark.parametrize("solver", [Sinkhorn(), BridgeSinkhorn(), FusedGromovWasserstein(0.05)])
+def test_solvers_trace(paired, solver):
+    prepared = BridgeCost().prepare(paired)
+    eager = solver.solve(prepared, paired.x, paired.y).marginal(0)
+    jitted = jax.jit(lambda c, x, y: solver.solve(c, x, y).marginal(0))
+    np.testing.assert_allclose(jitted(prepared, paired.x, paired.y), eager, rtol=1e-3)
+
+
+def test_bad_arguments_are_named(paired):
+    with pytest.raises(ValueError, match=r"Sinkhorn\.epsilon = -1"):
+        Sinkhorn(epsilon=-1)
+    with pytest.raises(ValueError, match=r"BridgeSinkhorn\.tau_x = 1\.5"):
+        BridgeSinkhorn(tau_x=1.5)
+    with pytest.raises(ValueError, match=r"alpha = 0.*Sinkhorn"):
+        FusedGromovWasserstein(alpha=0)
+    with pytest.raises(TypeError, match="needs a bridge cost"):
+        BridgeSinkhorn().solve(DenseGeometry(jnp.ones((60, 50))), paired.x, paired.y)

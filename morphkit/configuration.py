@@ -41,6 +41,7 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
     """
     registry.load()
     gin.clear_config()
+    gin.add_config_file_search_path(str(gin_folder()))
     try:
         found = [str(_find(Path(file))) for file in files]
         with _explained():

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Int
@@ -89,7 +90,9 @@ def run(
         clock.lap("align")
         metrics = convergence(sampler, training.batch_size, log)
 
-        networks = build_networks(field, paired, training.reweight, key_field)
+        networks = build_networks(
+            field, paired.x.dim, paired.y.dim, training.reweight, key_field
+        )
         scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)
         checkpoints = out / "checkpoints" / fingerprint(configuration())
         with log.progress("train") as report:
@@ -157,11 +160,12 @@ def choose_pairs(
     return pairs[np.sort(order[: max(1, round(fraction * len(pairs)))])]
 
 
+@eqx.filter_jit
 def build_networks(
-    field: type[VelocityField], data: PairedData, reweight: bool, key: jax.Array
+    field: type[VelocityField], p: int, q: int, reweight: bool, key: jax.Array
 ) -> Networks:
+    """Initialised in one compiled call: a dispatch per weight would take seconds."""
     key_field, key_eta, key_xi = jax.random.split(key, 3)
-    p, q = data.x.dim, data.y.dim
     return Networks(
         field(source_dim=p, target_dim=q, key=key_field),  # pyright: ignore[reportCallIssue]
         Reweighting(p, key=key_eta) if reweight else None,

@@ -295,7 +295,7 @@ def _curve(ax: Any, loss: Float[np.ndarray, "k 2"]) -> None:
     if value.min() > 0 and value.max() > 5 * value.min():
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter("{x:g}" if value.max() < 20 * value.min() else "")
     ax.set(title=f"Training loss: {smooth[-1]:.4g} at the end", xlabel="step", ylabel="loss")
     ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
     ax.set_axisbelow(True)

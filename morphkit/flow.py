@@ -146,8 +146,8 @@ class Training(eqx.Module):
         is saved there every `checkpoint_seconds`, and a run that finds one goes on from it to
         the same result. Raises FloatingPointError when the loss is no longer finite.
         """
-        optimiser = optax.adam(self.learning_rate)
-        state = (networks, optimiser.init(eqx.filter(networks, eqx.is_inexact_array)))
+        moments = self._optimiser().init(eqx.filter(networks, eqx.is_inexact_array))
+        state = (networks, moments)
         start, state = _resume(checkpoint, state)
         saved = time.monotonic()
         step = start
@@ -155,7 +155,7 @@ class Training(eqx.Module):
             count = min(self.steps_per_dispatch, self.steps - step)
             indices = jnp.arange(step, step + count)
             state, losses = _dispatch(
-                (self, optimiser, scaling, sampler, key, indices), state
+                (self, scaling, sampler, key, indices), state
             )
             step += count
             loss = float(losses.mean())
@@ -170,13 +170,18 @@ class Training(eqx.Module):
                 saved = time.monotonic()
         return state[0]
 
+    def _optimiser(self) -> optax.GradientTransformation:
+        # Made anew where it is needed: as an argument, its closures would defeat jit's cache.
+        return optax.adam(self.learning_rate)
+
 
 @eqx.filter_jit(donate="all-except-first")
 def _dispatch(
-    context: tuple[Training, Any, Scaling, Sampler, PRNGKeyArray, Array], state: tuple[Any, Any]
+    context: tuple[Training, Scaling, Sampler, PRNGKeyArray, Array], state: tuple[Any, Any]
 ) -> tuple[tuple[Any, Any], Float[Array, " steps"]]:
     """Many training steps in one compiled call."""
-    training, optimiser, scaling, sampler, key, indices = context
+    training, scaling, sampler, key, indices = context
+    optimiser = training._optimiser()
     arrays, static = eqx.partition(state, eqx.is_array)
 
     def step(arrays: Any, index: Array) -> tuple[Any, Scalar]:

@@ -10,7 +10,7 @@ data; all others are built by gin.
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import equinox as eqx
 import numpy as np
@@ -155,7 +155,10 @@ class Evaluator(eqx.Module):
     "coupling" once on the training coupling (`coupling/…`), "features" once (`features/…`).
     """
 
-    subject: eqx.AbstractClassVar[Literal["map", "coupling", "features"]]
+    if TYPE_CHECKING:  # pyright reads AbstractClassVar as an instance variable
+        subject: ClassVar[Literal["map", "coupling", "features"]]
+    else:
+        subject: eqx.AbstractClassVar[Literal["map", "coupling", "features"]]
 
     @abstractmethod
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:

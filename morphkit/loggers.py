@@ -24,6 +24,7 @@ _QUIET: dict[str, Any] = {
     "x_disable_stats": True,
     "x_disable_machine_info": True,
     "x_save_requirements": False,
+    "x_transaction_log_flush_interval": 1.0,
     "init_timeout": 15,
     "finish_timeout": 60,
 }
@@ -33,7 +34,8 @@ class Log:
     """Console lines, `out/log.jsonl` and W&B behind one object; close it with `with`.
 
     `out` is created. Each record is one JSON object a line in `out/log.jsonl`, flushed at once,
-    so a killed run loses nothing; an existing file is appended to. W&B writes under `out`.
+    so a killed run loses nothing of it; an existing file is appended to. W&B writes under `out`,
+    every second or so.
     `wandb` is "auto" (the environment's WANDB_MODE, or else online with credentials and offline
     without), "online", "offline" or "disabled". Whatever goes wrong inside W&B is warned about
     once, and the run goes on without it. `config` is a mapping, or the text of a gin file.

@@ -71,7 +71,7 @@ class Registry:
             if known.cls is cls:
                 return
             raise ValueError(f"{distribution} registers two components named {selector!r}")
-        gin.register(cls, name=cls.__name__, module=module)
+        gin.register(cls.__name__, module=module)(cls)
         self.components[selector] = Component(
             cls, kinds[0], cls.__name__, distribution, version, selector
         )
@@ -96,7 +96,7 @@ class Registry:
                 manager.subset_hook_caller("morphkit_register", others)(registry=self)
             except Exception as error:
                 self.failures[plugin.name] = (
-                    f"{plugin.distribution} {plugin.version} failed to load: "
+                    f"{plugin.name} {plugin.version} failed to load: "
                     f"{type(error).__name__}: {error}"
                 )
                 if os.environ.get("MORPHKIT_DEBUG"):

@@ -25,7 +25,7 @@ def save_arrays(path: Path, tree: Any) -> None:
 
     A run killed while writing leaves the old file as it was.
     """
-    arrays = {name: np.ascontiguousarray(leaf) for name, leaf in _named_arrays(tree).items()}
+    arrays = {name: np.array(leaf, order="C") for name, leaf in _named_arrays(tree).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     save_file(arrays, partial)

@@ -53,7 +53,7 @@ class Ridge(Baseline):
         spread[spread == 0] = 1.0
         model = RidgeCV(alphas=self.alphas).fit((x - center) / spread, y)
         # One target dimension makes scikit-learn drop an axis.
-        weight = np.reshape(model.coef_, (y.shape[1], x.shape[1])).T / spread[:, None]
+        weight = np.asarray(model.coef_).reshape(y.shape[1], x.shape[1]).T / spread[:, None]
         return _linear_map(center, weight, np.broadcast_to(model.intercept_, y.shape[1]))
 
 

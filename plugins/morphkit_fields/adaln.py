@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from morphkit.interfaces import VelocityField
 
-from .embedding import TIME_FEATURES, Dense, architecture, linear, time_features
+from .embedding import TIME_FEATURES, Dense, Linear, architecture, time_features
 
 _SIZES = {"small": (5, 128), "medium": (7, 256), "large": (8, 1024)}
 
@@ -26,12 +26,12 @@ class Block(eqx.Module):
     The regression starts at zero, so the block starts as the identity.
     """
 
-    modulation: eqx.nn.Linear
+    modulation: Linear
     body: Dense
 
     def __init__(self, width: int, *, key: PRNGKeyArray):
         regression_key, body_key = jax.random.split(key)
-        self.modulation = linear(width, 3 * width, key=regression_key, scale=0.0)
+        self.modulation = Linear(width, 3 * width, key=regression_key, scale=0.0)
         self.body = Dense([width] * 3, key=body_key)
 
     def __call__(self, h: Float[Array, " d"], condition: Float[Array, " d"]) -> Float[Array, " d"]:
@@ -64,12 +64,12 @@ class AdaLN(VelocityField):
     size: str = eqx.field(static=True)
     layers: int | None = eqx.field(static=True)
     hidden: int | None = eqx.field(static=True)
-    noise: eqx.nn.Linear
+    noise: Linear
     time: Dense
     condition: Dense
     blocks: Block
-    modulation: eqx.nn.Linear
-    output: eqx.nn.Linear
+    modulation: Linear
+    output: Linear
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class AdaLN(VelocityField):
         self.source_dim, self.target_dim, self.size = source_dim, target_dim, size
         self.layers, self.hidden = layers, hidden
         keys = jax.random.split(key, 6)
-        self.noise = linear(target_dim, d, key=keys[0])
+        self.noise = Linear(target_dim, d, key=keys[0])
         self.time = Dense([TIME_FEATURES, 4 * d, d], key=keys[1])
         self.condition = Dense([source_dim, d, d], key=keys[2])
         self.blocks = eqx.filter_vmap(lambda k: Block(d, key=k))(jax.random.split(keys[3], n))
-        self.modulation = linear(d, 2 * d, key=keys[4], scale=0.0)
-        self.output = linear(d, target_dim, key=keys[5], scale=0.1)
+        self.modulation = Linear(d, 2 * d, key=keys[4], scale=0.0)
+        self.output = Linear(d, target_dim, key=keys[5], scale=0.1)
 
     def __call__(
         self, t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]

@@ -21,26 +21,36 @@ def time_features(t: Scalar) -> Float[Array, " f"]:
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
-def linear(in_size: int, out_size: int, *, key: PRNGKeyArray, scale: float = 1.0) -> eqx.nn.Linear:
-    """A linear layer with LeCun-uniform weights times `scale` and zero bias.
+class Linear(eqx.Module):
+    """weight @ x + bias. Weights start LeCun-uniform times `scale`, the bias at zero.
 
-    Equinox's own start has a third of that variance, which a stack of eight SiLU layers
-    shrinks to nothing.
+    Equinox's own layer starts with a third of that variance, which a stack of eight SiLU
+    layers shrinks to nothing.
     """
-    layer = eqx.nn.Linear(in_size, out_size, key=key)
-    weight, bias = 3**0.5 * scale * layer.weight, jnp.zeros(out_size)
-    return eqx.tree_at(lambda module: (module.weight, module.bias), layer, (weight, bias))
+
+    weight: Float[Array, "b a"]
+    bias: Float[Array, " b"]
+
+    def __init__(self, in_size: int, out_size: int, *, key: PRNGKeyArray, scale: float = 1.0):
+        shape, bound = (out_size, in_size), scale * (3 / in_size) ** 0.5
+        # Each new shape of draw is compiled, the slowest part of building a field.
+        start = jax.random.uniform(key, shape, minval=-1, maxval=1) if scale else jnp.zeros(shape)
+        self.weight = bound * start
+        self.bias = jnp.zeros(out_size)
+
+    def __call__(self, x: Float[Array, " a"]) -> Float[Array, " b"]:
+        return self.weight @ x + self.bias
 
 
 class Dense(eqx.Module):
     """Linear layers of the given sizes, each followed by SiLU."""
 
-    layers: tuple[eqx.nn.Linear, ...]
+    layers: tuple[Linear, ...]
 
     def __init__(self, sizes: Sequence[int], *, key: PRNGKeyArray):
         keys = jax.random.split(key, len(sizes) - 1)
         steps = zip(sizes[:-1], sizes[1:], keys, strict=True)
-        self.layers = tuple(linear(a, b, key=k) for a, b, k in steps)
+        self.layers = tuple(Linear(a, b, key=k) for a, b, k in steps)
 
     def __call__(self, x: Float[Array, " a"]) -> Float[Array, " b"]:
         for layer in self.layers:
@@ -49,8 +59,9 @@ class Dense(eqx.Module):
 
 
 def parameter_count(module: eqx.Module) -> int:
-    """The number of trainable numbers in a module."""
-    return sum(leaf.size for leaf in jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array)))
+    """The number of trainable numbers in a module, or in its shapes (`eqx.filter_eval_shape`)."""
+    numbers = eqx.filter(module, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct))
+    return sum(leaf.size for leaf in jax.tree.leaves(numbers))
 
 
 def architecture(

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from morphkit.interfaces import VelocityField
 
-from .embedding import TIME_FEATURES, Dense, architecture, linear, time_features
+from .embedding import TIME_FEATURES, Dense, Linear, architecture, time_features
 
 _SIZES = {"small": (4, 256), "medium": (6, 512), "large": (8, 1680)}
 
@@ -41,7 +41,7 @@ class MLP(VelocityField):
     time: Dense
     condition: Dense
     merge: Dense
-    output: eqx.nn.Linear
+    output: Linear
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class MLP(VelocityField):
         self.time = Dense([TIME_FEATURES, *[d] * (1 + own)], key=keys[1])
         self.condition = Dense([source_dim, *[d] * (1 + own)], key=keys[2])
         self.merge = Dense([3 * d, *[d] * (1 + n - own)], key=keys[3])
-        self.output = linear(d, target_dim, key=keys[4], scale=0.1)
+        self.output = Linear(d, target_dim, key=keys[4], scale=0.1)
 
     def __call__(
         self, t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]

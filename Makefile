@@ -1,0 +1,38 @@
+# Each target sets up its own .venv first; only Python >= 3.11, venv, pip and make are needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: quickstart test lint types docs bench clean
+
+$(VENV)/.package: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.tools: $(VENV)/.package
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test,dev,docs]'
+	touch $@
+
+quickstart: $(VENV)/.package
+	$(BIN)/morphkit run gin/quickstart.gin --out runs/quickstart --overwrite
+
+test: $(VENV)/.tools
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.tools
+	$(BIN)/pyright
+
+docs: $(VENV)/.tools
+	$(BIN)/mkdocs build --strict --quiet
+
+bench: $(VENV)/.tools
+	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/mnist.py
+
+clean:
+	rm -rf $(VENV) site

@@ -1,0 +1,267 @@
+"""Anybody's own features: arrays in files or in memory, and a list of known pairs."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int, Num
+from safetensors import safe_open
+
+from ..interfaces import Data
+from ..types import Dataset, Split
+
+
+class Arrays(Data):
+    """Features in files: `source` (n, p) and `target` (m, q), and `pairs` of their rows.
+
+    A file is .npy, .npz or .safetensors; 'file.npz::name' names one array of several. `pairs`
+    is a .csv file with two columns of row numbers from 0 (a header is allowed), or an
+    (l, 2) array. Labels are integers, one per row, and only evaluate. Nothing is normalised.
+
+    The test split is `test_source`, `test_target` and `test_pairs` (default: row i with row
+    i), or else a fraction of the pairs, as `split_arrays` says. Raises FileNotFoundError and,
+    for files and arrays that do not fit, ValueError.
+    """
+
+    source: str | None = eqx.field(static=True, default=None)
+    target: str | None = eqx.field(static=True, default=None)
+    pairs: str | None = eqx.field(static=True, default=None)
+    source_labels: str | None = eqx.field(static=True, default=None)
+    target_labels: str | None = eqx.field(static=True, default=None)
+    test_source: str | None = eqx.field(static=True, default=None)
+    test_target: str | None = eqx.field(static=True, default=None)
+    test_pairs: str | None = eqx.field(static=True, default=None)
+    test_fraction: float = eqx.field(static=True, default=0.2)
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        for name in ("source", "target", "pairs"):
+            if getattr(self, name) is None:
+                raise ValueError(f"Arrays.{name} is missing: give the path of a file")
+
+    def load(self) -> Dataset:
+        def optional(path: str | None, read: Any = read_array) -> np.ndarray | None:
+            return None if path is None else read(path)
+
+        assert self.source is not None
+        assert self.target is not None
+        assert self.pairs is not None
+        return split_arrays(
+            read_array(self.source),
+            read_array(self.target),
+            read_pairs(self.pairs),
+            source_labels=optional(self.source_labels),
+            target_labels=optional(self.target_labels),
+            test_source=optional(self.test_source),
+            test_target=optional(self.test_target),
+            test_pairs=optional(self.test_pairs, read_pairs),
+            test_fraction=self.test_fraction,
+            seed=self.seed,
+        )
+
+
+class InMemory(Data):
+    """A data set that is loaded already."""
+
+    dataset: Dataset
+
+    def load(self) -> Dataset:
+        return self.dataset
+
+
+def split_arrays(
+    source: Num[np.ndarray, "n p"],
+    target: Num[np.ndarray, "m q"],
+    pairs: Int[np.ndarray, "l 2"],
+    *,
+    source_labels: Int[np.ndarray, " n"] | None = None,
+    target_labels: Int[np.ndarray, " m"] | None = None,
+    test_source: Num[np.ndarray, "a p"] | None = None,
+    test_target: Num[np.ndarray, "b q"] | None = None,
+    test_pairs: Int[np.ndarray, "k 2"] | None = None,
+    test_fraction: float = 0.2,
+    seed: int = 0,
+    name: str = "arrays",
+) -> Dataset:
+    """A data set of two arrays and the pairs of their rows; no pretrain split.
+
+    Without test arrays, `test_fraction` of the pairs, at least one, chosen by `seed`, is held
+    out. The points of these pairs leave the training clouds, and with them every other pair
+    that touches one; the test split has one row of each side per held-out pair. With
+    test_fraction = 0 the test split has no rows. A pair that is listed twice counts once.
+
+    Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite,
+    for pairs out of range, for labels of another length, and if nothing is left to train on.
+    """
+    source, target = _features("source", source), _features("target", target)
+    pairs = _pairs("pairs", pairs, len(source), len(target))
+    source_labels = _labels("source_labels", source_labels, len(source))
+    target_labels = _labels("target_labels", target_labels, len(target))
+    everything = Split(source, target, pairs, source_labels, target_labels)
+    if test_source is None and test_target is None and test_pairs is None:
+        return Dataset(name, None, *_hold_out(everything, test_fraction, seed))
+    if test_source is None or test_target is None:
+        raise ValueError("test_source and test_target must be given together")
+    test_x, test_y = _features("test_source", test_source), _features("test_target", test_target)
+    for side, train, test in (("source", source, test_x), ("target", target, test_y)):
+        if train.shape[1] != test.shape[1]:
+            raise ValueError(
+                f"test_{side} has {test.shape[1]} columns, but {side} has {train.shape[1]}"
+            )
+    if test_pairs is None:
+        if len(test_x) != len(test_y):
+            raise ValueError(
+                f"test_source has {len(test_x)} rows and test_target {len(test_y)}: row i goes "
+                "with row i only if they are as many; give test_pairs"
+            )
+        test_pairs = _row_by_row(len(test_x))
+    test_pairs = _pairs("test_pairs", test_pairs, len(test_x), len(test_y))
+    return Dataset(name, None, everything, Split(test_x, test_y, test_pairs))
+
+
+def read_array(path: str | Path) -> np.ndarray:
+    """The array of a .npy, .npz or .safetensors file; 'FILE::NAME' names one of several.
+
+    Raises FileNotFoundError, and ValueError for a file of another kind, an unknown or missing
+    name, and pickled objects, which are never loaded.
+    """
+    file, _, name = str(path).partition("::")
+    suffix = Path(file).suffix
+    if suffix not in (".npy", ".npz", ".safetensors"):
+        raise ValueError(f"{file}: only .npy, .npz and .safetensors files can be read")
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    try:
+        if suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        if suffix == ".npz":
+            with np.load(file, allow_pickle=False) as arrays:
+                return arrays[_choose(file, name, arrays.files)]
+        with safe_open(file, "numpy") as tensors:
+            return tensors.get_tensor(_choose(file, name, list(tensors.keys())))
+    except _NoSuchArray:
+        raise
+    except Exception as error:  # whatever a damaged file provokes in the parsers
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def read_pairs(path: str | Path) -> np.ndarray:
+    """Pairs from a .csv file of two integer columns, header optional, or as `read_array`."""
+    if Path(path).suffix != ".csv":
+        return read_array(path)
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    rows = []
+    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
+        for number, row in enumerate(csv.reader(lines)):
+            if not row:
+                continue
+            try:
+                i, j = map(int, row)
+                rows.append((i, j))
+            except ValueError:
+                if number > 0:
+                    raise ValueError(
+                        f"{path}, line {number + 1}: expected two integers, found {row}"
+                    ) from None
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+class _NoSuchArray(ValueError):
+    pass
+
+
+def _choose(file: str, name: str, names: list[str]) -> str:
+    if name in names:
+        return name
+    if not name and len(names) == 1:
+        return names[0]
+    problem = f"no array {name!r}" if name else f"{len(names)} arrays"
+    raise _NoSuchArray(f"{file} has {problem}; write '{file}::NAME' with NAME one of {names}")
+
+
+def _features(name: str, values: np.ndarray) -> Float[np.ndarray, "n d"]:
+    values = np.asarray(values)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(
+            f"{name} has shape {values.shape}, but must be 2-D and not empty: one row per point"
+        )
+    if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
+        raise ValueError(f"{name} has type {values.dtype}, but must be real numbers")
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(rows):
+        bad = values[rows]
+        first = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
+        raise ValueError(
+            f"{name} has {np.isnan(bad).sum()} NaN and {np.isinf(bad).sum()} infinite values (as "
+            f"float32) in {len(rows)} of {len(values)} rows: {first}; remove or fill them"
+        )
+    return values
+
+
+def _pairs(name: str, pairs: np.ndarray, n: int, m: int) -> Int[np.ndarray, "l 2"]:
+    pairs = np.asarray(pairs)
+    if pairs.ndim != 2 or pairs.shape[1] != 2 or len(pairs) == 0:
+        raise ValueError(
+            f"{name} has shape {pairs.shape}, but must be (l, 2) with l ≥ 1: a row of source and "
+            "a row of target in each"
+        )
+    if not np.issubdtype(pairs.dtype, np.integer):
+        raise ValueError(f"{name} has type {pairs.dtype}, but must be integers: row numbers from 0")
+    for column, (side, size) in enumerate((("source", n), ("target", m))):
+        wrong = np.flatnonzero((pairs[:, column] < 0) | (pairs[:, column] >= size))
+        if len(wrong):
+            raise ValueError(
+                f"{name}[{wrong[0]}] names {side} row {pairs[wrong[0], column]}, but {side} has "
+                f"rows 0 to {size - 1} ({len(wrong)} such pairs)"
+            )
+    first = np.unique(pairs, axis=0, return_index=True)[1]
+    return pairs[np.sort(first)].astype(np.int64)
+
+
+def _labels(name: str, labels: np.ndarray | None, size: int) -> Int[np.ndarray, " n"] | None:
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape != (size,) or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"{name} is {labels.dtype} of shape {labels.shape}, but must be integers, ({size},)"
+        )
+    return labels.astype(np.int32)
+
+
+def _row_by_row(size: int) -> Int[np.ndarray, "l 2"]:
+    return np.stack([np.arange(size)] * 2, axis=1)
+
+
+def _hold_out(data: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+    """Train and test split: a fraction of the pairs is held out, with all of their points."""
+    if not 0 <= fraction < 1:
+        raise ValueError(f"test_fraction = {fraction} must be at least 0 and below 1")
+    count = max(1, round(fraction * len(data.pairs))) if fraction > 0 else 0
+    order = np.random.default_rng(seed).permutation(len(data.pairs))
+    held = data.pairs[np.sort(order[:count])]
+    keep_source, keep_target = np.ones(len(data.source), bool), np.ones(len(data.target), bool)
+    keep_source[held[:, 0]] = keep_target[held[:, 1]] = False
+    kept = data.pairs[keep_source[data.pairs[:, 0]] & keep_target[data.pairs[:, 1]]]
+    if len(kept) == 0:
+        raise ValueError(
+            f"test_fraction = {fraction} holds out {count} of {len(data.pairs)} pairs, and their "
+            "points touch all others: no pair is left to train on; set test_fraction = 0, or give "
+            "test arrays of their own"
+        )
+    renumbered = np.stack(
+        [(np.cumsum(keep_source) - 1)[kept[:, 0]], (np.cumsum(keep_target) - 1)[kept[:, 1]]], axis=1
+    )
+    train = _take(data, np.flatnonzero(keep_source), np.flatnonzero(keep_target), renumbered)
+    return train, _take(data, held[:, 0], held[:, 1], _row_by_row(count))
+
+
+def _take(data: Split, source: np.ndarray, target: np.ndarray, pairs: np.ndarray) -> Split:
+    x_labels = None if data.source_labels is None else data.source_labels[source]
+    y_labels = None if data.target_labels is None else data.target_labels[target]
+    return Split(data.source[source], data.target[target], pairs, x_labels, y_labels)

@@ -1,0 +1,115 @@
+"""MNIST images and their labels (Sec. 4 and App. G.1.1 of the paper)."""
+
+import gzip
+import hashlib
+import os
+from pathlib import Path
+
+import equinox as eqx
+import numpy as np
+import pooch
+
+from ..features import cache_folder
+from ..interfaces import Data
+from ..types import Dataset
+from .digits import DIGIT_NAMES, Direction, check_direction, image_text_split
+
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+"""The four files, by the md5 of their content, decompressed."""
+
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+
+
+class MNIST(Data):
+    """Binarised MNIST digits as images, their one-hot labels as text.
+
+    Images are (n, 28, 28, 1) with values 0 and 1 (1 where the pixel is above one half), text
+    is (n, 10), both float32; `direction` says which of them is the source. Image i and text i
+    are a pair. `pretrain` of the 60,000 training images, chosen by `seed`, train the feature
+    extractors, the others the morph; the 10,000 test images evaluate it.
+
+    The four idx files, gzipped or not, are read from the folder `path`; without it, from
+    $MORPHKIT_DATA/mnist (default ../shared/data/mnist), or else they are downloaded once. Their md5
+    is checked. Raises FileNotFoundError if they can be had neither way or are not in `path`,
+    and ValueError if one of them is damaged.
+    """
+
+    direction: Direction = eqx.field(static=True, default="image_to_text")
+    path: str | None = eqx.field(static=True, default=None)
+    pretrain: int = eqx.field(static=True, default=50_000)
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        check_direction(self.direction)
+        if not 0 < self.pretrain < 60_000:
+            raise ValueError(f"MNIST.pretrain = {self.pretrain} must be between 1 and 59,999")
+
+    def load(self) -> Dataset:
+        files = self._locate()
+        images, labels, test_images, test_labels = (_read_idx(files[name]) for name in MD5)
+        order = np.random.default_rng(self.seed).permutation(len(images))
+        first, rest = np.sort(order[: self.pretrain]), np.sort(order[self.pretrain :])
+        pretrain, train, test = (
+            image_text_split(_binarise(x), y.astype(np.int32), self.direction)
+            for x, y in (
+                (images[first], labels[first]), (images[rest], labels[rest]),
+                (test_images, test_labels),
+            )
+        )  # fmt: skip
+        return Dataset("mnist", pretrain, train, test, class_names=DIGIT_NAMES)
+
+    def _locate(self) -> dict[str, Path]:
+        """Where each of the four files is, downloading them if need be."""
+        given = self.path is not None
+        folder = Path(self.path or Path(os.environ.get("MORPHKIT_DATA", "../shared/data"), "mnist"))
+        found = {n: p for n in MD5 for p in (folder / n, folder / f"{n}.gz") if p.is_file()}
+        if len(found) == len(MD5):
+            return found
+        missing = [name for name in MD5 if name not in found]
+        cache = cache_folder() / "mnist"
+        try:
+            if given:
+                raise FileNotFoundError("MNIST.path is set, so nothing is downloaded")
+            return {name: _download(name, cache) for name in MD5}
+        except OSError as error:
+            raise FileNotFoundError(
+                f"MNIST is not in {folder}: {', '.join(missing)} (or the same with .gz) missing, "
+                f"and no download: {error}. Put {', '.join(MD5)} into that folder, or name "
+                "the folder they are in with MNIST.path"
+            ) from error
+
+
+def _download(name: str, folder: Path) -> Path:
+    file = pooch.retrieve(
+        f"{MIRROR}{name}.gz", known_hash=None, fname=f"{name}.gz", path=folder, progressbar=True
+    )
+    return Path(file)
+
+
+def _read_idx(file: Path) -> np.ndarray:
+    """The uint8 array of an idx file, gzipped or not. Raises ValueError if it is damaged."""
+    try:
+        content = file.read_bytes()
+        content = gzip.decompress(content) if file.suffix == ".gz" else content
+    except (EOFError, OSError) as error:
+        raise ValueError(f"{file} cannot be read ({error}); delete it and get it again") from error
+    expected = MD5[file.name.removesuffix(".gz")]
+    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{file} is damaged: the md5 of its content is {found}, not {expected}; "
+            "delete it and get it again"
+        )
+    axes = content[3]
+    shape = np.frombuffer(content, ">u4", axes, offset=4)
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)
+
+
+def _binarise(images: np.ndarray) -> np.ndarray:
+    """1 where a pixel is above one half (App. G.1.1), as (n, h, w, 1) float32."""
+    return (images[..., None] > 127.5).astype(np.float32)

@@ -1,0 +1,90 @@
+"""Gin files and bindings: composition, and every mistake answered early and helpfully."""
+
+import gin
+import pytest
+
+from morphkit.configuration import ConfigurationError, configured, gin_folder
+
+QUICK = "quickstart.gin"
+
+
+def refused(files, bindings, message):
+    with pytest.raises(ConfigurationError, match=message), configured(files, bindings):
+        pass
+
+
+@pytest.mark.parametrize("file", sorted(str(p) for p in gin_folder().rglob("*.gin")))
+def test_every_shipped_run_parses(file):
+    text = open(file).read()  # noqa: SIM115
+    if "run.data" in text:
+        with configured([file], []):
+            pass
+
+
+def test_files_are_found_with_and_without_their_folder():
+    for name in (QUICK, f"gin/{QUICK}", gin_folder() / QUICK):
+        with configured([name], ["run.seed = 7"]):
+            assert gin.query_parameter("run.seed") == 7
+
+
+def test_nothing_is_left_behind():
+    with configured([QUICK], []):
+        pass
+    assert not gin.config._CONFIG
+
+
+def test_an_unknown_file_lists_the_known_ones():
+    refused(["gin/quikstart.gin"], [], r"no gin file.*quickstart\.gin.*Did you mean")
+
+
+def test_an_unknown_component_is_answered_with_the_closest():
+    refused([QUICK], ["run.cost = @cost.BrigdeCost()"], r"BrigdeCost.*Did you mean cost\.BridgeCost")
+
+
+def test_an_unknown_argument_is_answered_with_the_closest():
+    refused([QUICK], ["BridgeSinkhorn.epsilom = 1.0"], r"no argument 'epsilom'.*epsilon")
+
+
+def test_an_unknown_argument_of_run_is_answered_too():
+    refused([QUICK], ["run.pair_fraction = 1.0"], r"no argument 'pair_fraction'.*paired_fraction")
+
+
+def test_a_binding_that_nothing_uses_is_refused():
+    refused([QUICK], ["Sinkhorn.epsilon = 0.1"], r"nothing uses.*Sinkhorn\.epsilon.*run\.solver")
+
+
+def test_a_file_whose_bindings_nothing_uses_is_refused(tmp_path):
+    path = tmp_path / "mine.gin"
+    path.write_text("include 'quickstart.gin'\nMLP.size = 'small'\n")
+    refused([path], [], r"in the files that nothing uses.*MLP\.size")
+
+
+def test_a_binding_may_make_a_file_binding_idle(tmp_path):
+    path = tmp_path / "mine.gin"
+    path.write_text("include 'quickstart.gin'\nAdaLN.size = 'small'\n")
+    with configured([path], ["run.field = @field.MLP"]):
+        assert not any("AdaLN" in selector for _, selector in gin.config._CONFIG)
+
+
+def test_later_files_win():
+    with configured(["mnist/image_to_text.gin", "mnist/paper.gin"], []):
+        assert gin.query_parameter("VAEImage.channels") == (128, 256, 512)
+
+
+def test_a_syntax_error_is_explained():
+    refused([QUICK], ["run.seed = = 3"], "run.seed")
+
+
+def test_a_value_that_a_component_refuses_is_found_before_anything_runs(tmp_path):
+    from morphkit import run
+
+    with pytest.raises(ConfigurationError, match=r"BridgeSinkhorn\.epsilon = -1"):
+        run(QUICK, ["BridgeSinkhorn.epsilon = -1"], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_arguments_are_named(tmp_path):
+    from morphkit import run
+
+    with pytest.raises(ConfigurationError, match=r"run needs data, source, target, evaluators"):
+        run("base.gin", [], tmp_path / "out")

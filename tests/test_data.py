@@ -1,0 +1,221 @@
+"""Data sets: shapes, splits, and what is said about bad files and arrays."""
+
+import gzip
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from sklearn.datasets import load_digits
+
+from morphkit.data import mnist
+from morphkit.data.arrays import Arrays, InMemory, read_array, read_pairs, split_arrays
+from morphkit.data.digits import Digits
+from morphkit.data.mnist import MNIST
+
+HERE = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"), "mnist")
+needs_mnist = pytest.mark.skipif(not HERE.is_dir(), reason="MNIST is not here")
+RNG = np.random.default_rng(0)
+
+
+def test_digits_are_split_without_overlap_or_loss():
+    data = Digits().load()
+    splits = data.pretrain, data.train, data.test
+    rows = [s.source.reshape(len(s.source), -1) for s in splits]
+    expected = load_digits()
+    together = np.concatenate(
+        [np.c_[r, s.source_labels] for r, s in zip(rows, splits, strict=True)]
+    )
+    original = np.c_[expected.data / 16, expected.target].astype(np.float32)
+    # Equal as multisets: every digit is in exactly one split.
+    np.testing.assert_array_equal(
+        together[np.lexsort(together.T)], original[np.lexsort(original.T)]
+    )
+    for split, fraction in zip(splits, (0.3, 0.5, 0.2), strict=True):
+        assert split.source.shape[1:] == (8, 8, 1)
+        assert split.source.dtype == split.target.dtype == np.float32
+        np.testing.assert_array_equal(split.target.argmax(1), split.source_labels)
+        np.testing.assert_array_equal(split.pairs[:, 0], split.pairs[:, 1])
+        counts = np.bincount(split.source_labels) / np.bincount(expected.target)
+        np.testing.assert_allclose(counts, fraction, atol=0.02)
+
+
+def test_digits_direction_and_seed():
+    forward, back = Digits().load(), Digits(direction="text_to_image").load()
+    np.testing.assert_array_equal(forward.train.source, back.train.target)
+    np.testing.assert_array_equal(forward.train.target, back.train.source)
+    assert not np.array_equal(
+        Digits(seed=1).load().train.source_labels, forward.train.source_labels
+    )
+    with pytest.raises(ValueError, match="SOURCE_to_TARGET"):
+        Digits(direction="image")
+    with pytest.raises(ValueError, match="pretrain_fraction"):
+        Digits(pretrain_fraction=0.9, test_fraction=0.2)
+
+
+@needs_mnist
+def test_mnist_is_the_papers_split():
+    data = MNIST(direction="text_to_image").load()
+    sizes = [len(s.target) for s in (data.pretrain, data.train, data.test)]
+    assert sizes == [50_000, 10_000, 10_000]
+    assert data.test.target.shape == (10_000, 28, 28, 1)
+    assert data.test.source.shape == (10_000, 10)
+    assert set(np.unique(data.test.target)) == {0, 1}
+    np.testing.assert_array_equal(data.test.target_labels[:5], [7, 2, 1, 0, 4])
+    # The class counts of the 60,000 training images are well known.
+    counts = sum(np.bincount(s.source_labels) for s in (data.pretrain, data.train))
+    np.testing.assert_array_equal(
+        counts, [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    )
+
+
+@needs_mnist
+def test_mnist_reads_plain_files_and_names_damaged_ones(tmp_path):
+    for name in mnist.MD5:
+        (tmp_path / name).write_bytes(gzip.decompress((HERE / f"{name}.gz").read_bytes()))
+    there = MNIST(path=str(tmp_path), pretrain=59_000).load()
+    assert len(there.train.source) == 1_000
+    damaged = tmp_path / "t10k-labels-idx1-ubyte"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
+    with pytest.raises(ValueError, match="t10k-labels-idx1-ubyte is damaged"):
+        MNIST(path=str(tmp_path)).load()
+    damaged.unlink()
+    shutil.copy(HERE / f"{damaged.name}.gz", tmp_path)
+    packed = tmp_path / f"{damaged.name}.gz"
+    packed.chmod(0o644)
+    packed.write_bytes(packed.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"labels-idx1-ubyte\.gz cannot be read"):
+        MNIST(path=str(tmp_path)).load()
+
+
+def test_absent_mnist_says_which_files_to_put_where(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*train-images-idx3-ubyte"):
+        MNIST(path=str(tmp_path)).load()
+    monkeypatch.setenv("MORPHKIT_DATA", str(tmp_path))
+    monkeypatch.setenv("MORPHKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(mnist, "MIRROR", "http://127.0.0.1:9/")
+    with pytest.raises(FileNotFoundError, match="t10k-images-idx3-ubyte"):
+        MNIST().load()
+
+
+def clouds(n=30, m=25):
+    return RNG.normal(size=(n, 3)), RNG.normal(size=(m, 2))
+
+
+def test_held_out_points_and_the_pairs_that_touch_them_leave_training():
+    x, y = clouds()
+    pairs = np.array([(i, j) for i in range(20) for j in (i, (7 * i) % 25)])
+    pairs = np.unique(pairs, axis=0)
+    data = split_arrays(
+        x, y, pairs, source_labels=np.arange(30), target_labels=np.arange(25), seed=3
+    )
+    train, test = data.train, data.test
+    known = {tuple(p) for p in pairs}
+    held = list(zip(test.source_labels, test.target_labels, strict=True))
+    assert len(held) == round(0.2 * len(pairs))
+    assert set(held) <= known
+    held_x, held_y = set(test.source_labels), set(test.target_labels)
+    assert set(train.source_labels) == set(range(30)) - held_x
+    assert set(train.target_labels) == set(range(25)) - held_y
+    left = {(train.source_labels[i], train.target_labels[j]) for i, j in train.pairs}
+    assert left == {(i, j) for i, j in known if i not in held_x and j not in held_y}
+    for split in (train, test):
+        np.testing.assert_array_equal(split.source, x[split.source_labels].astype(np.float32))
+        np.testing.assert_array_equal(split.target, y[split.target_labels].astype(np.float32))
+    np.testing.assert_array_equal(test.pairs, np.stack([np.arange(len(held))] * 2, axis=1))
+
+
+def test_no_test_fraction_and_the_smallest_one():
+    x, y = clouds()
+    pairs = np.array([[0, 0], [1, 1], [1, 1]])
+    none = split_arrays(x, y, pairs, test_fraction=0)
+    assert none.test.source.shape == (0, 3)
+    assert none.test.pairs.shape == (0, 2)
+    np.testing.assert_array_equal(none.train.pairs, [[0, 0], [1, 1]])
+    one = split_arrays(x, y, pairs, test_fraction=1e-6)
+    assert len(one.test.source) == len(one.train.pairs) == 1
+    with pytest.raises(ValueError, match="test_fraction = 0"):
+        split_arrays(x, y, pairs[:1])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": np.zeros(3)}, "source has shape"),
+        ({"target": np.zeros((0, 3))}, "target has shape"),
+        ({"source": np.array([["a"]])}, "source has type"),
+        ({"source": np.array([[1.0], [np.nan], [np.inf]])}, r"1 NaN and 1 infinite .* rows: 1, 2"),
+        ({"target": np.array([[1e300, 0]])}, "1 infinite"),
+        ({"pairs": np.array([[0, 25]])}, "target row 25"),
+        ({"pairs": np.array([[-1, 0]])}, "source row -1"),
+        ({"pairs": np.array([[0.0, 1.0]])}, "pairs has type"),
+        ({"pairs": np.zeros((0, 2), int)}, "pairs has shape"),
+        ({"source_labels": np.zeros(29, int)}, "source_labels"),
+        ({"target_labels": np.zeros(25)}, "target_labels"),
+        ({"test_source": np.zeros((2, 3))}, "together"),
+        ({"test_source": np.zeros((2, 4)), "test_target": np.zeros((2, 2))}, "4 columns"),
+        ({"test_source": np.zeros((2, 3)), "test_target": np.zeros((3, 2))}, "test_pairs"),
+        ({"test_fraction": 1.0}, "test_fraction"),
+    ],
+)
+def test_bad_arrays_are_named(change, message):
+    x, y = clouds()
+    given = {"source": x, "target": y, "pairs": np.array([[0, 0], [1, 1]])} | change
+    with pytest.raises(ValueError, match=message):
+        split_arrays(**given)
+
+
+def test_files_of_every_kind_give_the_same_data(tmp_path):
+    x, y = (c.astype(np.float32) for c in clouds())
+    pairs = np.array([[0, 1], [2, 3], [4, 5]])
+    np.save(tmp_path / "x.npy", x)
+    np.savez(tmp_path / "both.npz", x=x, y=y)
+    np.savez(tmp_path / "single.npz", y)
+    save_file({"x": x, "y": y}, tmp_path / "both.safetensors")
+    np.save(tmp_path / "pairs.npy", pairs)
+    (tmp_path / "pairs.csv").write_text("source,target\n0,1\n2,3\n4,5\n")
+    (tmp_path / "bare.csv").write_text("0,1\n2,3\n\n4,5\n")
+    for name in ("pairs.npy", "pairs.csv", "bare.csv"):
+        np.testing.assert_array_equal(read_pairs(tmp_path / name), pairs)
+    expected = split_arrays(x, y, pairs)
+    assert InMemory(expected).load() is expected
+    for source, target in (
+        ("x.npy", "single.npz"), ("both.npz::x", "both.safetensors::y"),
+    ):  # fmt: skip
+        data = Arrays(
+            f"{tmp_path}/{source}", f"{tmp_path}/{target}", f"{tmp_path}/pairs.csv"
+        ).load()
+        np.testing.assert_array_equal(data.train.source, expected.train.source)
+        np.testing.assert_array_equal(data.test.target, expected.test.target)
+    explicit = Arrays(
+        f"{tmp_path}/x.npy", f"{tmp_path}/single.npz", f"{tmp_path}/bare.csv",
+        test_source=f"{tmp_path}/x.npy", test_target=f"{tmp_path}/single.npz",
+        test_pairs=f"{tmp_path}/pairs.npy",
+    ).load()  # fmt: skip
+    np.testing.assert_array_equal(explicit.train.source, x)
+    np.testing.assert_array_equal(explicit.test.pairs, pairs)
+
+
+def test_bad_files_are_named(tmp_path):
+    np.savez(tmp_path / "both.npz", x=np.eye(2), y=np.eye(3))
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    (tmp_path / "broken.safetensors").write_bytes(b"nothing")
+    (tmp_path / "pairs.csv").write_text("a,b\n0,1\n2,x\n")
+    with pytest.raises(ValueError, match=r"both\.npz has 2 arrays.*'x', 'y'"):
+        read_array(tmp_path / "both.npz")
+    with pytest.raises(ValueError, match="no array 'z'"):
+        read_array(f"{tmp_path}/both.npz::z")
+    with pytest.raises(ValueError, match=r"objects\.npy cannot be read"):
+        read_array(tmp_path / "objects.npy")
+    with pytest.raises(ValueError, match=r"broken\.safetensors cannot be read"):
+        read_array(tmp_path / "broken.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"none\.npy"):
+        read_array(tmp_path / "none.npy")
+    with pytest.raises(ValueError, match="can be read"):
+        read_array(tmp_path / "x.pkl")
+    with pytest.raises(ValueError, match="line 3"):
+        read_pairs(tmp_path / "pairs.csv")
+    with pytest.raises(ValueError, match=r"Arrays\.target is missing"):
+        Arrays(source="x.npy")

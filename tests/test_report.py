@@ -1,0 +1,282 @@
+"""Reports of made-up runs, checked against numbers worked out by NumPy and scikit-learn."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array, Float, Int
+from sklearn.decomposition import PCA
+
+from morphkit.figures import COUPLING_DRAWS, MAX_POINTS, collect
+from morphkit.interfaces import Codec, LatentMap, Scene, silent
+from morphkit.report import _loss_curve, format_table, write_comparison, write_report
+from morphkit.types import Cloud, PairedData, Pairs, Split
+
+KEY = jax.random.key(0)
+METRICS = {
+    "morph/test_accuracy": 0.91,
+    "morph/paired_mse": 0.2,
+    "baseline/ridge/test_accuracy": 0.93,
+    "baseline/ridge/paired_mse": 0.3,
+    "baseline/nearest_anchor/test_accuracy": 0.5,
+    "coupling/matching_accuracy": 0.873,
+    "coupling/converged": 1.0,
+    "time/train_s": 41.2,
+    "config/paired_fraction": 0.05,
+}
+
+
+class Reshape(Codec):
+    """Features are the flattened inputs."""
+
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def fit(self, inputs, *, key, report=silent):
+        return self
+
+    def encode(self, inputs, *, key):
+        return jnp.asarray(inputs).reshape(len(inputs), -1)
+
+    def decode(self, features):
+        return features.reshape(-1, *self.shape)
+
+
+class Linear(LatentMap):
+    matrix: Float[Array, "p q"]
+
+    def __call__(self, x, *, key=None):
+        return x @ self.matrix
+
+
+class Matching(eqx.Module):
+    """All mass on (k, partner[k])."""
+
+    partner: Int[Array, " n"]
+
+    def sample(self, key, num):
+        i = jax.random.randint(key, (num,), 0, len(self.partner))
+        return i, self.partner[i]
+
+
+def make_scene(source, target, labels) -> Scene:
+    x = Reshape(source.shape[1:]).encode(source, key=KEY)
+    y = Reshape(target.shape[1:]).encode(target, key=KEY)
+    pairs = np.stack([np.arange(len(x))] * 2, 1)
+    cloud_x, cloud_y = Cloud.uniform(x, labels), Cloud.uniform(y, labels)
+    train = PairedData(cloud_x, cloud_y, Pairs.from_array(pairs))
+    split = Split(source, target, pairs, labels, labels)
+    codecs = Reshape(source.shape[1:]), Reshape(target.shape[1:])
+    return Scene(*codecs, train, cloud_x, cloud_y, split)
+
+
+def images(n: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).random((n, 4, 4, 1), dtype=np.float32)
+
+
+def write_run(dir, metrics, **story):
+    dir.mkdir(parents=True, exist_ok=True)
+    (dir / "metrics.json").write_text(json.dumps(metrics))
+    if story:
+        (dir / "run.json").write_text(json.dumps(story))
+    return dir
+
+
+class Tables(HTMLParser):
+    """The body rows of a page as (cells, cells in bold), and every address it refers to."""
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.rows, self.links, self.cell = [], [], None
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        attributes = dict(attrs)
+        self.links += [v for k, v in attrs if k in ("src", "href")]
+        if tag == "tr":
+            self.rows.append(([], []))
+        elif tag == "td":
+            self.cell = attributes.get("class", "")
+            self.rows[-1][0].append("")
+
+    def handle_endtag(self, tag):
+        if tag == "td":
+            if self.cell == "best":
+                self.rows[-1][1].append(self.rows[-1][0][-1])
+            self.cell = None
+
+    def handle_data(self, data):
+        if self.cell is not None:
+            self.rows[-1][0][-1] += data
+
+    def row(self, name):
+        return next(row for row in self.rows if row[0][:1] == [name])
+
+
+def test_planes_are_the_principal_components_of_the_true_features():
+    n = MAX_POINTS + 500
+    rng = np.random.default_rng(0)
+    scene = make_scene(rng.normal(size=(n, 6)) * [9, 5, 1, 1, 1, 1], rng.normal(size=(n, 3)), None)
+    matrix = jnp.asarray(rng.normal(size=(6, 3)), jnp.float32)
+    found = collect(scene, Linear(matrix), None, None, key=KEY)
+
+    assert set(found) == {"source", "target", "predicted"}
+    assert found["source"].shape == found["predicted"].shape == (MAX_POINTS, 2)
+    x, y = np.asarray(scene.x.points), np.asarray(scene.y.points)
+    everything = PCA(2).fit_transform(x)
+    rows = [np.abs(np.abs(everything) - np.abs(p)).sum(1).argmin() for p in found["source"]]
+    assert len(set(rows)) == MAX_POINTS
+    np.testing.assert_allclose(np.abs(found["source"]), np.abs(everything[rows]), atol=1e-3)
+    expected = PCA(2).fit(y).transform(x[rows] @ np.asarray(matrix))
+    np.testing.assert_allclose(np.abs(found["predicted"]), np.abs(expected), atol=1e-3)
+
+
+def test_class_mass_counts_what_the_coupling_joins():
+    labels = np.repeat([0, 1, 2], [50, 30, 20])
+    partner = np.where(labels == 1, 99, np.arange(100))  # all of class 1 goes to class 2
+    scene = make_scene(images(100), images(100, 1), labels)
+    coupling = Matching(jnp.asarray(partner))
+    found = collect(scene, Linear(jnp.eye(16)), coupling, None, key=KEY)["coupling"]  # pyright: ignore
+    expected = np.array([[0.5, 0, 0], [0, 0, 0.3], [0, 0, 0.2]])
+    assert found.sum() == pytest.approx(1, abs=1e-4)
+    assert (found[expected == 0] == 0).all()
+    np.testing.assert_allclose(found, expected, atol=4 * 0.5 / np.sqrt(COUPLING_DRAWS))
+
+
+def test_decoded_images_are_those_of_the_predictions_of_their_class():
+    labels = np.arange(60) % 3
+    pictures = (labels[:, None, None, None] * np.ones((60, 4, 4, 1)) / 2).astype(np.float32)
+    found = collect(
+        make_scene(pictures, pictures, labels), Linear(jnp.eye(16) / 2), None, None, key=KEY
+    )
+    assert found["class_ids"].tolist() == [0, 1, 2]
+    for label, (true, decoded) in enumerate(
+        zip(found["class_true"], found["class_decoded"], strict=True)
+    ):
+        assert decoded.shape == (6, 4, 4, 1)
+        assert (true == int(label / 2 * 255)).all()
+        assert (decoded == int(label / 4 * 255)).all()
+
+
+def test_test_images_carry_the_class_decoded_from_the_target():
+    labels = np.arange(40) % 4
+    columns = 3 - labels  # columns of the one-hot vectors in another order than the classes
+    scene = make_scene(images(40), np.eye(4, dtype=np.float32)[columns], labels)
+    answer = Linear(jnp.zeros((16, 4)).at[:, 3].set(1.0))  # always the column of class 0
+    found = collect(scene, answer, None, None, key=KEY)
+    assert found["test_predicted"].tolist() == [0] * 24
+    assert found["test_true"].tolist() == labels[:24].tolist()
+
+
+def test_report_is_one_file_with_the_winner_in_bold(tmp_path):
+    scene = make_scene(images(100), images(100, 1), np.arange(100) % 3)
+    coupling = Matching(jnp.arange(100))
+    found = collect(scene, Linear(jnp.eye(16)), coupling, ("a<b", "c", "d"), key=KEY)  # pyright: ignore
+    np.savez_compressed(tmp_path / "figures.npz", **found)
+    (tmp_path / "config.gin").write_text("run.name = '<script>'\n")
+    lines = [{"step": s, "metrics": {"train/loss": 1 / (s + 1)}} for s in range(50)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = write_report(write_run(tmp_path, METRICS)).read_text()
+
+    tables = Tables(page)
+    assert tables.row("morph") == (["morph", "0.9100", "0.2000"], ["0.2000"])
+    assert tables.row("ridge") == (["ridge", "0.9300", "0.3000"], ["0.9300"])
+    assert tables.row("nearest anchor") == (["nearest anchor", "0.5000", "–"], [])
+    assert "On test_accuracy, ridge (0.9300) beats the morph (0.9100)." in page
+    assert "On paired_mse" not in page
+    assert tables.row("train")[0][1] == "41.2 s"
+    assert len(tables.links) == 1
+    assert tables.links[0].startswith("data:image/png;base64,")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert 'class="warning"' not in page
+    assert (tmp_path / "overview.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"), [(0.0, "did NOT converge"), (0.4, "only 40% of the minibatches")]
+)
+def test_an_unconverged_coupling_is_a_visible_warning(tmp_path, share, text):
+    metrics = METRICS | {"coupling/converged": share}
+    page = write_report(write_run(tmp_path, metrics)).read_text()
+    assert re.search(f'class="warning">[^<]*{text}', page)
+    assert text in format_table(metrics)
+    assert "<img" not in page  # nothing to draw: no log, no figures
+    assert not (tmp_path / "overview.png").exists()
+
+
+def test_a_diverged_morph_loses_to_every_baseline(tmp_path):
+    table = format_table(METRICS | {"morph/test_accuracy": float("nan")})
+    assert "On test_accuracy, ridge (0.9300) and nearest anchor (0.5000) beat the morph" in table
+
+
+def test_table_for_the_terminal_marks_the_best_of_each_column():
+    lines = format_table(METRICS).splitlines()
+    assert re.fullmatch(r"morph +0\.9100 +0\.2000\*", lines[1])
+    assert re.fullmatch(r"ridge +0\.9300\* +0\.3000", lines[2])
+    assert re.fullmatch(r"nearest anchor +0\.5000 +–", lines[3])
+    assert lines[-1] == "coupling: matching_accuracy 0.8730. The solver converged."
+    assert "train" not in format_table(METRICS)
+
+
+def test_loss_curve_of_a_resumed_and_torn_log(tmp_path):
+    steps = [(0, 9.0), (10, 8.0), (20, 7.0), (10, 3.0), (20, None), (30, 1.0)]
+    lines = [json.dumps({"step": s, "metrics": {"train/loss": v}}) for s, v in steps]
+    lines += [json.dumps({"info": "hello"}), '{"step": 40, "metr']
+    (tmp_path / "log.jsonl").write_text("\n".join(lines))
+    assert _loss_curve(tmp_path / "log.jsonl").tolist() == [[0, 9], [10, 3], [30, 1]]
+
+
+def test_comparison_gives_mean_and_deviation_over_seeds(tmp_path):
+    rng = np.random.default_rng(0)
+    values = {(e, f, s): rng.random() for e in (0.1, 0.5) for f in (0.01, 1.0) for s in range(3)}
+    ridge = {(f, s): rng.random() for f in (0.01, 1.0) for s in range(3)}
+    dirs = [
+        write_run(
+            tmp_path / f"{epsilon}-{fraction}-{seed}",
+            {
+                "morph/test_accuracy": value,
+                "baseline/ridge/test_accuracy": ridge[fraction, seed],
+                "coupling/converged": 0.0 if seed == 2 else 1.0,
+            },
+            aligner="global",
+            cost={"component": "cost.BridgeCost", "arguments": {"metric": "cosine"}},
+            solver={"component": "solver.Sinkhorn", "arguments": {"epsilon": epsilon, "tau": 1}},
+            seed=seed,
+            paired_fraction=fraction,
+        )
+        for (epsilon, fraction, seed), value in values.items()
+    ]
+    out = write_comparison(dirs, tmp_path / "out")
+    page = out.read_text()
+    tables = Tables(page)
+
+    def expected(three: list[float]) -> str:
+        return f"{np.mean(three):.4f} ± {np.std(three, ddof=1):.4f} (3)"
+
+    for epsilon in (0.1, 0.5):
+        name = f"global · BridgeCost · Sinkhorn epsilon={epsilon}"
+        cells = [expected([values[epsilon, f, s] for s in range(3)]) for f in (0.01, 1.0)]
+        assert tables.row(name)[0] == [name, *cells]
+    cells = [expected([ridge[f, s] for s in range(3)]) for f in (0.01, 1.0)]
+    assert tables.row("ridge")[0] == ["ridge", *cells]  # counted once a seed, not once a run
+    assert sum(len(bold) for _, bold in tables.rows) == 2
+    assert "In 4 of 12 runs the coupling did not converge." in page
+    assert out == tmp_path / "out" / "comparison.html"
+    assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_what_is_no_run_directory_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="no run directory, it has no metrics"):
+        write_report(tmp_path / "nowhere")
+    (tmp_path / "metrics.json").write_text('{"morph": {"nested": 1}}')
+    with pytest.raises(ValueError, match="not a flat JSON object of numbers"):
+        write_report(tmp_path)
+    with pytest.raises(ValueError, match=r"run\.json does not say how the run was made"):
+        write_comparison([write_run(tmp_path / "old", METRICS)], tmp_path)
+    with pytest.raises(ValueError, match="nothing to compare"):
+        write_comparison([], tmp_path)

@@ -4,7 +4,9 @@ import contextlib
 import difflib
 import importlib.resources
 import inspect
+import logging
 import re
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,18 +44,23 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
     registry.load()
     gin.clear_config()
     gin.add_config_file_search_path(str(gin_folder()))
+    logging.disable(logging.ERROR)  # gin logs an error for each place it looks in before the last
     try:
         found = [str(_find(Path(file))) for file in files]
         with _explained():
             gin.parse_config_files_and_bindings(found, [], finalize_config=False)
             _refuse_unused(_bindings(), "in the files")
             before = _bindings()
-            gin.parse_config(list(bindings))
+            for binding in bindings:
+                with _explained(f"{binding!r}: "):
+                    gin.parse_config(binding)
             _refuse_unused({k: v for k, v in _bindings().items() if before.get(k) != v}, "given")
             for scope, selector in [key for key in gin_config._CONFIG if key not in _reachable()]:
                 del gin_config._CONFIG[(scope, selector)]
+        logging.disable(logging.NOTSET)
         yield
     finally:
+        logging.disable(logging.NOTSET)
         gin.clear_config()
 
 
@@ -94,7 +101,7 @@ def _find(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def _explained() -> Iterator[None]:
+def _explained(where: str = "") -> Iterator[None]:
     """Turns gin's own errors into ConfigurationErrors that name the closest alternatives."""
     try:
         yield
@@ -102,7 +109,9 @@ def _explained() -> Iterator[None]:
         raise
     except Exception as error:
         text = re.sub(r"\s*\n\s*In (file|bindings|call to).*", "", str(error), flags=re.DOTALL)
-        unknown = re.search(r"(?:No configurable matching|configurable:?) '?([\w./]+)'?", text)
+        if isinstance(error, SyntaxError | tokenize.TokenError):
+            text = f"this is not gin: {text.splitlines()[0]} (strings need quotes)"
+        unknown = re.search(r"[Nn]o configurable matching (?:reference )?'?@?([\w./]+)", text)
         if "Ambiguous selector" in text:
             name = re.findall(r"'([\w.]+)'", text)[0]
             with contextlib.suppress(LookupError):
@@ -116,7 +125,7 @@ def _explained() -> Iterator[None]:
             text = f"no component is called {name!r}.{registry.hint(name)}"
         else:
             text = _closest_argument(text)
-        raise ConfigurationError(text) from error
+        raise ConfigurationError(where + text) from error
 
 
 def _closest_argument(text: str) -> str:

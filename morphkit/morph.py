@@ -71,6 +71,11 @@ class Morph(LatentMap):
             return jnp.take_along_axis(y, distance.argmin(0)[None, :, None], axis=0)[0]
         return y[0] if draws == 1 else y
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the run that trained this morph measured; as in its metrics.json."""
+        return json.loads(self.provenance).get("metrics", {})
+
     def _check(self, x: Any) -> Float[Array, "n p"]:
         x = jnp.asarray(x, jnp.float32)
         p = self.networks.field.source_dim

@@ -1,0 +1,189 @@
+"""Whole runs on small data: the API, the command line, the files they leave, and their failures."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import morphkit
+from morphkit.cli import main
+
+FAST = ["Training.steps = 60", "run.wandb = 'disabled'"]
+SET = [part for binding in FAST for part in ("--set", binding)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of the tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MORPHKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def arrays(tmp_path_factory) -> Path:
+    """Two noisy views of three clusters, 30 known pairs; as files and, loaded, as arrays."""
+    folder = tmp_path_factory.mktemp("arrays")
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 3, 200)
+    x = rng.normal(size=(3, 6))[classes] * 3 + rng.normal(size=(200, 6)) * 0.5
+    y = rng.normal(size=(3, 4))[classes] * 3 + rng.normal(size=(200, 4)) * 0.5
+    np.save(folder / "x.npy", x)
+    np.save(folder / "y.npy", y)
+    lines = ["source,target", *(f"{i},{i}" for i in range(30))]
+    (folder / "pairs.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The quickstart, with few steps."""
+    return morphkit.run("quickstart.gin", FAST, tmp_path_factory.mktemp("runs") / "quick")
+
+
+def test_a_run_leaves_everything(quick):
+    for name in ("metrics.json", "config.gin", "report.html", "overview.png", "log.jsonl",
+                 "run.json", "morph/weights.safetensors", "morph/manifest.json"):  # fmt: skip
+        assert (quick.out / name).stat().st_size > 0, name
+    metrics = json.loads((quick.out / "metrics.json").read_text())
+    for name in ("morph/test_accuracy", "baseline/nearest_anchor/test_accuracy",
+                 "baseline/ridge/test_accuracy", "baseline/procrustes/test_accuracy",
+                 "coupling/matching_accuracy", "coupling/converged", "time/train_s"):  # fmt: skip
+        assert isinstance(metrics[name], float), name
+    assert metrics["config/pairs"] == 90
+    assert not (quick.out / "checkpoints").exists()
+
+
+def test_the_saved_configuration_runs_again_to_the_same_numbers(quick, tmp_path):
+    again = morphkit.run(quick.out / "config.gin", [], tmp_path / "again")
+    for name, value in quick.metrics.items():
+        if not name.startswith("time/"):
+            assert again.metrics[name] == pytest.approx(value, rel=1e-6), name
+
+
+def test_the_saved_morph_predicts_the_same(quick):
+    x = np.random.default_rng(0).uniform(size=(4, 64)).astype(np.float32)
+    loaded = morphkit.load(quick.out)
+    np.testing.assert_array_equal(loaded(x), quick.morph(x))
+    assert loaded.metrics["morph/test_accuracy"] == quick.metrics["morph/test_accuracy"]
+
+
+def test_a_finished_run_is_not_overwritten(quick):
+    before = (quick.out / "metrics.json").read_bytes()
+    with pytest.raises(ValueError, match="finished run.*--overwrite"):
+        morphkit.run("quickstart.gin", FAST, quick.out)
+    assert (quick.out / "metrics.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("method", ["true", "global", "local"])
+def test_align_arrays(arrays, method, tmp_path):
+    x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
+    pairs = np.stack([np.arange(30)] * 2, 1)
+    morph = morphkit.align(
+        x, y, pairs, method=method, bindings=["Training.steps = 600", "Training.learning_rate = 1e-3"]
+    )  # fmt: skip
+    assert morph(x[:7]).shape == (7, 4)
+    # Far below the variance of y, of about 9: the morph has learned the clusters.
+    assert morph.metrics["morph/paired_mse"] < 2.5
+    assert "baseline/ridge/paired_mse" in morph.metrics
+
+
+def test_align_and_predict_from_the_command_line(arrays, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(arrays)
+    out = tmp_path / "out"
+    assert main(["align", "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv",
+                 "--out", str(out), *SET]) == 0  # fmt: skip
+    assert "nearest anchor" in capsys.readouterr().out
+    predicted = tmp_path / "deep" / "predicted.npy"
+    assert main(["predict", str(out), "--input", "x.npy", "--output", str(predicted),
+                 "--draws", "3", "--reduce", "mean"]) == 0  # fmt: skip
+    expected = morphkit.load(out)(np.load("x.npy"), draws=3, reduce="mean", key=jax.random.key(0))
+    np.testing.assert_array_equal(np.load(predicted), expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "gin/nothing.gin"], "no gin file"),
+        (["run", "gin/quickstart.gin", "--set", "run.cost = @cost.Bridge()"], "BridgeCost"),
+        (["run", "gin/quickstart.gin", "--set", "run.paired_fraction = 0"], "paired_fraction = 0"),
+        (["show", "cost.Bridge"], "cost.BridgeCost"),
+        (["predict", "nowhere", "--input", "x.npy", "--output", "y.npy"], "no morph"),
+        (["report", "nowhere"], "nowhere"),
+        (["align", "--source", "no.npy", "--target", "y.npy", "--pairs", "pairs.csv", "--out", "o"],
+         "no.npy"),
+    ],
+)  # fmt: skip
+def test_wrong_requests_exit_with_2_and_say_why(arguments, message, arrays, monkeypatch, capsys):
+    monkeypatch.chdir(arrays)
+    assert main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def test_nan_in_an_input_file_is_found_before_anything_is_trained(arrays, tmp_path, capsys):
+    x = np.load(arrays / "x.npy")
+    x[17, 2] = np.nan
+    np.save(tmp_path / "bad.npy", x)
+    assert main(["align", "--source", str(tmp_path / "bad.npy"), "--target",
+                 str(arrays / "y.npy"), "--pairs", str(arrays / "pairs.csv"),
+                 "--out", str(tmp_path / "out"), *SET]) == 2  # fmt: skip
+    assert "source has 1 NaN" in capsys.readouterr().err
+
+
+def test_text_to_image_decodes_images(tmp_path):
+    result = morphkit.run(
+        "quickstart.gin",
+        [*FAST, "Digits.direction = 'text_to_image'", "run.source = @extractor.VAEText",
+         "run.target = @extractor.Identity", "run.evaluators = [@eval.ClassImageMSE()]"],
+        tmp_path / "out",
+    )  # fmt: skip
+    assert 0 < result.metrics["morph/class_image_mse"] < 0.3
+    assert "class_decoded" in np.load(tmp_path / "out" / "figures.npz").files
+
+
+def test_an_evaluator_that_cannot_work_says_what_is_missing(arrays, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(arrays)
+    assert main(["align", "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv",
+                 "--out", str(tmp_path / "out"), *SET,
+                 "--set", "run.evaluators = [@eval.LabelAccuracy()]"]) == 2  # fmt: skip
+    assert "labels" in capsys.readouterr().err
+
+
+def python(code: str) -> str:
+    return subprocess.check_output([sys.executable, "-c", code], text=True)
+
+
+def test_importing_morphkit_is_light():
+    heavy = "jax", "wandb", "torch", "gin", "ott", "sklearn", "morphkit_costs"
+    loaded = python(f"import sys, morphkit; print([m for m in {heavy} if m in sys.modules])")
+    assert loaded.strip() == "[]"
+
+
+@pytest.mark.parametrize(("command", "limit"), [(["--help"], 0.5), (["plugins"], 1.0)])
+def test_light_commands_are_fast_and_import_no_jax(command, limit):
+    code = (
+        "import sys, time, contextlib, io; start = time.perf_counter()\n"
+        "from morphkit.cli import main\n"
+        "with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):\n"
+        f"    main({command!r})\n"
+        "print('jax' in sys.modules, time.perf_counter() - start)"
+    )
+    best = min((python(code).split() for _ in range(3)), key=lambda out: float(out[1]))
+    assert best[0] == "False"
+    assert float(best[1]) < limit
+
+
+def test_show_and_components(capsys):
+    assert main(["show", "cost.BridgeCost"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("Eq. 6", "run.cost = @cost.BridgeCost()", "cost.BridgeCost.metric_x = 'cosine'"):
+        assert part in shown
+    assert main(["plugins", "--components", "--json"]) == 0
+    names = {row["component"] for row in json.loads(capsys.readouterr().out)}
+    assert {"cost.BridgeCost", "solver.Sinkhorn", "data.MNIST", "field.AdaLN"} <= names

@@ -96,14 +96,22 @@ class LocalAlignment(Aligner):
         return LocalSampler(data, cost.prepare(data), solver)
 
 
-def local_convergence(sampler: LocalSampler, batch_size: int, key: PRNGKeyArray, num: int = 20):
-    """The share of `num` minibatch problems that the solver finishes, and their mean iterations."""
+def local_diagnostics(
+    sampler: LocalSampler, batch_size: int, key: PRNGKeyArray, num: int = 20
+) -> dict[str, float]:
+    """Means over `num` minibatch problems: the share that the solver finishes, its iterations
+    and, where both clouds have labels, the exact matching accuracy."""
+    labels_x, labels_y = sampler.data.x.labels, sampler.data.y.labels
 
     @eqx.filter_jit
-    def one(sampler: LocalSampler, key: PRNGKeyArray) -> tuple[Array, Array]:
-        convergence = sampler.solve(key, batch_size)[2].convergence
-        return convergence.converged, convergence.iterations
+    def one(sampler: LocalSampler, key: PRNGKeyArray) -> dict[str, Array]:
+        i, j, coupling = sampler.solve(key, batch_size)
+        state = coupling.convergence
+        found = {"converged": state.converged, "iterations": state.iterations}
+        if labels_x is not None and labels_y is not None:
+            accuracy = coupling.matching_accuracy(labels_x[i], labels_y[j])
+            found["matching_accuracy_exact"] = accuracy
+        return found
 
     results = [one(sampler, k) for k in jax.random.split(key, num)]
-    converged, iterations = (jnp.stack(r).astype(jnp.float32) for r in zip(*results, strict=True))
-    return float(converged.mean()), float(iterations.mean())
+    return {f"coupling/{k}": float(jnp.mean(jnp.array([r[k] for r in results]))) for k in results[0]}

@@ -35,12 +35,26 @@ def run(
     if out is None:
         out = Path("runs") / f"{Path(names[-1]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     out = Path(out)
-    if (out / "metrics.json").exists() and not overwrite:
+    with configuration.configured(names, bindings):
+        make_way(out, overwrite)
+        return configuration.call(out=out)
+
+
+def make_way(out: Path, overwrite: bool) -> None:
+    """Refuses a folder that holds a finished run, or (`overwrite`) removes that run's results."""
+    if not (out / "metrics.json").exists():
+        return
+    if not overwrite:
         raise ConfigurationError(
             f"{out} holds a finished run; choose another folder with --out, or pass --overwrite"
         )
-    with configuration.configured(names, bindings):
-        return configuration.call(out=out)
+    for name in ("metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl"):
+        (out / name).unlink(missing_ok=True)
+
+
+def method_binding(method: str | None) -> list[str]:
+    """The binding that chooses an alignment by its short name."""
+    return [] if method is None else [f"run.aligner = @aligner.{METHODS[method]}()"]
 
 
 def align(
@@ -48,31 +62,37 @@ def align(
     y: Float[np.ndarray, "m q"],
     pairs: Int[np.ndarray, "l 2"],
     *,
-    method: str = "global",
+    method: str | None = None,
     config: str | Path | None = None,
     bindings: Sequence[str] = (),
-    seed: int = 0,
+    seed: int | None = None,
     test_fraction: float = 0.2,
     out: str | Path | None = None,
+    overwrite: bool = False,
 ) -> Morph:
     """Learns a morph from source features `x` to target features `y`.
 
     `pairs` lists known correspondences: x[pairs[k, 0]] goes with y[pairs[k, 1]]. A share
     `test_fraction` of them is held out to measure the morph and the baselines;
-    `morph.metrics` has the numbers. `method` is "true", "global" or "local" (Sec. 3.2).
-    `config` is a gin file (default: align.gin, which comes with morphkit), `bindings` change
-    single values. With `out`, the whole run is kept there, as by `morphkit.run`.
+    `morph.metrics` has the numbers. `config` is a gin file (default: align.gin, which comes
+    with morphkit); `method` ("true", "global" or "local", Sec. 3.2), `seed` and `bindings` win
+    over it. Without any of them the alignment is global and the seed 0. With `out`, the whole
+    run is kept there, as by `morphkit.run`.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method
     and for a wrong configuration.
     """
-    if method not in METHODS:
+    if method is not None and method not in METHODS:
         raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(METHODS)}")
     dataset = split_arrays(
-        np.asarray(x), np.asarray(y), np.asarray(pairs), test_fraction=test_fraction, seed=seed
+        np.asarray(x), np.asarray(y), np.asarray(pairs), test_fraction=test_fraction, seed=seed or 0
     )
-    chosen = [f"run.aligner = @aligner.{METHODS[method]}()", f"run.seed = {seed}", *bindings]
+    chosen = [] if seed is None else [f"run.seed = {seed}"]
+    chosen += method_binding(method)
+    chosen += bindings
     with contextlib.ExitStack() as stack:
+        if out is not None:
+            make_way(Path(out), overwrite)
         folder = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="morphkit-"))
         if out is None:
             chosen.append("run.wandb = 'disabled'")

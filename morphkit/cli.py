@@ -14,7 +14,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted; a run goes on from its last checkpoint in the same --out", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 0
@@ -28,13 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _message(error: Exception) -> str:
     text = str(error).strip() or type(error).__name__
     known = isinstance(error, ValueError | LookupError | OSError | MemoryError | ArithmeticError)
-    if isinstance(error, KeyError):
-        text = str(error.args[0]) if error.args else "KeyError"
+    known = known and not isinstance(error, KeyError | IndexError)
     return text if known else f"{type(error).__name__}: {text} (--debug shows where)"
 
 
 def _is_request_error(error: Exception) -> bool:
-    return isinstance(error, ValueError | LookupError | FileNotFoundError)
+    # KeyError and IndexError are LookupErrors too, but never meant for the user.
+    return isinstance(error, ValueError | FileNotFoundError) or type(error) is LookupError
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--pairs", required=True, metavar="PAIRS.csv", help="row numbers of known pairs, (l, 2)"
     )
-    sub.add_argument("--method", choices=("true", "global", "local"), default="global")
+    sub.add_argument("--method", choices=("true", "global", "local"))
     sub.add_argument("--config", default="align.gin", metavar="FILE.gin")
     run_options(sub, out_required=True)
 
@@ -134,7 +134,7 @@ def _align(arguments: argparse.Namespace) -> int:
     bindings = [
         "run.data = @data.Arrays()",
         *(f"data.Arrays.{name} = {path!r}" for name, path in names.items()),
-        f"run.aligner = @aligner.{api.METHODS[arguments.method]}()",
+        *api.method_binding(arguments.method),
         *arguments.bindings,
     ]
     return _finish(
@@ -151,6 +151,9 @@ def _predict(arguments: argparse.Namespace) -> int:
     from .data.arrays import read_array
     from .morph import load
 
+    output = Path(arguments.output)
+    if output.suffix != ".npy":
+        raise ValueError(f"--output {output} must end in .npy")
     morph = load(arguments.directory)
     y = morph(
         read_array(arguments.input),
@@ -158,7 +161,6 @@ def _predict(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         reduce=arguments.reduce,
     )
-    output = Path(arguments.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(output.name + ".partial.npy")
     np.save(partial, np.asarray(y))

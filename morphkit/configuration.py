@@ -44,6 +44,7 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
     registry.load()
     gin.clear_config()
     gin.add_config_file_search_path(str(gin_folder()))
+    quiet = logging.root.manager.disable
     logging.disable(logging.ERROR)  # gin logs an error for each place it looks in before the last
     try:
         found = [str(_find(Path(file))) for file in files]
@@ -57,10 +58,10 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
             _refuse_unused({k: v for k, v in _bindings().items() if before.get(k) != v}, "given")
             for scope, selector in [key for key in gin_config._CONFIG if key not in _reachable()]:
                 del gin_config._CONFIG[(scope, selector)]
-        logging.disable(logging.NOTSET)
+        logging.disable(quiet)
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(quiet)
         gin.clear_config()
 
 
@@ -114,8 +115,6 @@ def _explained(where: str = "") -> Iterator[None]:
         unknown = re.search(r"[Nn]o configurable matching (?:reference )?'?@?([\w./]+)", text)
         if "Ambiguous selector" in text:
             name = re.findall(r"'([\w.]+)'", text)[0]
-            with contextlib.suppress(LookupError):
-                registry.find(name)
             try:
                 registry.find(name)
             except LookupError as explained:

@@ -12,7 +12,8 @@ from .types import Pairs
 
 
 class Convergence(eqx.Module):
-    """How a solver ended. `error` is the L1 violation of the first marginal's condition."""
+    """How a solver ended. `error` is what it stops on; its docstring says which quantity that is
+    (Sinkhorn: the L1 error of a marginal)."""
 
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]

@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Int
 
-from .aligners import LocalSampler, local_convergence
-from .couplings import Coupling
+from .aligners import LocalSampler, local_diagnostics
 from .features import extract, fingerprint
 from .figures import collect
 from .flow import Networks, Reweighting, Scaling, Training
@@ -31,7 +30,7 @@ from .interfaces import (
     Scene,
     VelocityField,
 )
-from .loggers import Log
+from .loggers import Log, finite
 from .morph import Morph
 from .plugins import installed_plugins
 from .report import write_report
@@ -71,6 +70,8 @@ def run(
     references without parentheses), built here since only the data tells their shapes.
     `configuration` returns the configuration in force, to be kept with the results.
     """
+    if not 0 < paired_fraction <= 1:
+        raise ValueError(f"run.paired_fraction = {paired_fraction} must be in (0, 1]")
     out = Path(out)
     key_field, key_train, key_eval = jax.random.split(jax.random.key(seed), 3)
     clock = Clock()
@@ -94,21 +95,24 @@ def run(
             field, paired.x.dim, paired.y.dim, training.reweight, key_field
         )
         scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)
-        checkpoints = out / "checkpoints" / fingerprint(configuration())
+        identity = fingerprint(configuration(), *map(np.asarray, jax.tree.leaves(paired)))
         with log.progress("train") as report:
             networks = training.fit(
-                networks, scaling, sampler, key=key_train, report=report, checkpoint=checkpoints
-            )
+                networks, scaling, sampler, key=key_train, report=report,
+                checkpoint=out / "checkpoints" / identity,
+            )  # fmt: skip
         clock.lap("train")
 
         morph = Morph(networks, scaling, training.noise_scale)
+        morph.save(out / "morph")  # whatever happens to the evaluation
         maps: dict[str, LatentMap] = {"morph": morph}
-        maps |= {f"baseline/{snake(type(b).__name__)}": b.fit(paired) for b in baselines}
+        for baseline in baselines:
+            _add(maps, f"baseline/{snake(type(baseline).__name__)}", baseline.fit(paired))
         scene = Scene(
             features.source, features.target, paired, features.x_test, features.y_test, raw.test,
             coupling=sampler.coupling,
         )  # fmt: skip
-        metrics |= evaluate(scene, maps, evaluators, key_eval)
+        metrics |= evaluate(scene, maps, evaluators, key_eval, log)
         clock.lap("evaluate")
         metrics |= clock.laps | {
             "config/paired_fraction": paired_fraction,
@@ -120,18 +124,19 @@ def run(
             "data": raw.name, "aligner": record(aligner), "cost": record(cost),
             "solver": record(solver), "field": record(networks.field),
             "training": arguments(training), "paired_fraction": paired_fraction, "seed": seed,
-            "plugins": plugin_versions(), "metrics": metrics,
+            "plugins": plugin_versions(), "metrics": {k: finite(v) for k, v in metrics.items()},
         }  # fmt: skip
         morph = replace(morph, provenance=json.dumps(story))
         morph.save(out / "morph")
         for folder in (out, out / "morph"):
             (folder / "config.gin").write_text(configuration())
         (out / "run.json").write_text(json.dumps(story, indent=2) + "\n")
+        (out / "metrics.json").write_text(json.dumps(story["metrics"], indent=2) + "\n")
         figures = collect(scene, morph, sampler.coupling, raw.class_names, key=key_eval)
         np.savez_compressed(out / "figures.npz", **figures)  # pyright: ignore[reportArgumentType]
-        (out / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-        log.finish(metrics, write_report(out))
-        shutil.rmtree(checkpoints, ignore_errors=True)
+        page = write_report(out)
+        log.finish(metrics, page, config=story | {"gin": configuration()})
+        shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return Result(morph, metrics, out)
 
 
@@ -152,36 +157,39 @@ def choose_pairs(
     pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
 ) -> Int[np.ndarray, "l 2"]:
     """A random `fraction` of the known pairs, at least one; nested for growing fractions."""
-    if not 0 < fraction <= 1:
-        raise ValueError(f"run.paired_fraction = {fraction} must be in (0, 1]")
     if len(pairs) == 0:
         raise ValueError("the data has no known pairs, and an alignment needs at least one")
     order = np.random.default_rng(seed).permutation(len(pairs))
     return pairs[np.sort(order[: max(1, round(fraction * len(pairs)))])]
 
 
-@eqx.filter_jit
 def build_networks(
     field: type[VelocityField], p: int, q: int, reweight: bool, key: jax.Array
 ) -> Networks:
-    """Initialised in one compiled call: a dispatch per weight would take seconds."""
-    key_field, key_eta, key_xi = jax.random.split(key, 3)
-    return Networks(
-        field(source_dim=p, target_dim=q, key=key_field),  # pyright: ignore[reportCallIssue]
-        Reweighting(p, key=key_eta) if reweight else None,
-        Reweighting(q, key=key_xi) if reweight else None,
-    )
+    # One compiled call, since a dispatch per weight would take seconds; a closure of its own,
+    # since bindings are no arguments and another configuration must not find this one's result.
+    @eqx.filter_jit
+    def build(key: jax.Array) -> Networks:
+        key_field, key_eta, key_xi = jax.random.split(key, 3)
+        return Networks(
+            field(source_dim=p, target_dim=q, key=key_field),  # pyright: ignore[reportCallIssue]
+            Reweighting(p, key=key_eta) if reweight else None,
+            Reweighting(q, key=key_xi) if reweight else None,
+        )
+
+    return build(key)
 
 
 def convergence(sampler: Sampler, batch_size: int, log: Log) -> dict[str, float]:
     """How the solver ended (local: on 20 minibatches), with a warning when it did not finish."""
     if isinstance(sampler, LocalSampler):
-        share, iterations = local_convergence(sampler, batch_size, jax.random.key(0))
-        if share < 1:
+        metrics = local_diagnostics(sampler, batch_size, jax.random.key(0))
+        if (share := metrics["coupling/converged"]) < 1:
             log.warn(f"the solver finished on {share:.0%} of 20 minibatches; raise max_iterations")
-        return {"coupling/converged": share, "coupling/iterations": iterations}
+        return metrics
     coupling = sampler.coupling
-    assert isinstance(coupling, Coupling)
+    if coupling is None:
+        return {}
     state = coupling.convergence
     metrics = {
         "coupling/converged": float(state.converged),
@@ -190,21 +198,30 @@ def convergence(sampler: Sampler, batch_size: int, log: Log) -> dict[str, float]
         "coupling/entropy": float(coupling.entropy()),
         "coupling/effective_support": float(coupling.effective_support()),
     }
+    if not np.isfinite([metrics["coupling/entropy"], metrics["coupling/error"]]).all():
+        raise FloatingPointError(
+            "the coupling is not finite: look for a cost that is zero everywhere, or for huge "
+            "features; a larger epsilon helps against overflow"
+        )
     if not state.converged:
         log.warn(
             f"the solver did not converge: error {metrics['coupling/error']:.2g} after "
-            f"{int(state.iterations)} iterations; raise max_iterations or epsilon"
+            f"{int(state.iterations)} iterations; raise its iteration limits or epsilon"
         )
     return metrics
 
 
 def evaluate(
-    scene: Scene, maps: dict[str, LatentMap], evaluators: Sequence[Evaluator], key: jax.Array
+    scene: Scene, maps: dict[str, LatentMap], evaluators: Sequence[Evaluator], key: jax.Array,
+    log: Log,
 ) -> dict[str, float]:
     """Runs every evaluator on what it judges, and prefixes its numbers accordingly."""
     metrics: dict[str, float] = {}
     for evaluator in evaluators:
-        if evaluator.subject == "map":
+        if evaluator.subject == "map" and scene.x.size == 0:
+            log.warn(f"{type(evaluator).__name__} is left out: there are no test points")
+            views = {}
+        elif evaluator.subject == "map":
             views = {name: replace(scene, map=fitted) for name, fitted in maps.items()}
         elif evaluator.subject == "coupling":
             views = {"coupling": scene} if scene.coupling is not None else {}
@@ -212,8 +229,15 @@ def evaluate(
             views = {"features": scene}
         for prefix, view in views.items():
             found = evaluator.evaluate(view, key=key)
-            metrics |= {f"{prefix}/{name}": value for name, value in found.items()}
+            for name, value in found.items():
+                _add(metrics, f"{prefix}/{name}", value)
     return metrics
+
+
+def _add(entries: dict[str, Any], name: str, value: Any) -> None:
+    if name in entries:
+        raise ValueError(f"two baselines or evaluators are called {name!r}; use one a run")
+    entries[name] = value
 
 
 def plugin_versions() -> dict[str, str]:

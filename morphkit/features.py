@@ -1,7 +1,6 @@
 """Features of a data set, from extractors that are trained once and cached."""
 
 import hashlib
-import inspect
 import json
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ import pooch
 
 from .interfaces import FeatureExtractor
 from .loggers import Log
+from .registry import registry
 from .serial import arguments, load_arrays, save_arrays
 from .types import Cloud, Dataset, Split
 
@@ -92,8 +92,8 @@ def trained(
 
     shapes = eqx.filter_eval_shape(skeleton)
     cls = type(shapes)
-    source = hashlib.sha256(inspect.getsource(inspect.getmodule(cls) or cls).encode()).hexdigest()
-    identity = fingerprint(cls.__qualname__, source, arguments(shapes), inputs)
+    known = registry.of(shapes)
+    identity = fingerprint(known.selector, known.version, arguments(shapes), inputs)
     path = cache_folder() / "extractors" / f"{cls.__name__}-{identity}.safetensors"
     if path.exists():
         log.info(f"{label}: {cls.__name__} from the cache, {path}")
@@ -110,16 +110,22 @@ def encoded(
     extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int
 ) -> jax.Array:
     """Features of `inputs`, from the cache when they are there."""
+    key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
+    if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)):
+        return _checked(extractor, extractor.encode(inputs, key=key))
     name = fingerprint(identity, salt, inputs)
     path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.npy"
     if path.exists():
         return jnp.asarray(np.load(path, allow_pickle=False))
-    key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
-    features = extractor.encode(inputs, key=key)
-    if not bool(jnp.isfinite(features).all()):
-        raise FloatingPointError(f"{type(extractor).__name__} produced NaN or infinite features")
+    features = _checked(extractor, extractor.encode(inputs, key=key))
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npy")
+    partial = path.with_suffix(f".{os.getpid()}.npy")
     np.save(partial, np.asarray(features))
     os.replace(partial, path)
+    return features
+
+
+def _checked(extractor: FeatureExtractor, features: jax.Array) -> jax.Array:
+    if not bool(jnp.isfinite(features).all()):
+        raise FloatingPointError(f"{type(extractor).__name__} produced NaN or infinite features")
     return features

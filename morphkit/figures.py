@@ -74,6 +74,9 @@ def collect(
     What the scene has no labels, images or decoder for is left out.
     """
     choose, draw, predict = jax.random.split(key, 3)
+    mass = {} if coupling is None else _class_mass(coupling, scene.train, draw)
+    if 0 in (scene.x.size, scene.y.size):
+        return mass
     rng = np.random.default_rng(int(jax.random.bits(choose)))
     rows = _subset(rng, scene.x.size)
     columns = _subset(rng, scene.y.size)
@@ -92,9 +95,7 @@ def collect(
         arrays["target_labels"] = np.asarray(scene.y.labels)[columns]
     if class_names is not None:
         arrays["class_names"] = np.asarray([str(name)[:24] for name in class_names])
-    if coupling is not None:
-        arrays |= _class_mass(coupling, scene.train, draw)
-    return arrays | _decoded(scene, predictions, rows)
+    return arrays | mass | _decoded(scene, predictions, rows)
 
 
 def _subset(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -115,10 +116,11 @@ def _class_mass(
         return {}
     i, j = coupling.sample(key, COUPLING_DRAWS)
     a, b = np.asarray(train.x.labels[i]), np.asarray(train.y.labels[j])
-    classes = 1 + max(int(train.x.labels.max()), int(train.y.labels.max()))
+    classes = min(MAX_CLASSES, 1 + max(int(train.x.labels.max()), int(train.y.labels.max())))
+    shown = (np.minimum(a, b) >= 0) & (np.maximum(a, b) < classes)
     mass = np.zeros((classes, classes), np.float32)
-    np.add.at(mass, (a, b), 1 / COUPLING_DRAWS)
-    return {"coupling": mass[:MAX_CLASSES, :MAX_CLASSES]}
+    np.add.at(mass, (a[shown], b[shown]), 1 / COUPLING_DRAWS)
+    return {"coupling": mass}
 
 
 def _decoded(scene: Scene, predictions: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -164,11 +166,11 @@ def _one_hot(rows: np.ndarray) -> bool:
 
 
 def _small(images: np.ndarray) -> np.ndarray:
-    """At most 48 pixels a side, as uint8; floats are taken to be in [0, 1] or [0, 255]."""
+    """At most 48 pixels a side, as uint8; floats are taken to be in [0, 1]."""
     stride = max(1, -(-max(images.shape[1:3]) // _MAX_SIDE))
     images = np.asarray(images)[:, ::stride, ::stride]
     if images.dtype != np.uint8:
-        images = images * (255 if images.max() <= 1.5 else 1)
+        images = images * 255
     return np.clip(images, 0, 255).astype(np.uint8)
 
 

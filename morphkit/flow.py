@@ -56,14 +56,17 @@ class Scaling(eqx.Module):
         if not standardised:
             zeros = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.zeros(y.shape[1])
             return cls(*zeros, jnp.array(1.0))
-        x_std = x.std(0)
+        def usable(std: Array, points: Array) -> Array:
+            # What rounding leaves of a constant coordinate is no scale.
+            return jnp.where(std > 1e-6 * jnp.abs(points).max(0), std, 1.0)
+
         y_shift = y.mean(0)
         y_std = jnp.sqrt(((y - y_shift) ** 2).mean())
         return cls(
             x.mean(0),
-            jnp.where(x_std > 0, x_std, 1.0),
+            usable(x.std(0), x),
             y_shift,
-            jnp.where(y_std > 0, y_std, 1.0),
+            usable(y_std, jnp.abs(y).max()[None]),
         )
 
     def x(self, points: Float[Array, "... p"]) -> Float[Array, "... p"]:
@@ -140,7 +143,7 @@ class Training(eqx.Module):
         report: Report = silent,
         checkpoint: Path | None = None,
     ) -> Networks:
-        """Trains `networks` on batches of `sampler`.
+        """Trains `networks` on batches of `sampler`; their own arrays are consumed.
 
         The noise of step s depends on `key` and s alone. With a `checkpoint` folder the state
         is saved there every `checkpoint_seconds`, and a run that finds one goes on from it to

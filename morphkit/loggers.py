@@ -88,7 +88,7 @@ class Log:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Records named numbers; NaN and infinities are null in the file, JSON having neither."""
         numbers = {name: float(value) for name, value in values.items()}
-        self._record({"step": step, "metrics": {k: _finite(v) for k, v in numbers.items()}})
+        self._record({"step": step, "metrics": {k: finite(v) for k, v in numbers.items()}})
         # W&B drops steps that go back, as they do between stages: the step is a metric there
         self._wandb(lambda run: run.log(numbers if step is None else {**numbers, "step": step}))
 
@@ -96,12 +96,19 @@ class Log:
         """A `Report` for one stage; its metrics are recorded as `label/…`."""
         return Progress(self, label)
 
-    def finish(self, metrics: Mapping[str, float], report: Path | None = None) -> None:
-        """Final flat metrics and the HTML report to W&B, which is then closed.
+    def finish(
+        self,
+        metrics: Mapping[str, float],
+        report: Path | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Final flat metrics, the HTML report and more configuration to W&B, which is then closed.
 
         They are not written to the JSON lines: they have a file of their own in the run.
         """
         self._wandb(lambda run: run.summary.update({k: float(v) for k, v in metrics.items()}))
+        if config is not None:
+            self._wandb(lambda run: run.config.update(dict(config), allow_val_change=True))
         if report is not None:
             self._wandb(lambda run: _log_report(run, report))
         self._finish_wandb()
@@ -230,7 +237,7 @@ def _shown(metrics: dict[str, float]) -> str:
     return "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 

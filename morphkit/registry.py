@@ -1,7 +1,6 @@
 """The registry of components: filled by plugins through one hook, read by gin, CLI and loader."""
 
 import difflib
-import importlib.metadata
 import inspect
 import os
 import re
@@ -35,9 +34,10 @@ class Component:
 
     @property
     def arguments(self) -> dict[str, inspect.Parameter]:
-        """The arguments that a user can bind (without self, and without the key)."""
+        """The arguments that a user can bind: all but those that a run fills in."""
+        filled = ("input_shape", "source_dim", "target_dim", "key")
         parameters = inspect.signature(self.cls).parameters
-        return {name: p for name, p in parameters.items() if name != "key"}
+        return {name: p for name, p in parameters.items() if name not in filled}
 
 
 class Registry:
@@ -145,11 +145,3 @@ class Registry:
 
 
 registry = Registry()
-
-
-def distribution_version(name: str) -> str:
-    """The installed version of a distribution, or "unknown"."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -27,7 +27,7 @@ def save_arrays(path: Path, tree: Any) -> None:
     """
     arrays = {name: np.array(leaf, order="C") for name, leaf in _named_arrays(tree).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     save_file(arrays, partial)
     os.replace(partial, path)
 

@@ -24,7 +24,7 @@ class Cloud(eqx.Module):
         points = jnp.asarray(points, jnp.float32)
         n = points.shape[0]
         labels = None if labels is None else jnp.asarray(labels, jnp.int32)
-        return cls(points, jnp.full(n, 1.0 / n, points.dtype), labels)
+        return cls(points, jnp.full(n, 1.0 / max(n, 1), points.dtype), labels)
 
     @property
     def size(self) -> int:

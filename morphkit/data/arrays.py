@@ -88,8 +88,9 @@ def split_arrays(
     """A data set of two arrays and the pairs of their rows; no pretrain split.
 
     Without test arrays, `test_fraction` of the pairs, at least one, chosen by `seed`, is held
-    out. The points of these pairs leave the training clouds, and with them every other pair
-    that touches one; the test split has one row of each side per held-out pair. With
+    out. Their source points leave the training cloud, with every other pair of theirs, and so
+    do their target points, unless another pair uses them (as when many images share a text).
+    The test split has one row of each side per held-out pair. With
     test_fraction = 0 the test split has no rows. A pair that is listed twice counts once.
 
     Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite,
@@ -246,8 +247,9 @@ def _hold_out(data: Split, fraction: float, seed: int) -> tuple[Split, Split]:
     order = np.random.default_rng(seed).permutation(len(data.pairs))
     held = data.pairs[np.sort(order[:count])]
     keep_source, keep_target = np.ones(len(data.source), bool), np.ones(len(data.target), bool)
-    keep_source[held[:, 0]] = keep_target[held[:, 1]] = False
-    kept = data.pairs[keep_source[data.pairs[:, 0]] & keep_target[data.pairs[:, 1]]]
+    keep_source[held[:, 0]] = False
+    kept = data.pairs[keep_source[data.pairs[:, 0]]]
+    keep_target[np.setdiff1d(held[:, 1], kept[:, 1])] = False
     if len(kept) == 0:
         raise ValueError(
             f"test_fraction = {fraction} holds out {count} of {len(data.pairs)} pairs, and their "

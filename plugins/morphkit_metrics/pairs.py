@@ -17,17 +17,18 @@ class PairedError(Evaluator):
     Gives `paired_mse` (mean over points and dimensions), `paired_cosine` (mean cosine
     similarity), `paired_r2` (1 − Σ‖ŷ − y‖² / Σ‖y − ȳ‖²: dimensions weigh by their variance)
     and `retrieval_at_1`: how often the test target nearest to ŷ by cosine is the paired one,
-    or one that coincides with it. Raises ValueError with fewer than two test pairs.
+    or one that coincides with it. A single test pair has no `paired_r2`. Raises ValueError
+    without test pairs.
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         pairs = np.asarray(scene.test.pairs)
-        if len(pairs) < 2:
+        if len(pairs) == 0:
             raise ValueError(
-                f"PairedError: test.pairs has {len(pairs)} pairs and needs at least 2; give the "
-                "test split known pairs, or use a metric on labels"
+                "PairedError: test.pairs is empty; give the test split known pairs, or use a "
+                "metric on labels"
             )
         targets = np.asarray(scene.y.points)
         predicted = predictions(scene, self, key=key)[pairs[:, 0]]
@@ -35,9 +36,12 @@ class PairedError(Evaluator):
         norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
         cosine = np.sum(predicted * true, 1) / np.maximum(norms, 1e-12)
         nearest = targets[pairwise_distances_argmin(predicted, targets, metric="cosine")]
-        return {
+        found = {
             "paired_mse": float(np.mean((predicted - true) ** 2)),
             "paired_cosine": float(np.mean(cosine)),
-            "paired_r2": float(r2_score(true, predicted, multioutput="variance_weighted")),
             "retrieval_at_1": float(np.mean(np.all(nearest == true, axis=1))),
         }
+        if len(pairs) > 1:
+            r2 = r2_score(true, predicted, multioutput="variance_weighted")
+            found["paired_r2"] = float(r2)
+        return found

@@ -21,7 +21,10 @@ def predictions(scene: Scene, metric: Evaluator, *, key: PRNGKeyArray) -> Float[
     """The map's predictions for all test source points, from one call."""
     if scene.map is None:
         raise ValueError(f"{type(metric).__name__}: scene.map is missing; it judges a fitted map")
-    return np.asarray(scene.map(scene.x.points, key=key))
+    predicted = np.asarray(scene.map(scene.x.points, key=key))
+    if not np.isfinite(predicted).all():
+        raise FloatingPointError(f"{type(metric).__name__}: the predictions are not finite")
+    return predicted
 
 
 def decoder_of(scene: Scene, metric: Evaluator) -> Codec:

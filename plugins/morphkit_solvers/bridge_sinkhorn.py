@@ -39,9 +39,9 @@ class BridgeSinkhorn(OTSolver):
         check_entropic("BridgeSinkhorn", self.epsilon, self.tau_x, self.tau_y)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
-        """See `OTSolver.solve`. Raises TypeError unless `cost` is a bridge cost."""
+        """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost."""
         if not isinstance(cost, BridgeGeometry):
-            raise TypeError(
+            raise ValueError(
                 f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
                 "use solver.Sinkhorn with other costs"
             )

@@ -21,9 +21,9 @@ class FusedGromovWasserstein(OTSolver):
     """Entropic fused Gromov-Wasserstein by OTT (Eq. 3; Eq. 2 for α = 1).
 
     min_π Σ (α |c_X - c_Y|² + (1 - α) c_XY²) π ⊗ π - ε H(π) + λ KL⊗ terms, each cost divided by
-    its mean; τ = λ / (λ + ε) (Eq. 28). Solved by OTT's iterations: Sinkhorn on the cost
-    linearised at the last coupling, α (L ⊗ π) + (1 - α) c_XY², without the factor 2 that the
-    gradient of the quadratic term has. `squared=False` takes c_XY instead of c_XY².
+    its mean; τ = λ / (λ + ε) (Eq. 28). Each iteration is a Sinkhorn solve on the gradient at
+    the last coupling, 2 α (L ⊗ π) + (1 - α) c_XY². OTT leaves the factor 2 out, so it gets
+    fused_penalty = (1 - α) / 2α and ε / 2α. `squared=False` takes c_XY instead of c_XY².
     Intra-space costs are kept as thin factors; c_XY and π are dense.
     """
 
@@ -56,7 +56,7 @@ class FusedGromovWasserstein(OTSolver):
             _intra_space(self.metric_x, x.points),
             _intra_space(self.metric_y, y.points),
             OTTGeometry(fused**2 if self.squared else fused) if self.alpha < 1 else None,
-            fused_penalty=(1 - self.alpha) / self.alpha if self.alpha < 1 else 1.0,
+            fused_penalty=(1 - self.alpha) / (2 * self.alpha) if self.alpha < 1 else 1.0,
             a=x.weights,
             b=y.weights,
             tau_a=self.tau_x,
@@ -64,7 +64,7 @@ class FusedGromovWasserstein(OTSolver):
         )
         solver = ott.GromovWasserstein(
             ott_linear.Sinkhorn(threshold=self.threshold, max_iterations=self.inner_iterations),
-            epsilon=self.epsilon / self.alpha,
+            epsilon=self.epsilon / (2 * self.alpha),
             threshold=self.threshold,
             max_iterations=self.max_iterations,
         )

@@ -78,7 +78,9 @@ def table(direction: str, metric: str, digits: int) -> list[str]:
     for row in ROWS[1:]:
         # A baseline sees the same pairs whatever the alignment: any run of the seed has it.
         cells = [cell(values(direction, "true", f, f"{row}/{metric}"), digits) for f in FRACTIONS]
-        lines.append(f"| {row.removeprefix('baseline/').replace('_', ' ')} | " + " | ".join(cells) + " |")
+        lines.append(
+            f"| {row.removeprefix('baseline/').replace('_', ' ')} | " + " | ".join(cells) + " |"
+        )
     return lines
 
 
@@ -105,7 +107,11 @@ def write(seeds: int) -> None:
         if full:
             line = f"Supervised (all pairs, true alignment): {cell(full, digits)}"
             knn = values(direction, "true", 1.0, "features/source_5nn_accuracy")
-            line += f"; 5-nearest-neighbour classifier on the same latents: {cell(knn, 3)}." if knn else "."
+            line += (
+                f"; 5-nearest-neighbour classifier on the same latents: {cell(knn, 3)}."
+                if knn
+                else "."
+            )
             lines += ["", line]
         times = ", ".join(
             f"{a} {cell([s for f in FRACTIONS for s in values(direction, a, f, 'time/train_s')], 0)}"
@@ -128,7 +134,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--directions", nargs="+", default=list(METRICS), choices=METRICS)
-    parser.add_argument("--table-only", action="store_true", help="write the table of what is there")
+    parser.add_argument(
+        "--table-only", action="store_true", help="write the table of what is there"
+    )
     arguments = parser.parse_args()
     if not arguments.table_only:
         with ThreadPoolExecutor(arguments.workers) as pool:

@@ -114,4 +114,6 @@ def local_diagnostics(
         return found
 
     results = [one(sampler, k) for k in jax.random.split(key, num)]
-    return {f"coupling/{k}": float(jnp.mean(jnp.array([r[k] for r in results]))) for k in results[0]}
+    return {
+        f"coupling/{k}": float(jnp.mean(jnp.array([r[k] for r in results]))) for k in results[0]
+    }

@@ -14,7 +14,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return command(arguments)
     except KeyboardInterrupt:
-        print("interrupted; a run goes on from its last checkpoint in the same --out", file=sys.stderr)
+        print(
+            "interrupted; a run goes on from its last checkpoint in the same --out", file=sys.stderr
+        )
         return 130
     except BrokenPipeError:
         return 0
@@ -121,9 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from . import api
 
     return _finish(
-        api.run(
-            arguments.files, arguments.bindings, arguments.out, overwrite=arguments.overwrite
-        )
+        api.run(arguments.files, arguments.bindings, arguments.out, overwrite=arguments.overwrite)
     )
 
 

@@ -47,9 +47,7 @@ class Coupling(eqx.Module):
         """π_X (n,) for axis 0, π_Y (m,) for axis 1."""
 
     @abstractmethod
-    def sample(
-        self, key: PRNGKeyArray, num: int
-    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         """`num` independent draws (i, j) from π, normalised; on the device, inside `jax.jit`."""
 
     def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
@@ -177,9 +175,7 @@ class PairCoupling(Coupling):
         index = (self.pairs.source, self.pairs.target)[axis]
         return jnp.zeros(self.shape[axis]).at[index].add(1 / self.pairs.size)
 
-    def sample(
-        self, key: PRNGKeyArray, num: int
-    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         k = jax.random.randint(key, (num,), 0, self.pairs.size)
         return self.pairs.source[k], self.pairs.target[k]
 
@@ -209,9 +205,7 @@ class DenseCoupling(Coupling):
     def marginal(self, axis: int) -> Float[Array, " n"]:
         return self.values.sum(1 - axis)
 
-    def sample(
-        self, key: PRNGKeyArray, num: int
-    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_j = jax.random.split(key)
         i = _draw_marginal(key_i, self.marginal_cdf, num)
         return i, draw(key_j, self.conditional_cdf, i)
@@ -253,9 +247,7 @@ class BridgeCoupling(Coupling):
         here, there = (self.left, self.right) if axis == 0 else (self.right, self.left)
         return jnp.exp(jax.nn.logsumexp(here + jax.nn.logsumexp(there, axis=0), axis=1))
 
-    def sample(
-        self, key: PRNGKeyArray, num: int
-    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_p, key_j = jax.random.split(key, 3)
         i = _draw_marginal(key_i, self.source_cdf, num)
         return i, draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))

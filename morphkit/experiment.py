@@ -91,9 +91,7 @@ def run(
         clock.lap("align")
         metrics = convergence(sampler, training.batch_size, log)
 
-        networks = build_networks(
-            field, paired.x.dim, paired.y.dim, training.reweight, key_field
-        )
+        networks = build_networks(field, paired.x.dim, paired.y.dim, training.reweight, key_field)
         scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)
         identity = fingerprint(configuration(), *map(np.asarray, jax.tree.leaves(paired)))
         with log.progress("train") as report:
@@ -212,7 +210,10 @@ def convergence(sampler: Sampler, batch_size: int, log: Log) -> dict[str, float]
 
 
 def evaluate(
-    scene: Scene, maps: dict[str, LatentMap], evaluators: Sequence[Evaluator], key: jax.Array,
+    scene: Scene,
+    maps: dict[str, LatentMap],
+    evaluators: Sequence[Evaluator],
+    key: jax.Array,
     log: Log,
 ) -> dict[str, float]:
     """Runs every evaluator on what it judges, and prefixes its numbers accordingly."""

@@ -106,9 +106,7 @@ def trained(
     return extractor, identity
 
 
-def encoded(
-    extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int
-) -> jax.Array:
+def encoded(extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int) -> jax.Array:
     """Features of `inputs`, from the cache when they are there."""
     key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
     if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)):

@@ -50,12 +50,11 @@ class Scaling(eqx.Module):
     y_scale: Scalar
 
     @classmethod
-    def fit(
-        cls, x: Float[Array, "n p"], y: Float[Array, "m q"], standardised: bool
-    ) -> "Scaling":
+    def fit(cls, x: Float[Array, "n p"], y: Float[Array, "m q"], standardised: bool) -> "Scaling":
         if not standardised:
             zeros = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.zeros(y.shape[1])
             return cls(*zeros, jnp.array(1.0))
+
         def usable(std: Array, points: Array) -> Array:
             # What rounding leaves of a constant coordinate is no scale.
             return jnp.where(std > 1e-6 * jnp.abs(points).max(0), std, 1.0)
@@ -157,9 +156,7 @@ class Training(eqx.Module):
         while step < self.steps:
             count = min(self.steps_per_dispatch, self.steps - step)
             indices = jnp.arange(step, step + count)
-            state, losses = _dispatch(
-                (self, scaling, sampler, key, indices), state
-            )
+            state, losses = _dispatch((self, scaling, sampler, key, indices), state)
             step += count
             loss = float(losses.mean())
             if not jnp.isfinite(loss):

@@ -135,9 +135,7 @@ def load(directory: str | Path) -> Morph:
     networks, scaling = load_arrays(
         directory / "weights.safetensors", eqx.filter_eval_shape(skeleton)
     )
-    return Morph(
-        networks, scaling, manifest["noise_scale"], json.dumps(manifest["provenance"])
-    )
+    return Morph(networks, scaling, manifest["noise_scale"], json.dumps(manifest["provenance"]))
 
 
 @eqx.filter_jit

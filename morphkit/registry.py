@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import equinox as eqx
-import gin
 import pluggy
+
+import gin
 
 from . import hookspecs
 from .interfaces import KINDS

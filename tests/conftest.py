@@ -1,5 +1,14 @@
 """Fixtures shared by the tests."""
 
+import os
+from pathlib import Path
+
+# Most of the tests' time is compilation: workers and subprocesses share what they compile.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
+)
+os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+
 import numpy as np
 import pytest
 

@@ -1,8 +1,8 @@
 """Gin files and bindings: composition, and every mistake answered early and helpfully."""
 
-import gin
 import pytest
 
+import gin
 from morphkit.configuration import ConfigurationError, configured, gin_folder
 
 QUICK = "quickstart.gin"
@@ -38,7 +38,9 @@ def test_an_unknown_file_lists_the_known_ones():
 
 
 def test_an_unknown_component_is_answered_with_the_closest():
-    refused([QUICK], ["run.cost = @cost.BrigdeCost()"], r"BrigdeCost.*Did you mean cost\.BridgeCost")
+    refused(
+        [QUICK], ["run.cost = @cost.BrigdeCost()"], r"BrigdeCost.*Did you mean cost\.BridgeCost"
+    )
 
 
 def test_an_unknown_argument_is_answered_with_the_closest():

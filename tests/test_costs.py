@@ -51,6 +51,13 @@ def test_min_plus_beyond_one_block(rng):
     np.testing.assert_allclose(min_plus(jnp.asarray(a), jnp.asarray(b)), expected, rtol=1e-6)
 
 
+def test_the_mean_of_a_large_bridge_cost_is_not_biased_by_the_order_of_the_points(rng):
+    labels = np.arange(4000) % 10  # a period that any regular subsampling would see
+    centres = jnp.asarray(np.eye(10), jnp.float32)
+    data = BridgeGeometry(1 - centres[labels], 1 - centres[labels])
+    np.testing.assert_allclose(data.mean(), np.asarray(data.matrix()).mean(), rtol=0.05)
+
+
 def test_take_is_a_submatrix_for_every_geometry(rng):
     a, b = (jnp.asarray(rng.uniform(size=(k, 4)), jnp.float32) for k in (12, 9))
     rows, cols = jnp.array([3, 0, 11, 3]), jnp.array([8, 1])

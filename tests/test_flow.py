@@ -6,16 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Float, Scalar
+from morphkit_costs.bridge import BridgeCost
 from morphkit_fields.mlp import MLP
+from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.sinkhorn import Sinkhorn
 
 from morphkit.aligners import GlobalAlignment, LocalAlignment, TrueAlignment
 from morphkit.flow import Networks, Reweighting, Scaling, Training, flow_loss
 from morphkit.interfaces import VelocityField
 from morphkit.morph import Morph, load
 from morphkit.types import Cloud, PairedData, Pairs
-from morphkit_costs.bridge import BridgeCost
-from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
-from morphkit_solvers.sinkhorn import Sinkhorn
 
 
 class GaussianField(VelocityField):

@@ -1,15 +1,20 @@
 """Discovery, registration and failure of plugins."""
 
+import json
 import sys
 from importlib.metadata import EntryPoint
 
 import equinox as eqx
+import jax
 import pytest
+from morphkit_fields.mlp import MLP
 
-from morphkit import hookimpl, registry as registry_module
+from morphkit import hookimpl
+from morphkit import registry as registry_module
 from morphkit.interfaces import KINDS, FusedCost
 from morphkit.plugins import Plugin, installed_plugins
 from morphkit.registry import Registry, registry
+from morphkit.serial import rebuild, record
 
 
 def test_every_first_party_family_loads_and_is_listed_once():
@@ -106,3 +111,13 @@ def test_components_are_final_documented_and_rebuildable(component):
     fields = getattr(component.cls, "__dataclass_fields__", {})
     for name in component.arguments:
         assert name in fields, f"argument {name!r} is not a field"
+    required = [p for p in component.arguments.values() if p.default is p.empty]
+    if not required and component.kind not in ("extractor", "field", "data"):
+        built = component.cls()
+        assert rebuild(json.loads(json.dumps(record(built)))) == built
+
+
+def test_a_velocity_field_is_rebuilt_from_its_record():
+    field = MLP(3, 2, layers=1, hidden=8, key=jax.random.key(0))
+    again = rebuild(json.loads(json.dumps(record(field))), key=jax.random.key(0))
+    assert eqx.tree_equal(again, field)

@@ -13,6 +13,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from morphkit.geometry import BridgeGeometry, DenseGeometry
+from morphkit.types import Cloud, PairedData, Pairs
 
 
 def relative(ours, reference) -> float:
@@ -54,9 +55,12 @@ def test_unbalanced_sinkhorn_is_pot(paired, tau_x, tau_y):
     assert relative(ours.values, reference) < 1e-4
 
 
+@pytest.mark.parametrize("bridges", [9, 45])  # thin products, and the product of a minibatch
 @pytest.mark.parametrize("taus", [(1.0, 1.0), (0.95, 0.9)])
-def test_bridge_sinkhorn_is_dense_sinkhorn_on_the_soft_cost(paired, taus):
+def test_bridge_sinkhorn_is_dense_sinkhorn_on_the_soft_cost(paired, taus, bridges):
     epsilon = 0.02
+    pairs = Pairs.from_array(np.stack([np.arange(bridges)] * 2, 1))
+    paired = PairedData(paired.x, paired.y, pairs)
     prepared = BridgeCost().prepare(paired)
     thin = BridgeSinkhorn(epsilon, *taus, threshold=2e-6, max_iterations=5000)
     ours = thin.solve(prepared, paired.x, paired.y)
@@ -102,8 +106,6 @@ def test_fused_gromov_wasserstein_is_pot(paired, alpha):
 
 
 def test_gromov_wasserstein_recovers_an_isometry(rng):
-    from morphkit.types import Cloud
-
     x = rng.normal(size=(30, 3)) * np.array([3.0, 1.0, 0.3]) + np.array([4.0, 2.0, 1.0])
     rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
     solver = FusedGromovWasserstein(1e-3, alpha=1.0, metric_x="sqeuclidean", metric_y="sqeuclidean",

@@ -33,7 +33,7 @@ class BridgeSinkhorn(OTSolver):
     tau_y: float = eqx.field(static=True, default=1.0)
     threshold: float = eqx.field(static=True, default=1e-3)
     max_iterations: int = eqx.field(static=True, default=2000)
-    absorb_every: int = eqx.field(static=True, default=10)
+    absorb_every: int = eqx.field(static=True, default=40)
 
     def __check_init__(self) -> None:
         check_entropic("BridgeSinkhorn", self.epsilon, self.tau_x, self.tau_y)
@@ -63,19 +63,26 @@ def _solve(
 
     def log_kernel(here: Array, there: Array, potential: Array) -> Array:
         """log of the kernel applied to exp(potential), from there to here."""
-        return jax.nn.logsumexp(
-            here + jax.nn.logsumexp(there + potential[:, None], axis=0), axis=1
-        )
+        return jax.nn.logsumexp(here + jax.nn.logsumexp(there + potential[:, None], axis=0), axis=1)
 
     def scaled_steps(f: Array, g: Array) -> tuple[Array, Array]:
         left, right = a + f[:, None], b + g[:, None]
         balance = (jax.nn.logsumexp(right, axis=0) - jax.nn.logsumexp(left, axis=0)) / 2
         left, right = jnp.exp(left + balance), jnp.exp(right - balance)
+        (n, l), m = left.shape, len(right)
+        # A minibatch has fewer points than bridges: the product itself is then the thinner.
+        product = left @ right.T if n * m < (n + m) * l else None
+
+        def to_source(v: Array) -> Array:
+            return left @ (v @ right) if product is None else product @ v
+
+        def to_target(u: Array) -> Array:
+            return right @ (u @ left) if product is None else u @ product
 
         def step(_: int, scalings: tuple[Array, Array]) -> tuple[Array, Array]:
             _, v = scalings
-            u = jnp.exp(tau_x * (log_mu - jnp.log(left @ (v @ right)) + f) - f)
-            v = jnp.exp(tau_y * (log_nu - jnp.log(right @ (u @ left)) + g) - g)
+            u = jnp.exp(tau_x * (log_mu - jnp.log(to_source(v)) + f) - f)
+            v = jnp.exp(tau_y * (log_nu - jnp.log(to_target(u)) + g) - g)
             return u, v
 
         ones = (jnp.ones_like(f), jnp.ones_like(g))

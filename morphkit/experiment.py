@@ -84,7 +84,7 @@ def run(
         paired = PairedData(features.x, features.y, Pairs.from_array(pairs))
         log.info(
             f"{raw.name}: {paired.x.size} source points ({paired.x.dim}-d), {paired.y.size} target "
-            f"points ({paired.y.dim}-d), {paired.pairs.size} pairs, {len(raw.test.pairs)} test pairs"
+            f"points ({paired.y.dim}-d), {paired.pairs.size} pairs, {features.x_test.size} to test"
         )
 
         sampler = jax.block_until_ready(aligner.prepare(paired, cost, solver))

@@ -35,7 +35,7 @@ class Data(eqx.Module):
 
     @abstractmethod
     def load(self) -> Dataset:
-        """Reads the data. Raises FileNotFoundError, saying what to put where, if it is not there."""
+        """Reads the data. Raises FileNotFoundError, saying what to put where, if it is absent."""
 
 
 class FeatureExtractor(eqx.Module):

@@ -140,9 +140,8 @@ class Registry:
         for known in self.load():
             if known.cls is type(component):
                 return known
-        raise LookupError(
-            f"{type(component).__qualname__} is not registered; call registry.add({type(component).__name__})"
-        )
+        name = type(component).__name__
+        raise LookupError(f"{name} is not registered; call registry.add({name}) first")
 
 
 registry = Registry()

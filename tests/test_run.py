@@ -75,7 +75,7 @@ def test_the_saved_morph_predicts_the_same(quick):
 
 def test_a_finished_run_is_not_overwritten(quick):
     before = (quick.out / "metrics.json").read_bytes()
-    with pytest.raises(ValueError, match="finished run.*--overwrite"):
+    with pytest.raises(ValueError, match=r"finished run.*--overwrite"):
         morphkit.run("quickstart.gin", FAST, quick.out)
     assert (quick.out / "metrics.json").read_bytes() == before
 
@@ -110,7 +110,7 @@ def test_two_configurations_in_one_process_do_not_share_networks(arrays):
         morphkit.align(x, y, pairs, bindings=[*FAST[1:4], f"MLP.hidden = {width}"]).networks.field
         for width in (16, 24)
     ]
-    assert [field.output.in_features for field in widths] == [16, 24]
+    assert [field.hidden for field in widths] == [16, 24]
 
 
 def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypatch):

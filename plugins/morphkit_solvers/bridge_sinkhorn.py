@@ -69,9 +69,9 @@ def _solve(
         left, right = a + f[:, None], b + g[:, None]
         balance = (jax.nn.logsumexp(right, axis=0) - jax.nn.logsumexp(left, axis=0)) / 2
         left, right = jnp.exp(left + balance), jnp.exp(right - balance)
-        (n, l), m = left.shape, len(right)
+        (n, bridges), m = left.shape, len(right)
         # A minibatch has fewer points than bridges: the product itself is then the thinner.
-        product = left @ right.T if n * m < (n + m) * l else None
+        product = left @ right.T if n * m < (n + m) * bridges else None
 
         def to_source(v: Array) -> Array:
             return left @ (v @ right) if product is None else product @ v

@@ -5,9 +5,14 @@ are resolved when they are first used.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .api import align, run
+    from .morph import Morph, load
+    from .types import Cloud, PairedData, Pairs
 
 _LAZY = {
     "align": ".api",
@@ -19,7 +24,7 @@ _LAZY = {
     "PairedData": ".types",
 }
 
-__all__ = ["hookimpl", *_LAZY]
+__all__ = ["Cloud", "Morph", "PairedData", "Pairs", "align", "hookimpl", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

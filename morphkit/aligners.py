@@ -31,14 +31,18 @@ class CouplingSampler(Sampler):
     """Draws (x, y) from one coupling of the whole clouds, afresh at every step."""
 
     data: PairedData
-    coupling: Coupling
+    drawn_from: Coupling
     eta: Array
     xi: Array
+
+    @property
+    def coupling(self) -> Coupling:
+        return self.drawn_from
 
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
         key_pi, key_mu, key_nu = jax.random.split(key, 3)
         x, y = self.data.x, self.data.y
-        i, j = self.coupling.sample(key_pi, batch_size)
+        i, j = self.drawn_from.sample(key_pi, batch_size)
         i_mu, j_nu = _draw(key_mu, x, batch_size), _draw(key_nu, y, batch_size)
         return Batch(
             x.points[i], y.points[j], x.points[i_mu], y.points[j_nu], self.eta[i_mu], self.xi[j_nu]
@@ -67,7 +71,10 @@ class LocalSampler(Sampler):
     data: PairedData
     cost: Geometry
     solver: OTSolver
-    coupling: None = None
+
+    @property
+    def coupling(self) -> None:
+        return None
 
     def solve(
         self, key: PRNGKeyArray, batch_size: int

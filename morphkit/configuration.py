@@ -168,7 +168,9 @@ def _reachable() -> set[tuple[str, str]]:
 
 def _references(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, gin_config.ConfigurableReference):
-        yield "/".join(value.scopes), value.configurable.selector
+        target = value.configurable
+        assert target is not None
+        yield "/".join(value.scopes), target.selector
     elif isinstance(value, dict):
         for item in value.values():
             yield from _references(item)

@@ -65,13 +65,12 @@ def extract(
 
         pretrain = inputs(data.pretrain or data.train)
         extractor, identity = trained(build, pretrain, log, f"{name} extractor")
-        clouds = [
-            Cloud.uniform(
-                encoded(extractor, identity, inputs(split), salt), getattr(split, f"{name}_labels")
-            )
-            for salt, split in enumerate((data.train, data.test))
-        ]
-        return extractor, *clouds
+
+        def cloud(split: Split, salt: int) -> Cloud:
+            points = encoded(extractor, identity, inputs(split), salt)
+            return Cloud.uniform(points, getattr(split, f"{name}_labels"))
+
+        return extractor, cloud(data.train, 0), cloud(data.test, 1)
 
     source_extractor, x, x_test = side(source, "source")
     target_extractor, y, y_test = side(target, "target")

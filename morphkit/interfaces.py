@@ -81,9 +81,12 @@ class OTSolver(eqx.Module):
 
 
 class Sampler(eqx.Module):
-    """Draws training batches on the device. `coupling` is what it draws from, if it is one."""
+    """Draws training batches on the device."""
 
-    coupling: eqx.AbstractVar["Coupling | None"]
+    @property
+    @abstractmethod
+    def coupling(self) -> "Coupling | None":
+        """The one coupling that all batches come from, or None."""
 
     @abstractmethod
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch: ...

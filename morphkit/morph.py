@@ -8,6 +8,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from .flow import Networks, Reweighting, Scaling
@@ -31,7 +32,7 @@ class Morph(LatentMap):
 
     def __call__(
         self,
-        x: Float[Array, "n p"],
+        x: Float[Array | np.ndarray, "n p"],
         *,
         key: PRNGKeyArray | None = None,
         draws: int = 1,

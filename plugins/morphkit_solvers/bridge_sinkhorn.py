@@ -80,7 +80,7 @@ def _solve(
             return right @ (u @ left) if product is None else u @ product
 
         def step(_: int, scalings: tuple[Array, Array]) -> tuple[Array, Array]:
-            _, v = scalings
+            v = scalings[1]
             u = jnp.exp(tau_x * (log_mu - jnp.log(to_source(v)) + f) - f)
             v = jnp.exp(tau_y * (log_nu - jnp.log(to_target(u)) + g) - g)
             return u, v

@@ -69,10 +69,12 @@ class FusedGromovWasserstein(OTSolver):
             max_iterations=self.max_iterations,
         )
         out = solver(problem)
-        count = jnp.sum(out.costs != -1)
-        last, before = out.costs[count - 1], out.costs[jnp.maximum(count - 2, 0)]
+        costs = jnp.asarray(out.costs)  # -1 after the last iteration
+        count = jnp.sum(costs != -1)
+        last, before = costs[count - 1], costs[jnp.maximum(count - 2, 0)]
         error = jnp.abs(last - before) / jnp.abs(before)
-        return DenseCoupling(out.matrix, Convergence(out.converged, count, error))
+        convergence = Convergence(jnp.asarray(out.converged), count, error)
+        return DenseCoupling(out.matrix, convergence)
 
 
 def _intra_space(metric: str, points: Float[Array, "n d"]) -> LRCGeometry:

@@ -44,6 +44,7 @@ class Sinkhorn(OTSolver):
         )
         solver = ott.Sinkhorn(threshold=self.threshold, max_iterations=self.max_iterations)
         out = solver(problem)
-        done = jnp.sum(out.errors > -1)
-        error = out.errors[jnp.maximum(done - 1, 0)]
-        return DenseCoupling(out.matrix, Convergence(out.converged, out.n_iters, error))
+        errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
+        error = errors[jnp.maximum(jnp.sum(errors > -1) - 1, 0)]
+        convergence = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
+        return DenseCoupling(out.matrix, convergence)

@@ -1,8 +1,8 @@
 """MNIST, image → text and text → image, per paired fraction, alignment and seed.
 
-`python benchmarks/mnist.py` runs what is missing under runs/mnist (a killed benchmark goes on
-where it was; delete that folder after changing a configuration) and writes
-benchmarks/results/mnist.md. `--workers 2` runs two processes of one thread each, which two cores
+`python benchmarks/mnist.py` runs what is missing in benchmarks/results/mnist (one metrics.json a
+run; delete that folder after changing a configuration) and writes benchmarks/results/mnist.md. A
+killed benchmark goes on where it was. `--workers 2` runs two processes of one thread each, which two cores
 finish sooner. Nothing is tuned on the test set: the configuration is the one in gin/mnist.
 """
 
@@ -11,6 +11,7 @@ import itertools
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -33,19 +34,19 @@ def jobs(direction: str) -> list[tuple[str, str, float, int]]:
     return [(direction, "true", 1.0, seed) for seed in range(SEEDS)] + listed
 
 
-def folder(job: tuple[str, str, float, int]) -> Path:
+def result(job: tuple[str, str, float, int]) -> Path:
     direction, aligner, fraction, seed = job
-    return RUNS / f"{direction}-{aligner}-{fraction}-{seed}"
+    return RESULTS / "mnist" / f"{direction}-{aligner}-{fraction}-{seed}.json"
 
 
 def run(job: tuple[str, str, float, int], threads: bool) -> None:
     direction, aligner, fraction, seed = job
-    out = folder(job)
-    if (out / "metrics.json").exists():
+    if result(job).exists():
         return
+    out = RUNS / result(job).stem
     flags = "" if threads else "--xla_cpu_multi_thread_eigen=false"
     command = [
-        sys.executable, "-m", "morphkit.cli", "run", f"gin/mnist/{direction}.gin", "--out", out,
+        sys.executable, "-m", "morphkit.cli", "run", f"gin/mnist/{direction}.gin", "--out", out, "--overwrite",
         "--set", f"run.aligner = @aligner.{ALIGNERS[aligner]}()",
         "--set", f"run.paired_fraction = {fraction}", "--set", f"run.seed = {seed}",
         "--set", "run.wandb = 'disabled'",
@@ -54,10 +55,12 @@ def run(job: tuple[str, str, float, int], threads: bool) -> None:
     done = subprocess.run(command, env=environment, text=True, capture_output=True)
     print(out.name, "done" if done.returncode == 0 else f"FAILED\n{done.stderr}", flush=True)
     done.check_returncode()
+    result(job).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(out / "metrics.json", result(job))
 
 
 def values(direction: str, aligner: str, fraction: float, name: str) -> list[float]:
-    found = sorted(RUNS.glob(f"{direction}-{aligner}-{fraction}-*/metrics.json"))
+    found = sorted((RESULTS / "mnist").glob(f"{direction}-{aligner}-{fraction}-*.json"))
     read = [json.loads(path.read_text()) for path in found]
     return [metrics[name] for metrics in read if name in metrics]
 
@@ -99,7 +102,7 @@ def write() -> None:
         "Every prediction of a morph is one draw from p(y | x). Configuration: `gin/mnist/`.",
     ]
     for direction, metric in METRICS.items():
-        if not list(RUNS.glob(f"{direction}-*/metrics.json")):
+        if not list((RESULTS / "mnist").glob(f"{direction}-*.json")):
             continue
         better, digits = ("higher", 3) if metric == "test_accuracy" else ("lower", 5)
         lines += ["", f"## {direction.replace('_', ' ')}: {metric} ({better} is better)", ""]

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
 from morphkit.geometry import BridgeGeometry, DenseGeometry
-from morphkit.types import Cloud, PairedData, Pairs
+from morphkit.types import PairedData, Pairs
 
 
 def relative(ours, reference) -> float:
@@ -85,7 +85,7 @@ def test_small_epsilon_stays_finite_and_balanced(paired, solver):
     assert sum(errors) < 2e-3
 
 
-@pytest.mark.parametrize("alpha", [0.25, 0.5, 0.9])
+@pytest.mark.parametrize("alpha", [0.25, 0.9, 1.0])  # 1 is Gromov-Wasserstein (Eq. 2)
 def test_fused_gromov_wasserstein_is_pot(paired, alpha):
     epsilon = 0.1
     prepared = BridgeCost().prepare(paired)
@@ -103,16 +103,6 @@ def test_fused_gromov_wasserstein_is_pot(paired, alpha):
         numItermax=20_000, stopThr=1e-12,
     )  # fmt: skip
     assert relative(ours.values, reference) < 1e-4
-
-
-def test_gromov_wasserstein_recovers_an_isometry(rng):
-    x = rng.normal(size=(30, 3)) * np.array([3.0, 1.0, 0.3]) + np.array([4.0, 2.0, 1.0])
-    rotation = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    solver = FusedGromovWasserstein(1e-3, alpha=1.0, metric_x="sqeuclidean", metric_y="sqeuclidean",
-                                    max_iterations=100)  # fmt: skip
-    cost = DenseGeometry(jnp.ones((30, 30)))
-    coupling = solver.solve(cost, Cloud.uniform(x), Cloud.uniform(x @ rotation))
-    assert (np.asarray(coupling.values).argmax(1) == np.arange(30)).mean() > 0.9
 
 
 def test_unconverged_is_said(paired):

@@ -2,8 +2,8 @@
 
 `python benchmarks/mnist.py` runs what is missing in benchmarks/results/mnist (one metrics.json a
 run; delete that folder after changing a configuration) and writes benchmarks/results/mnist.md. A
-killed benchmark goes on where it was. `--workers 2` runs two processes of one thread each, which two cores
-finish sooner. Nothing is tuned on the test set: the configuration is the one in gin/mnist.
+killed benchmark goes on where it was. `--workers 2` runs two processes of one thread each, which
+two cores finish sooner. Nothing is tuned on the test set: the configuration is in gin/mnist.
 """
 
 import argparse
@@ -46,7 +46,8 @@ def run(job: tuple[str, str, float, int], threads: bool) -> None:
     out = RUNS / result(job).stem
     flags = "" if threads else "--xla_cpu_multi_thread_eigen=false"
     command = [
-        sys.executable, "-m", "morphkit.cli", "run", f"gin/mnist/{direction}.gin", "--out", out, "--overwrite",
+        sys.executable, "-m", "morphkit.cli", "run", f"gin/mnist/{direction}.gin",
+        "--out", out, "--overwrite",
         "--set", f"run.aligner = @aligner.{ALIGNERS[aligner]}()",
         "--set", f"run.paired_fraction = {fraction}", "--set", f"run.seed = {seed}",
         "--set", "run.wandb = 'disabled'",
@@ -70,7 +71,7 @@ def cell(numbers: list[float], digits: int) -> str:
     if not numbers:
         return "–"
     spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
-    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)} seeds)"
+    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)} of {SEEDS} seeds)"
     return f"{statistics.mean(numbers):.{digits}f}{spread}{fewer}"
 
 

@@ -1,13 +1,16 @@
 """What every solver asks of its arguments."""
 
+from morphkit.interfaces import OTSolver
 
-def check_entropic(solver: str, epsilon: float, tau_x: float, tau_y: float) -> None:
+
+def check_entropic(solver: OTSolver, epsilon: float, tau_x: float, tau_y: float) -> None:
     """Raises ValueError, naming the argument, unless ε > 0 and 0 < τ ≤ 1 (Eq. 28)."""
+    name = type(solver).__name__
     if not epsilon > 0:
-        raise ValueError(f"{solver}.epsilon = {epsilon} must be positive")
-    for name, tau in (("tau_x", tau_x), ("tau_y", tau_y)):
+        raise ValueError(f"{name}.epsilon = {epsilon} must be positive")
+    for side, tau in (("tau_x", tau_x), ("tau_y", tau_y)):
         if not 0 < tau <= 1:
             raise ValueError(
-                f"{solver}.{name} = {tau} must be in (0, 1]: 1 keeps the marginal exactly, "
+                f"{name}.{side} = {tau} must be in (0, 1]: 1 keeps the marginal exactly, "
                 "smaller values let the solver leave points out (Eq. 28)"
             )

@@ -39,7 +39,7 @@ class FusedGromovWasserstein(OTSolver):
     inner_iterations: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self) -> None:
-        check_entropic("FusedGromovWasserstein", self.epsilon, self.tau_x, self.tau_y)
+        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
         check_metric("FusedGromovWasserstein.metric_x", self.metric_x)
         check_metric("FusedGromovWasserstein.metric_y", self.metric_y)
         if not 0 < self.alpha <= 1:

@@ -1,26 +1,33 @@
 """Linear entropic optimal transport (Eq. 1)."""
 
+import logging
+
 import equinox as eqx
 import jax.numpy as jnp
-from ott.geometry.geometry import Geometry as OTTGeometry
-from ott.problems.linear.linear_problem import LinearProblem
-from ott.solvers.linear import sinkhorn as ott
 
-from morphkit.couplings import Convergence, DenseCoupling
-from morphkit.geometry import Geometry, dense
+from morphkit.couplings import BridgeCoupling, DenseCoupling
+from morphkit.geometry import BridgeGeometry, Geometry, dense
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
+from .bridge_sinkhorn import BridgeSinkhorn
 from .checks import check_entropic
+from .scaling import DenseKernel, anneal
+
+logger = logging.getLogger("morphkit")
 
 
 class Sinkhorn(OTSolver):
-    """Entropic optimal transport by OTT's log-domain Sinkhorn, on the dense cost (Eq. 1).
+    """Entropic optimal transport by Sinkhorn's iterations, for any cost (Eq. 1).
 
     min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean and
-    τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal exactly. It stops when the marginal error
-    (unbalanced: the change of the potentials) is below `threshold`, at the latest after
-    `max_iterations`.
+    τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal exactly, and the two may differ. It stops
+    when an update of the first potential would move less than `threshold` of mass (balanced:
+    the L1 error of the first marginal), at the latest after `max_iterations`. With `halvings`
+    = k the problem is first solved at 2^k ε, 2^(k-1) ε, … (ε-annealing), each from the last.
+
+    The cost is stored, in at most `dense_bytes`; a larger bridge cost goes to `BridgeSinkhorn`,
+    whose cost is the soft minimum of Eq. 6.
     """
 
     epsilon: float = eqx.field(static=True, default=5e-3)
@@ -28,23 +35,30 @@ class Sinkhorn(OTSolver):
     tau_y: float = eqx.field(static=True, default=1.0)
     threshold: float = eqx.field(static=True, default=1e-3)
     max_iterations: int = eqx.field(static=True, default=2000)
+    halvings: int = eqx.field(static=True, default=0)
+    dense_bytes: int = eqx.field(static=True, default=2**24)
 
     def __check_init__(self) -> None:
-        check_entropic("Sinkhorn", self.epsilon, self.tau_x, self.tau_y)
+        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
 
-    def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
-        values = dense(cost)
-        problem = LinearProblem(
-            OTTGeometry(values / values.mean(), epsilon=self.epsilon),
-            x.weights,
-            y.weights,
-            tau_a=self.tau_x,
-            tau_b=self.tau_y,
-        )
-        solver = ott.Sinkhorn(threshold=self.threshold, max_iterations=self.max_iterations)
-        out = solver(problem)
-        errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
-        error = errors[jnp.maximum(jnp.sum(errors > -1) - 1, 0)]
-        convergence = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
-        return DenseCoupling(out.matrix, convergence)
+    def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
+        """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB that is no bridge cost."""
+        n, m = cost.shape
+        if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
+            logger.info(
+                f"the dense {n} × {m} cost would take {4 * n * m / 2**20:.0f} MiB, more than "
+                f"Sinkhorn.dense_bytes: solved by its factors (BridgeSinkhorn)"
+            )
+            arguments = {k: v for k, v in vars(self).items() if k != "dense_bytes"}
+            return BridgeSinkhorn(**arguments).solve(cost, x, y)
+        return self._solve(dense(cost), x, y)
+
+    @eqx.filter_jit
+    def _solve(self, cost: jnp.ndarray, x: Cloud, y: Cloud) -> DenseCoupling:
+        mean = cost.mean()
+
+        def kernel(epsilon: float) -> DenseKernel:
+            return DenseKernel(-cost / (mean * epsilon))
+
+        f, g, convergence = anneal(self, kernel, x.weights, y.weights)
+        return DenseCoupling(jnp.exp(kernel(self.epsilon).log + f[:, None] + g), convergence)

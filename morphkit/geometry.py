@@ -168,13 +168,15 @@ class BridgeGeometry(Geometry):
 
 @jax.jit
 def min_plus(a: Float[Array, "n l"], b: Float[Array, "m l"]) -> Float[Array, "n m"]:
-    """c_ij = min_p (a_ip + b_jp), without an n × m × l array."""
-    bt = b.T
+    """c_ij = min_p (a_ip + b_jp), in tiles that stay in cache; no n × m × l array."""
 
-    def row_block(a_rows: Float[Array, " l"]) -> Float[Array, " m"]:
-        def fold(p: Array, best: Float[Array, " m"]) -> Float[Array, " m"]:
-            return jnp.minimum(best, a_rows[p] + bt[p])
+    def tile(bt: Float[Array, "l c"]) -> Float[Array, "n c"]:
+        def row(a_row: Float[Array, " l"]) -> Float[Array, " c"]:
+            def fold(p: Array, best: Float[Array, " c"]) -> Float[Array, " c"]:
+                return jnp.minimum(best, a_row[p] + bt[p])
 
-        return jax.lax.fori_loop(0, a.shape[1], fold, jnp.full(b.shape[0], jnp.inf, a.dtype))
+            return jax.lax.fori_loop(0, len(bt), fold, jnp.full(bt.shape[1], jnp.inf, a.dtype))
 
-    return jax.lax.map(row_block, a, batch_size=min(32, a.shape[0]))
+        return jax.lax.map(row, a, batch_size=min(32, a.shape[0]))
+
+    return jnp.concatenate([tile(b[k : k + 2048].T) for k in range(0, len(b), 2048)], axis=1)

@@ -9,6 +9,7 @@ from morphkit_costs.bridge import BridgeCost
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.optimize import approx_fprime
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
@@ -137,3 +138,44 @@ def test_bad_arguments_are_named(paired):
         FusedGromovWasserstein(alpha=0)
     with pytest.raises(ValueError, match="needs a bridge cost"):
         BridgeSinkhorn().solve(DenseGeometry(jnp.ones((60, 50))), paired.x, paired.y)
+
+
+@pytest.mark.parametrize(("tau_x", "tau_y", "alpha"), [(0.9, 0.9, 0.5), (1.0, 0.8, 0.3)])
+def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3(
+    paired, tau_x, tau_y, alpha
+):
+    """The objective written out in float64; its gradient has to vanish, except for a constant a
+    row where the first marginal is fixed."""
+    epsilon = 0.1
+    prepared = BridgeCost().prepare(paired)
+    solver = FusedGromovWasserstein(
+        epsilon, alpha, tau_x, tau_y, threshold=5e-6, max_iterations=500, inner_iterations=5000
+    )
+    coupling = solver.solve(prepared, paired.x, paired.y)
+    c = normalised(prepared.matrix()) ** 2
+    c_x, c_y = (
+        normalised(cdist(np.asarray(k.points, float), np.asarray(k.points, float), "cosine"))
+        for k in (paired.x, paired.y)
+    )
+
+    def objective(log_pi):
+        pi = np.exp(log_pi).reshape(60, 50)
+        p, q, mass = pi.sum(1), pi.sum(0), pi.sum()
+        quadratic = p @ c_x**2 @ p + q @ c_y**2 @ q - 2 * np.sum((c_x @ pi @ c_y) * pi)
+        tensor_entropy = 2 * mass * np.sum(pi * np.log(pi)) - mass**2
+        value = alpha * quadratic + (1 - alpha) * mass * np.sum(c * pi)
+        value += epsilon / 2 * tensor_entropy
+        for tau, marginal in ((tau_x, p), (tau_y, q)):
+            if tau < 1:  # KL of the marginal's square against the uniform one's
+                kl = 2 * mass * np.sum(marginal * np.log(marginal * len(marginal))) - mass**2
+                value += epsilon * tau / (1 - tau) / 2 * kl
+        return value
+
+    assert bool(coupling.convergence.converged)
+    pi = np.asarray(coupling.values, float)
+    gradient = approx_fprime(np.log(pi).ravel(), objective, 1e-6).reshape(60, 50) / pi
+    solid = pi > 1e-5  # below, the differences of the objective are rounding
+    if tau_x == 1:
+        gradient -= (gradient * pi).sum(1, keepdims=True) / pi.sum(1, keepdims=True)
+    assert np.abs(gradient[solid]).max() < 1e-3 * epsilon
+    assert abs(pi.sum() - 1) > 1e-3 or tau_x == 1

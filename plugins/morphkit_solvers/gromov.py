@@ -1,13 +1,10 @@
 """Quadratic and fused entropic optimal transport (Eq. 2 and 3)."""
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
-from ott.geometry.geometry import Geometry as OTTGeometry
-from ott.geometry.low_rank import LRCGeometry
-from ott.problems.quadratic.quadratic_problem import QuadraticProblem
-from ott.solvers.linear import sinkhorn as ott_linear
-from ott.solvers.quadratic import gromov_wasserstein as ott
+from jax.scipy.special import xlogy
+from jaxtyping import Array, Float, Scalar
 
 from morphkit.couplings import Convergence, DenseCoupling
 from morphkit.geometry import Geometry, check_metric, dense, factors
@@ -15,16 +12,26 @@ from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
 from .checks import check_entropic
+from .scaling import DenseKernel, sinkhorn
 
 
 class FusedGromovWasserstein(OTSolver):
-    """Entropic fused Gromov-Wasserstein by OTT (Eq. 3; Eq. 2 for α = 1).
+    """Entropic fused Gromov-Wasserstein, balanced or not (Eq. 3; Eq. 2 for α = 1).
 
-    min_π Σ (α |c_X - c_Y|² + (1 - α) c_XY²) π ⊗ π - ε H(π) + λ KL⊗ terms, each cost divided by
-    its mean; τ = λ / (λ + ε) (Eq. 28). Each iteration is a Sinkhorn solve on the gradient at
-    the last coupling, 2 α (L ⊗ π) + (1 - α) c_XY². OTT leaves the factor 2 out, so it gets
-    fused_penalty = (1 - α) / 2α and ε / 2α. `squared=False` takes c_XY instead of c_XY².
-    Intra-space costs are kept as thin factors; c_XY and π are dense.
+    min_π Σ (α |c_X - c_Y|² + (1 - α) c_XY²) π ⊗ π - ε H(π) + KL⊗ terms, every cost divided by
+    its mean. The coupling is linearised at the last one, γ of mass m, and found by Sinkhorn's
+    iterations, from their last potentials, on
+
+        2 α (L ⊗ γ) + (1 - α) (m c_XY² + <c_XY², γ>) + offset,  temperature ε m,
+
+    until it changes by less than `threshold` in L1. Balanced, m = 1 and the offset is nought:
+    the mirror descent of Peyré et al. 2016. With τ < 1 it is the biconvex relaxation of
+    Séjourné et al. 2021 for the tensorised terms (ε/2) H⊗ and (λ/2) KL⊗, which have offset
+    ε <log γ, γ> + λ_X <log γ_X/μ, γ_X> + λ_Y <log γ_Y/ν, γ_Y>; then the linear problem has
+    Eq. 28's λ = ε τ / (1 - τ), and γ gets the geometric mean of both masses.
+
+    `squared=False` takes c_XY instead of c_XY². `metric_x` and `metric_y` are intra-space
+    costs, kept as thin factors; c_XY and π are dense.
     """
 
     epsilon: float = eqx.field(static=True, default=5e-3)
@@ -35,7 +42,7 @@ class FusedGromovWasserstein(OTSolver):
     metric_y: str = eqx.field(static=True, default="cosine")
     squared: bool = eqx.field(static=True, default=True)
     threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=20)
+    max_iterations: int = eqx.field(static=True, default=50)
     inner_iterations: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self) -> None:
@@ -49,34 +56,72 @@ class FusedGromovWasserstein(OTSolver):
             )
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        """See `OTSolver.solve`. `error` is the relative change of the last cost."""
-        fused = dense(cost)
-        fused = fused / fused.mean()
-        problem = QuadraticProblem(
-            _intra_space(self.metric_x, x.points),
-            _intra_space(self.metric_y, y.points),
-            OTTGeometry(fused**2 if self.squared else fused) if self.alpha < 1 else None,
-            fused_penalty=(1 - self.alpha) / (2 * self.alpha) if self.alpha < 1 else 1.0,
-            a=x.weights,
-            b=y.weights,
-            tau_a=self.tau_x,
-            tau_b=self.tau_y,
-        )
-        solver = ott.GromovWasserstein(
-            ott_linear.Sinkhorn(threshold=self.threshold, max_iterations=self.inner_iterations),
-            epsilon=self.epsilon / (2 * self.alpha),
-            threshold=self.threshold,
-            max_iterations=self.max_iterations,
-        )
-        out = solver(problem)
-        costs = jnp.asarray(out.costs)  # -1 after the last iteration
-        count = jnp.sum(costs != -1)
-        last, before = costs[count - 1], costs[jnp.maximum(count - 2, 0)]
-        error = jnp.abs(last - before) / jnp.abs(before)
-        convergence = Convergence(jnp.asarray(out.converged), count, error)
-        return DenseCoupling(out.matrix, convergence)
+        """See `OTSolver.solve`. `error` is the last change of the coupling in L1."""
+        return _solve(self, dense(cost), x, y)
 
 
-def _intra_space(metric: str, points: Float[Array, "n d"]) -> LRCGeometry:
+@eqx.filter_jit
+def _solve(
+    solver: FusedGromovWasserstein, linear: Float[Array, "n m"], x: Cloud, y: Cloud
+) -> DenseCoupling:
+    alpha, epsilon = solver.alpha, solver.epsilon
+    linear = linear / linear.mean()
+    linear = (1 - alpha) * (linear**2 if solver.squared else linear)
+    intra_x, intra_y = (
+        _intra_space(solver.metric_x, x.points),
+        _intra_space(solver.metric_y, y.points),
+    )
+    mu, nu = x.weights, y.weights
+    balanced = solver.tau_x == solver.tau_y == 1
+
+    def linearised(gamma: Array) -> tuple[Array, Scalar]:
+        left, right = gamma.sum(1), gamma.sum(0)
+        mass = left.sum()
+        quadratic = _squares(intra_x, left)[:, None] + _squares(intra_y, right)
+        quadratic -= 2 * intra_x[0] @ (intra_x[1].T @ gamma @ intra_y[0]) @ intra_y[1].T
+        if balanced:
+            return 2 * alpha * quadratic + linear, jnp.array(1.0)
+        offset = jnp.sum(linear * gamma) + epsilon * xlogy(gamma, gamma).sum()
+        for tau, marginal, weights in ((solver.tau_x, left, mu), (solver.tau_y, right, nu)):
+            if tau < 1:
+                offset += epsilon * tau / (1 - tau) * xlogy(marginal, marginal / weights).sum()
+        return 2 * alpha * quadratic + mass * linear + offset, mass
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        gamma, start, iteration, _, _ = state
+        cost, mass = linearised(gamma)
+        kernel = DenseKernel(-cost / (epsilon * mass))
+        f, g, inner = sinkhorn(
+            kernel, mu, nu, tau_x=solver.tau_x, tau_y=solver.tau_y, start=start,
+            threshold=solver.threshold / 2, max_iterations=solver.inner_iterations,
+        )  # fmt: skip
+        pi = jnp.exp(kernel.log + f[:, None] + g)
+        if not balanced:
+            pi *= jnp.sqrt(mass / pi.sum())
+        return pi, g, iteration + 1, jnp.abs(pi - gamma).sum(), inner.converged
+
+    def unfinished(state: tuple[Array, ...]) -> Array:
+        _, _, iteration, change, _ = state
+        return (change >= solver.threshold) & (iteration < solver.max_iterations)
+
+    start = (
+        mu[:, None] * nu, jnp.zeros_like(nu), jnp.array(0), jnp.array(jnp.inf), jnp.array(False)
+    )  # fmt: skip
+    pi, _, iterations, change, inner = jax.lax.while_loop(unfinished, step, start)
+    return DenseCoupling(pi, Convergence((change < solver.threshold) & inner, iterations, change))
+
+
+def _intra_space(
+    metric: str, points: Float[Array, "n d"]
+) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
+    """The intra-space cost, divided by its mean, as left @ right.T."""
     left, right = factors(metric, points, points)
-    return LRCGeometry(left / (left.mean(0) @ right.mean(0)), right)
+    return left / (left.mean(0) @ right.mean(0)), right
+
+
+def _squares(
+    cost: tuple[Float[Array, "n r"], Float[Array, "n r"]], weights: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """Σ_k c_ik² w_k from the factors, without the n × n cost."""
+    left, right = cost
+    return jnp.sum((left @ (right.T @ (weights[:, None] * right))) * left, axis=1)

@@ -42,7 +42,7 @@ class Sinkhorn(OTSolver):
         check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
-        """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB that is no bridge cost."""
+        """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB, bridge costs apart."""
         n, m = cost.shape
         if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
             logger.info(

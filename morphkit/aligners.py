@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from . import hookimpl
-from .couplings import Coupling, PairCoupling
+from .collapse import CollapsedCoupling, collapse
+from .couplings import Coupling, PairCoupling, sharpen
 from .geometry import Geometry
 from .interfaces import Aligner, FusedCost, OTSolver, Sampler
 from .types import Batch, Cloud, PairedData
@@ -57,11 +58,27 @@ class TrueAlignment(Aligner):
         return CouplingSampler(data, coupling, *_density(coupling, data))
 
 
+def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
+    """The coupling of whole clouds. Points that coincide are solved for as one."""
+    distinct = collapse(data)
+    if distinct is None:
+        return solver.solve(cost.prepare(data), data.x, data.y)
+    small = distinct.data
+    coupling = solver.solve(cost.prepare(small), small.x, small.y)
+    return CollapsedCoupling(coupling, distinct.x, distinct.y)
+
+
 class GlobalAlignment(Aligner):
-    """Solves one problem over all points, then trains on draws of its coupling."""
+    """Solves one problem over all points, then trains on draws of its coupling.
+
+    `temperature` sharpens what is drawn from, see `morphkit.couplings.sharpen`: 1 is the
+    coupling itself, 0 its mode.
+    """
+
+    temperature: float = eqx.field(static=True, default=1.0)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
-        coupling = solver.solve(cost.prepare(data), data.x, data.y)
+        coupling = sharpen(couple(data, cost, solver), self.temperature)
         return CouplingSampler(data, coupling, *_density(coupling, data))
 
 
@@ -71,6 +88,7 @@ class LocalSampler(Sampler):
     data: PairedData
     cost: Geometry
     solver: OTSolver
+    temperature: float = eqx.field(static=True, default=1.0)
 
     @property
     def coupling(self) -> None:
@@ -85,7 +103,8 @@ class LocalSampler(Sampler):
         j = _draw(key_y, self.data.y, batch_size)
         # Drawn by weight, so that every drawn point counts the same.
         x, y = Cloud.uniform(self.data.x.points[i]), Cloud.uniform(self.data.y.points[j])
-        return i, j, self.solver.solve(self.cost.take(i, j), x, y)
+        coupling = self.solver.solve(self.cost.take(i, j), x, y)
+        return i, j, sharpen(coupling, self.temperature)
 
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
         key_solve, key_pi = jax.random.split(key)
@@ -97,10 +116,15 @@ class LocalSampler(Sampler):
 
 
 class LocalAlignment(Aligner):
-    """Solves a small problem at every training step; the cost of all points is prepared once."""
+    """Solves a small problem at every training step; the cost of all points is prepared once.
+
+    `temperature` as in `GlobalAlignment`.
+    """
+
+    temperature: float = eqx.field(static=True, default=1.0)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
-        return LocalSampler(data, cost.prepare(data), solver)
+        return LocalSampler(data, cost.prepare(data), solver, self.temperature)
 
 
 def local_diagnostics(

@@ -1,6 +1,7 @@
 """What a solver returns: a joint distribution on n × m points that training can sample from."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -93,6 +94,34 @@ class Coupling(eqx.Module):
         marginal = marginal / marginal.sum()
         return jnp.exp(self.entropy() - jax.scipy.special.entr(marginal).sum())
 
+    def excluded_ratio(self, *, key: PRNGKeyArray | None = None) -> Scalar:
+        """Eq. 29: 1 - |{x_1, …, x_N ~ π_X}| / N - |{y_1, …, y_N ~ π_Y}| / N, with N = n + m.
+
+        The share of all points that N draws from their marginal miss; 0 when none is. With N
+        the number of points of both sides, as here, uniform marginals of n = m points have
+        e^-2 = .135. The expectation without a key, N draws a side with one.
+        """
+        size = sum(self.shape)
+        seen = jnp.array(0.0)
+        for axis in (0, 1):
+            weights = self.marginal(axis) / self.marginal(axis).sum()
+            if key is None:
+                seen += jnp.sum(-jnp.expm1(size * jnp.log1p(-jnp.minimum(weights, 1))))
+            else:
+                drawn = _draw_marginal(jax.random.fold_in(key, axis), cumulative(weights), size)
+                seen += jnp.sum(jnp.zeros_like(weights).at[drawn].set(1))
+        return 1 - seen / size
+
+    def aes(
+        self,
+        labels_x: Int[Array, " n"],
+        labels_y: Int[Array, " m"],
+        *,
+        key: PRNGKeyArray | None = None,
+    ) -> Scalar:
+        """Eq. 30: matching accuracy over excluded ratio, by which App. L.2 chooses τ and ε."""
+        return self.matching_accuracy(labels_x, labels_y, key=key) / self.excluded_ratio(key=key)
+
     def to_dense(self) -> Float[Array, "n m"]:
         """π as an array. Raises MemoryError beyond 4 GiB."""
         n, m = self.shape
@@ -136,15 +165,23 @@ def draw(
     """
     size = cdf.shape[1]
     u = jax.random.uniform(key, row.shape, cdf.dtype)
+    bounds = (jnp.zeros_like(row), jnp.full_like(row, size - 1))
+    return bisect(lambda middle: cdf[row, middle] <= u, bounds, size)
+
+
+def bisect(
+    beyond: Callable[[Array], Array], bounds: tuple[Array, Array], size: int
+) -> Int[Array, " num"]:
+    """The first index between `bounds`, both included and at most `size` apart, that the answer
+    does not lie beyond."""
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) // 2
-        right = cdf[row, middle] <= u
+        right = beyond(middle) & (low < high)
         return jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
 
-    start = (jnp.zeros_like(row), jnp.full_like(row, size - 1))
-    return jax.lax.fori_loop(0, max(size - 1, 1).bit_length(), halve, start)[0]
+    return jax.lax.fori_loop(0, max(size - 1, 1).bit_length(), halve, bounds)[0]
 
 
 def _draw_marginal(key: PRNGKeyArray, cdf: Float[Array, " n"], num: int) -> Int[Array, " num"]:
@@ -251,3 +288,49 @@ class BridgeCoupling(Coupling):
         key_i, key_p, key_j = jax.random.split(key, 3)
         i = _draw_marginal(key_i, self.source_cdf, num)
         return i, draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))
+
+
+class ModeCoupling(Coupling):
+    """All the mass of a source point on one target point."""
+
+    target: Int[Array, " n"]
+    weights: Float[Array, " n"]
+    size: int = eqx.field(static=True)
+    convergence: Convergence
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.target), self.size
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        return jax.nn.one_hot(self.target[i], self.size) * self.weights[i][:, None]
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        if axis == 0:
+            return self.weights
+        return jnp.zeros(self.size).at[self.target].add(self.weights)
+
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        i = _draw_marginal(key, cumulative(self.weights), num)
+        return i, self.target[i]
+
+
+def sharpen(coupling: Coupling, temperature: float) -> Coupling:
+    """The coupling with conditionals π(y_j | x_i)^(1/T), normalised, and the same π_X.
+
+    A draw of a smooth coupling is a poor training target where its mode is a good one: T = 1
+    leaves it alone, T = 0 takes the mode, argmax_j π_ij, in O(n + m) memory beside the
+    coupling's own; between them the table is dense. Raises MemoryError where that is more than
+    4 GiB, ValueError for T < 0.
+    """
+    if temperature < 0:
+        raise ValueError(f"temperature = {temperature} must not be negative; 0 takes the mode")
+    if temperature == 1:
+        return coupling
+    marginal = coupling.marginal(0)
+    if temperature == 0:
+        target = coupling.fold(lambda row, i: jnp.argmax(row))
+        return ModeCoupling(target, marginal, coupling.shape[1], coupling.convergence)
+    log = jnp.log(coupling.to_dense()) / temperature
+    values = jax.nn.softmax(log, axis=1, where=marginal[:, None] > 0) * marginal[:, None]
+    return DenseCoupling(values, coupling.convergence)

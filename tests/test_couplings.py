@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from morphkit.couplings import BridgeCoupling, Convergence, Coupling, DenseCoupling, PairCoupling
+from morphkit.couplings import (
+    BridgeCoupling,
+    Convergence,
+    Coupling,
+    DenseCoupling,
+    PairCoupling,
+    sharpen,
+)
 from morphkit.types import Pairs
 
 N, M = 7, 6
@@ -94,3 +101,40 @@ def test_a_dense_copy_that_is_too_large_is_refused():
     pairs = Pairs.from_array(np.array([[0, 0]]))
     with pytest.raises(MemoryError, match="rows"):
         PairCoupling(pairs, (100_000, 100_000)).to_dense()
+
+
+@KINDS
+@pytest.mark.parametrize("temperature", [0.5, 0.0])
+def test_sharpening_tempers_the_conditional_and_keeps_the_first_marginal(kind, temperature):
+    matrix = exact(make(kind))
+    sharp = sharpen(make(kind), temperature)
+    rows = matrix**2 if temperature else matrix == matrix.max(1, keepdims=True)
+    mass = matrix.sum(1, keepdims=True)
+    total = rows.sum(1, keepdims=True) * np.ones_like(matrix)
+    expected = np.where(mass > 0, mass * rows / np.where(total > 0, total, 1), 0)
+    np.testing.assert_allclose(sharp.to_dense(), expected, rtol=2e-3, atol=1e-7)
+    np.testing.assert_allclose(sharp.marginal(0), matrix.sum(1), rtol=1e-3)
+    np.testing.assert_allclose(sharp.marginal(1), expected.sum(0), rtol=2e-3, atol=1e-7)
+    i, j = sharp.sample(jax.random.key(0), 1000)
+    assert (expected[np.asarray(i), np.asarray(j)] > 0).all()
+
+
+def test_a_temperature_is_not_negative():
+    assert sharpen(make("dense"), 1.0).shape == (N, M)
+    with pytest.raises(ValueError, match=r"temperature = -1"):
+        sharpen(make("dense"), -1)
+
+
+@KINDS
+def test_excluded_ratio_is_equation_29(kind):
+    coupling, matrix = make(kind), exact(make(kind))
+    matrix = matrix / matrix.sum()
+    drawn = [coupling.excluded_ratio(key=jax.random.key(k)) for k in range(300)]
+    exact_ratio = float(coupling.excluded_ratio())
+    assert abs(np.mean(drawn) - exact_ratio) < 4 * np.std(drawn) / np.sqrt(300) + 1e-6
+    size = N + M
+    seen = sum((1 - (1 - matrix.sum(1 - axis)) ** size).sum() for axis in (0, 1))
+    np.testing.assert_allclose(exact_ratio, 1 - seen / size, rtol=1e-4)
+    labels = jnp.arange(N) % 2, jnp.arange(M) % 2
+    expected = coupling.matching_accuracy(*labels) / exact_ratio
+    np.testing.assert_allclose(coupling.aes(*labels), expected, rtol=1e-5)

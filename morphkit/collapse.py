@@ -1,0 +1,103 @@
+"""Points that coincide, as one point with their weight."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from .couplings import Convergence, Coupling, bisect
+from .types import Cloud, PairedData, Pairs
+
+
+class Groups(eqx.Module):
+    """Which of n points coincide: `index` (n,) is each point's group, `share` (n,) its part of
+    the group's weight. `order`, `start` and `cdf` list the members group by group."""
+
+    index: Int[Array, " n"]
+    share: Float[Array, " n"]
+    order: Int[Array, " n"]
+    start: Int[Array, " groups_and_one"]
+    cdf: Float[Array, " n"]
+
+    @classmethod
+    def of(cls, cloud: Cloud) -> "tuple[Cloud, Groups]":
+        """The distinct points with the summed weights of their groups (and the label of one of
+        their points), in the order of their first appearance."""
+        points, weights = np.asarray(cloud.points), np.asarray(cloud.weights, np.float64)
+        _, first, index = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))
+        index, first = rank[index.ravel()], np.sort(first)
+        order = np.argsort(index, kind="stable")
+        start = np.searchsorted(index[order], np.arange(len(first) + 1))
+        total = np.bincount(index, weights)
+        share = weights / np.where(total > 0, total, 1)[index]
+        running = np.cumsum(share[order])
+        cdf = running - np.concatenate([[0], running])[start[index[order]]]
+        groups = cls(
+            jnp.asarray(index, jnp.int32), jnp.asarray(share, jnp.float32),
+            jnp.asarray(order, jnp.int32), jnp.asarray(start, jnp.int32),
+            jnp.asarray(cdf, jnp.float32),
+        )  # fmt: skip
+        labels = None if cloud.labels is None else cloud.labels[first]
+        return Cloud(cloud.points[first], jnp.asarray(total, jnp.float32), labels), groups
+
+    def draw(self, key: PRNGKeyArray, group: Int[Array, " num"]) -> Int[Array, " num"]:
+        """A member of each group, by share."""
+        u = jax.random.uniform(key, group.shape)
+        bounds = self.start[group], self.start[group + 1] - 1
+        return self.order[bisect(lambda k: self.cdf[k] <= u, bounds, len(self.order))]
+
+
+class Collapsed(NamedTuple):
+    """Data whose points are distinct, and where each came from."""
+
+    data: PairedData
+    x: Groups
+    y: Groups
+
+
+def collapse(data: PairedData) -> Collapsed | None:
+    """Distinct points, weights summed, repeated pairs dropped; None if no points coincide.
+
+    Exact for every problem of Eq. 1 to 3: points with equal costs share the mass of their
+    group in proportion to their weights.
+    """
+    (x, groups_x), (y, groups_y) = Groups.of(data.x), Groups.of(data.y)
+    if (x.size, y.size) == (data.x.size, data.y.size):
+        return None
+    pairs = np.stack([groups_x.index[data.pairs.source], groups_y.index[data.pairs.target]], 1)
+    return Collapsed(
+        PairedData(x, y, Pairs.from_array(np.unique(pairs, axis=0))), groups_x, groups_y
+    )
+
+
+class CollapsedCoupling(Coupling):
+    """A coupling of groups, as one of the points in them."""
+
+    groups: Coupling
+    x: Groups
+    y: Groups
+
+    @property
+    def convergence(self) -> Convergence:
+        return self.groups.convergence
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.x.index), len(self.y.index)
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        rows = self.groups.rows(self.x.index[i])[:, self.y.index]
+        return rows * self.y.share * self.x.share[i][:, None]
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        side = (self.x, self.y)[axis]
+        return self.groups.marginal(axis)[side.index] * side.share
+
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        key_groups, key_x, key_y = jax.random.split(key, 3)
+        i, j = self.groups.sample(key_groups, num)
+        return self.x.draw(key_x, i), self.y.draw(key_y, j)

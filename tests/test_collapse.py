@@ -1,0 +1,66 @@
+"""Points that coincide are solved for as one, exactly."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from morphkit_costs.bridge import BridgeCost
+from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.gromov import FusedGromovWasserstein
+from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.stats import chisquare
+
+from morphkit.aligners import couple
+from morphkit.collapse import CollapsedCoupling, Groups, collapse
+from morphkit.types import Cloud, PairedData, Pairs
+
+
+@pytest.fixture
+def repeated(paired) -> PairedData:
+    """The target points 0-9 once more, with weights that differ, one pair twice."""
+    weights = np.random.default_rng(1).uniform(0.5, 2, 60)
+    again = np.concatenate([np.arange(50), np.arange(10)])
+    y = Cloud(paired.y.points[again], jnp.asarray(weights / weights.sum()), paired.y.labels[again])
+    pairs = np.stack([np.arange(9), np.arange(9)], 1)
+    pairs[3:6, 1] += 50
+    return PairedData(paired.x, y, Pairs.from_array(np.concatenate([pairs, pairs[:1]])))
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Sinkhorn(0.05, threshold=1e-6),
+        Sinkhorn(0.05, 0.9, 0.95, threshold=1e-6),
+        FusedGromovWasserstein(0.1, threshold=1e-6),
+    ],
+)
+def test_solving_for_distinct_points_changes_nothing(repeated, solver):
+    collapsed = couple(repeated, BridgeCost(), solver)
+    whole = solver.solve(BridgeCost().prepare(repeated), repeated.x, repeated.y)
+    assert isinstance(collapsed, CollapsedCoupling)
+    assert collapsed.groups.shape == (60, 50)
+    if isinstance(solver, FusedGromovWasserstein):  # the mean of a cost has weights, too
+        assert np.abs(np.asarray(collapsed.to_dense() - whole.to_dense())).sum() < 0.2
+        return
+    np.testing.assert_allclose(collapsed.marginal(1), whole.marginal(1), rtol=1e-3)
+    np.testing.assert_allclose(collapsed.to_dense(), whole.to_dense(), rtol=2e-2, atol=1e-7)
+
+
+def test_draws_follow_the_matrix(repeated):
+    coupling = couple(repeated, BridgeCost(), BridgeSinkhorn(0.3))
+    i, j = jax.jit(lambda k: coupling.sample(k, 200_000))(jax.random.key(0))
+    expected = np.asarray(coupling.to_dense(), float).sum(0)
+    counts = np.bincount(np.asarray(j), minlength=60)
+    assert chisquare(counts, expected / expected.sum() * 200_000).pvalue > 1e-3
+    assert len(np.unique(np.asarray(i))) == 60
+
+
+def test_distinct_points_are_left_alone(paired):
+    assert collapse(paired) is None
+
+
+def test_groups_keep_the_order_and_the_weight(repeated):
+    cloud, groups = Groups.of(repeated.y)
+    np.testing.assert_array_equal(cloud.points, repeated.y.points[:50])
+    np.testing.assert_allclose(cloud.weights[groups.index] * groups.share, repeated.y.weights)
+    assert collapse(repeated).data.pairs.size == 9

@@ -44,7 +44,9 @@ def run(job: tuple[str, str, float, int], threads: bool) -> None:
     if result(job).exists():
         return
     out = RUNS / result(job).stem
-    flags = "" if threads else "--xla_cpu_multi_thread_eigen=false"
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    if not threads:
+        flags.append("--xla_cpu_multi_thread_eigen=false")
     command = [
         sys.executable, "-m", "morphkit.cli", "run", f"gin/mnist/{direction}.gin",
         "--out", out, "--overwrite",
@@ -52,7 +54,7 @@ def run(job: tuple[str, str, float, int], threads: bool) -> None:
         "--set", f"run.paired_fraction = {fraction}", "--set", f"run.seed = {seed}",
         "--set", "run.wandb = 'disabled'",
     ]  # fmt: skip
-    environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}"}
+    environment = os.environ | {"XLA_FLAGS": " ".join(flags).strip()}
     done = subprocess.run(command, env=environment, text=True, capture_output=True)
     print(out.name, "done" if done.returncode == 0 else f"FAILED\n{done.stderr}", flush=True)
     done.check_returncode()

@@ -5,7 +5,7 @@ from abc import abstractmethod
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 DENSE_LIMIT = 4 * 2**30
 """Bytes above which a dense n × m array is refused."""
@@ -75,8 +75,8 @@ class Geometry(eqx.Module):
         """The cost as a dense array."""
 
     @abstractmethod
-    def mean(self) -> Scalar:
-        """The mean cost, by which solvers normalise."""
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        """The mean cost under the weights μ ⊗ ν, by which solvers normalise."""
 
 
 def dense(geometry: Geometry) -> Float[Array, "n m"]:
@@ -106,8 +106,8 @@ class DenseGeometry(Geometry):
     def matrix(self) -> Float[Array, "n m"]:
         return self.values
 
-    def mean(self) -> Scalar:
-        return self.values.mean()
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        return mu @ self.values @ nu
 
 
 class PointGeometry(Geometry):
@@ -130,9 +130,9 @@ class PointGeometry(Geometry):
     def matrix(self) -> Float[Array, "n m"]:
         return pairwise(self.metric, self.u, self.v)
 
-    def mean(self) -> Scalar:
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         left, right = factors(self.metric, self.u, self.v)
-        return left.mean(0) @ right.mean(0)
+        return (mu @ left) @ (nu @ right)
 
 
 class BridgeGeometry(Geometry):
@@ -156,14 +156,24 @@ class BridgeGeometry(Geometry):
     def matrix(self) -> Float[Array, "n m"]:
         return min_plus(self.a, self.b)
 
-    def mean(self) -> Scalar:
-        """Exact up to 1,024 points a side; beyond, over 1,024 random ones (the same each time)."""
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        """Exact up to 1,024 points a side; beyond, over 1,024 draws (the same each time)."""
         keys = jax.random.split(jax.random.key(0))
-        rows, cols = (
-            jax.random.permutation(key, size)[:1024]
-            for key, size in zip(keys, self.shape, strict=True)
+        (a, mu), (b, nu) = (
+            _representatives(key, factor, weights)
+            for key, factor, weights in zip(keys, (self.a, self.b), (mu, nu), strict=True)
         )
-        return min_plus(self.a[rows], self.b[cols]).mean()
+        return mu @ min_plus(a, b) @ nu
+
+
+def _representatives(
+    key: PRNGKeyArray, rows: Float[Array, "n l"], weights: Float[Array, " n"], num: int = 1024
+) -> tuple[Float[Array, "k l"], Float[Array, " k"]]:
+    """At most `num` rows that stand for all, and their weights."""
+    if len(rows) <= num:
+        return rows, weights
+    drawn = jax.random.choice(key, len(rows), (num,), p=weights)
+    return rows[drawn], jnp.full(num, 1 / num)
 
 
 @jax.jit

@@ -39,9 +39,6 @@ def test_solving_for_distinct_points_changes_nothing(repeated, solver):
     whole = solver.solve(BridgeCost().prepare(repeated), repeated.x, repeated.y)
     assert isinstance(collapsed, CollapsedCoupling)
     assert collapsed.groups.shape == (60, 50)
-    if isinstance(solver, FusedGromovWasserstein):  # the mean of a cost has weights, too
-        assert np.abs(np.asarray(collapsed.to_dense() - whole.to_dense())).sum() < 0.2
-        return
     np.testing.assert_allclose(collapsed.marginal(1), whole.marginal(1), rtol=1e-3)
     np.testing.assert_allclose(collapsed.to_dense(), whole.to_dense(), rtol=2e-2, atol=1e-7)
 
@@ -62,5 +59,7 @@ def test_distinct_points_are_left_alone(paired):
 def test_groups_keep_the_order_and_the_weight(repeated):
     cloud, groups = Groups.of(repeated.y)
     np.testing.assert_array_equal(cloud.points, repeated.y.points[:50])
-    np.testing.assert_allclose(cloud.weights[groups.index] * groups.share, repeated.y.weights)
+    np.testing.assert_allclose(
+        cloud.weights[groups.index] * groups.share, repeated.y.weights, rtol=1e-5
+    )
     assert collapse(repeated).data.pairs.size == 9

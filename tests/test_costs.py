@@ -42,7 +42,9 @@ def test_bridge_cost_is_equation_6(metric, paired):
     prepared = BridgeCost(metric, metric).prepare(paired)
     np.testing.assert_allclose(prepared.matrix(), expected, rtol=1e-4, atol=1e-6 * expected.max())
     assert (np.asarray(prepared.matrix())[expected == 0] == 0).all()
-    np.testing.assert_allclose(prepared.mean(), expected.mean(), rtol=1e-4)
+    np.testing.assert_allclose(
+        prepared.mean(paired.x.weights, paired.y.weights), expected.mean(), rtol=1e-4
+    )
 
 
 def test_min_plus_beyond_one_block(rng):
@@ -55,7 +57,9 @@ def test_the_mean_of_a_large_bridge_cost_is_not_biased_by_the_order_of_the_point
     labels = np.arange(4000) % 10  # a period that any regular subsampling would see
     centres = jnp.asarray(np.eye(10), jnp.float32)
     data = BridgeGeometry(1 - centres[labels], 1 - centres[labels])
-    np.testing.assert_allclose(data.mean(), np.asarray(data.matrix()).mean(), rtol=0.05)
+    weights = jnp.full(4000, 1 / 4000)
+    expected = np.asarray(data.matrix()).mean()
+    np.testing.assert_allclose(data.mean(weights, weights), expected, rtol=0.05)
 
 
 def test_take_is_a_submatrix_for_every_geometry(rng):
@@ -71,7 +75,8 @@ def test_take_is_a_submatrix_for_every_geometry(rng):
 def test_point_geometry_mean_needs_no_matrix(rng):
     u, v = (jnp.asarray(rng.normal(size=(k, 4)), jnp.float32) for k in (40, 30))
     whole = PointGeometry(u, v, "cosine")
-    np.testing.assert_allclose(whole.mean(), whole.matrix().mean(), rtol=1e-4)
+    mu, nu = (jnp.asarray(rng.dirichlet(np.ones(k)), jnp.float32) for k in (40, 30))
+    np.testing.assert_allclose(whole.mean(mu, nu), mu @ whole.matrix() @ nu, rtol=1e-4)
 
 
 def test_an_unknown_metric_is_named():

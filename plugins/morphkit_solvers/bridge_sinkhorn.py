@@ -39,7 +39,7 @@ class BridgeSinkhorn(OTSolver):
                 f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
                 "use solver.Sinkhorn with other costs"
             )
-        mean = cost.mean()
+        mean = cost.mean(x.weights, y.weights)
 
         def kernel(epsilon: float) -> FactoredKernel:
             return FactoredKernel(-cost.a / (mean * epsilon), -cost.b / (mean * epsilon))

@@ -26,8 +26,8 @@ class FusedGromovWasserstein(OTSolver):
 
     until it changes by less than `threshold` in L1. Balanced, m = 1 and the offset is nought:
     the mirror descent of Peyré et al. 2016. With τ < 1 it is the biconvex relaxation of
-    Séjourné et al. 2021 for the tensorised terms (ε/2) H⊗ and (λ/2) KL⊗, which have offset
-    ε <log γ, γ> + λ_X <log γ_X/μ, γ_X> + λ_Y <log γ_Y/ν, γ_Y>; then the linear problem has
+    Séjourné et al. 2021 for the tensorised terms (ε/2) KL⊗(π | μ ⊗ ν) and (λ/2) KL⊗, with offset
+    ε <log γ/μν, γ> + λ_X <log γ_X/μ, γ_X> + λ_Y <log γ_Y/ν, γ_Y>; then the linear problem has
     Eq. 28's λ = ε τ / (1 - τ), and γ gets the geometric mean of both masses.
 
     `squared=False` takes c_XY instead of c_XY². `metric_x` and `metric_y` are intra-space
@@ -65,13 +65,13 @@ def _solve(
     solver: FusedGromovWasserstein, linear: Float[Array, "n m"], x: Cloud, y: Cloud
 ) -> DenseCoupling:
     alpha, epsilon = solver.alpha, solver.epsilon
-    linear = linear / linear.mean()
+    mu, nu = x.weights, y.weights
+    linear = linear / (mu @ linear @ nu)
     linear = (1 - alpha) * (linear**2 if solver.squared else linear)
     intra_x, intra_y = (
-        _intra_space(solver.metric_x, x.points),
-        _intra_space(solver.metric_y, y.points),
+        _intra_space(solver.metric_x, x),
+        _intra_space(solver.metric_y, y),
     )
-    mu, nu = x.weights, y.weights
     balanced = solver.tau_x == solver.tau_y == 1
 
     def linearised(gamma: Array) -> tuple[Array, Scalar]:
@@ -81,7 +81,7 @@ def _solve(
         quadratic -= 2 * intra_x[0] @ (intra_x[1].T @ gamma @ intra_y[0]) @ intra_y[1].T
         if balanced:
             return 2 * alpha * quadratic + linear, jnp.array(1.0)
-        offset = jnp.sum(linear * gamma) + epsilon * xlogy(gamma, gamma).sum()
+        offset = jnp.sum(linear * gamma) + epsilon * xlogy(gamma, gamma / (mu[:, None] * nu)).sum()
         for tau, marginal, weights in ((solver.tau_x, left, mu), (solver.tau_y, right, nu)):
             if tau < 1:
                 offset += epsilon * tau / (1 - tau) * xlogy(marginal, marginal / weights).sum()
@@ -105,18 +105,16 @@ def _solve(
         return (change >= solver.threshold) & (iteration < solver.max_iterations)
 
     start = (
-        mu[:, None] * nu, jnp.zeros_like(nu), jnp.array(0), jnp.array(jnp.inf), jnp.array(False)
+        mu[:, None] * nu, jnp.log(nu), jnp.array(0), jnp.array(jnp.inf), jnp.array(False)
     )  # fmt: skip
     pi, _, iterations, change, inner = jax.lax.while_loop(unfinished, step, start)
     return DenseCoupling(pi, Convergence((change < solver.threshold) & inner, iterations, change))
 
 
-def _intra_space(
-    metric: str, points: Float[Array, "n d"]
-) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
+def _intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
     """The intra-space cost, divided by its mean, as left @ right.T."""
-    left, right = factors(metric, points, points)
-    return left / (left.mean(0) @ right.mean(0)), right
+    left, right = factors(metric, cloud.points, cloud.points)
+    return left / ((cloud.weights @ left) @ (cloud.weights @ right)), right
 
 
 def _squares(

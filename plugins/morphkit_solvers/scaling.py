@@ -100,7 +100,9 @@ def sinkhorn(
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """Potentials f, g (divided by ε) with π_ij = exp(f_i + g_j - c_ij / ε), from Eq. 1 and 28.
 
-    f = τ_X (log μ - log K exp(g)) and g = τ_Y (log ν - log Kᵀ exp(f)), in turn. One iteration in
+    The entropy of Eq. 1 is relative to μ ⊗ ν, as in -KL(π | μ ⊗ ν): points that coincide then
+    count as one, and for uniform weights only the total mass of unbalanced couplings differs.
+    So f = log μ - τ_X log K exp(g) and g = log ν - τ_Y log Kᵀ exp(f), in turn. One iteration in
     the log domain fixes the range; then scalings u, v around (f, g) need two matrix products an
     iteration, until they leave [1/RANGE, RANGE] and are absorbed into f, g. `start` is a first
     guess of g. Stops when an update of f would move less than `threshold` of mass (balanced:
@@ -112,17 +114,17 @@ def sinkhorn(
         return (state.error >= threshold) & (state.iteration < max_iterations)
 
     def absorb(state: _State) -> _State:
-        f = tau_x * (log_mu - kernel.log_to_source(state.g))
-        g = tau_y * (log_nu - kernel.log_to_target(f))
+        f = log_mu - tau_x * kernel.log_to_source(state.g)
+        g = log_nu - tau_y * kernel.log_to_target(f)
         to_source, to_target = kernel.around(f, g)
 
         def step(s: _State) -> _State:
             mass = to_source(s.v)
-            u = jnp.exp((tau_x - 1) * f + tau_x * (log_mu - jnp.log(mass)))
+            u = jnp.exp((tau_x - 1) * f + log_mu - tau_x * jnp.log(mass))
             error = jnp.sum(jnp.abs(u - s.u) * mass)
             # The scalings the error was measured at are the ones to keep when it is small.
             u = jnp.where(error < threshold, s.u, u)
-            v = jnp.exp((tau_y - 1) * g + tau_y * (log_nu - jnp.log(to_target(u))))
+            v = jnp.exp((tau_y - 1) * g + log_nu - tau_y * jnp.log(to_target(u)))
             v = jnp.where(error < threshold, s.v, v)
             far = jnp.maximum(jnp.abs(jnp.log(u)).max(), jnp.abs(jnp.log(v)).max())
             usable = far < jnp.log(RANGE)  # False for nan
@@ -135,7 +137,7 @@ def sinkhorn(
         f, g = f + jnp.log(inner.u), g + jnp.log(inner.v)
         return _State(f, g, *ones, inner.iteration, inner.error, inner.usable)
 
-    g = jnp.zeros_like(log_nu) if start is None else start
+    g = log_nu if start is None else start
     zero = jnp.zeros_like(log_mu)
     state = _State(
         zero, g, zero, jnp.zeros_like(g), jnp.array(0), jnp.array(jnp.inf), jnp.array(True)
@@ -168,6 +170,6 @@ def anneal(
             kernel(solver.epsilon * 2**halving), mu, nu, tau_x=solver.tau_x, tau_y=solver.tau_y,
             threshold=solver.threshold, max_iterations=solver.max_iterations, start=start,
         )  # fmt: skip
-        start = 2 * g
+        start = jnp.log(nu) + 2 * (g - jnp.log(nu))
         iterations += convergence.iterations
     return f, g, Convergence(convergence.converged, iterations, convergence.error)

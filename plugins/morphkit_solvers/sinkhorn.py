@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from morphkit.couplings import BridgeCoupling, DenseCoupling
-from morphkit.geometry import BridgeGeometry, Geometry, dense
+from morphkit.geometry import BridgeGeometry, DenseGeometry, Geometry, dense
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
@@ -21,10 +21,12 @@ class Sinkhorn(OTSolver):
     """Entropic optimal transport by Sinkhorn's iterations, for any cost (Eq. 1).
 
     min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean and
-    τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal exactly, and the two may differ. It stops
-    when an update of the first potential would move less than `threshold` of mass (balanced:
-    the L1 error of the first marginal), at the latest after `max_iterations`. With `halvings`
-    = k the problem is first solved at 2^k ε, 2^(k-1) ε, … (ε-annealing), each from the last.
+    τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal exactly, and the two may differ. H is
+    relative to μ ⊗ ν; for uniform weights that matters only to the mass of an unbalanced
+    coupling. It stops when an update of the first potential would move less than `threshold`
+    of mass (balanced: the L1 error of the first marginal), at the latest after
+    `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε, 2^(k-1) ε, …
+    (ε-annealing), each from the last.
 
     The cost is stored, in at most `dense_bytes`; a larger bridge cost goes to `BridgeSinkhorn`,
     whose cost is the soft minimum of Eq. 6.
@@ -51,14 +53,14 @@ class Sinkhorn(OTSolver):
             )
             arguments = {k: v for k, v in vars(self).items() if k != "dense_bytes"}
             return BridgeSinkhorn(**arguments).solve(cost, x, y)
-        return self._solve(dense(cost), x, y)
+        return self._solve(DenseGeometry(dense(cost)), x, y)
 
     @eqx.filter_jit
-    def _solve(self, cost: jnp.ndarray, x: Cloud, y: Cloud) -> DenseCoupling:
-        mean = cost.mean()
+    def _solve(self, cost: DenseGeometry, x: Cloud, y: Cloud) -> DenseCoupling:
+        mean = cost.mean(x.weights, y.weights)
 
         def kernel(epsilon: float) -> DenseKernel:
-            return DenseKernel(-cost / (mean * epsilon))
+            return DenseKernel(-cost.values / (mean * epsilon))
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
         return DenseCoupling(jnp.exp(kernel(self.epsilon).log + f[:, None] + g), convergence)

@@ -6,5 +6,9 @@ from morphkit import hookimpl
 @hookimpl
 def morphkit_register(registry) -> None:
     from .bridge import BridgeCost
+    from .geodesic import GeodesicBridgeCost
+    from .kcca import KCCACost
+    from .knn import KNNCost
 
-    registry.add(BridgeCost)
+    for cost in (BridgeCost, GeodesicBridgeCost, KCCACost, KNNCost):
+        registry.add(cost)

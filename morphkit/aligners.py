@@ -65,7 +65,9 @@ def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
         return solver.solve(cost.prepare(data), data.x, data.y)
     small = distinct.data
     coupling = solver.solve(cost.prepare(small), small.x, small.y)
-    return CollapsedCoupling(coupling, distinct.x, distinct.y)
+    return CollapsedCoupling(
+        groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
+    )
 
 
 class GlobalAlignment(Aligner):

@@ -80,10 +80,7 @@ class CollapsedCoupling(Coupling):
     groups: Coupling
     x: Groups
     y: Groups
-
-    @property
-    def convergence(self) -> Convergence:
-        return self.groups.convergence
+    convergence: Convergence
 
     @property
     def shape(self) -> tuple[int, int]:

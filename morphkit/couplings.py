@@ -330,7 +330,10 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
     marginal = coupling.marginal(0)
     if temperature == 0:
         target = coupling.fold(lambda row, i: jnp.argmax(row))
-        return ModeCoupling(target, marginal, coupling.shape[1], coupling.convergence)
+        return ModeCoupling(
+            target=target, weights=marginal, size=coupling.shape[1],
+            convergence=coupling.convergence,
+        )  # fmt: skip
     log = jnp.log(coupling.to_dense()) / temperature
     values = jax.nn.softmax(log, axis=1, where=marginal[:, None] > 0) * marginal[:, None]
     return DenseCoupling(values, coupling.convergence)

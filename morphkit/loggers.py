@@ -1,6 +1,7 @@
 """What a run talks to: the console, a JSON-lines file, and Weights & Biases if it is there."""
 
 import json
+import logging
 import math
 import os
 import sys
@@ -30,6 +31,22 @@ _QUIET: dict[str, Any] = {
 }
 
 
+_LIBRARY = logging.getLogger("morphkit")
+"""Where components that know no `Log` speak, solvers for instance."""
+
+
+class _Forward(logging.Handler):
+    """Passes what components say on to a `Log`."""
+
+    def __init__(self, log: "Log") -> None:
+        super().__init__()
+        self.log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say = self.log.warn if record.levelno >= logging.WARNING else self.log.info
+        say(record.getMessage())
+
+
 class Log:
     """Console lines, `out/log.jsonl` and W&B behind one object; close it with `with`.
 
@@ -39,7 +56,8 @@ class Log:
     `wandb` is "auto" (the environment's WANDB_MODE, or else online with credentials and offline
     without), "online", "offline" or "disabled". Whatever goes wrong inside W&B is warned about
     once, and the run goes on without it. `config` is a mapping, or the text of a gin file.
-    `quiet` keeps information and progress off the console, not warnings.
+    `quiet` keeps information and progress off the console, not warnings. While it is open, what
+    components say to the standard logger "morphkit" goes there too.
 
     Raises ValueError for an unknown W&B mode.
     """
@@ -64,12 +82,16 @@ class Log:
         self._end_torn_line()
         self._bar: tqdm | None = None
         self._run: Any = None
+        self._library = _Forward(self)
         self._start_wandb(wandb, project, {"gin": config} if isinstance(config, str) else config)
 
     def __enter__(self) -> Self:
+        _LIBRARY.addHandler(self._library)
+        _LIBRARY.setLevel(logging.INFO)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        _LIBRARY.removeHandler(self._library)
         self._finish_wandb(exit_code=0 if error is None else 1)
         self._close_bar()
         self._file.close()

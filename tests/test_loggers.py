@@ -1,6 +1,7 @@
 """The log of a run: its file is the reference, read back by an independent JSON parser."""
 
 import json
+import logging
 import math
 import os
 import subprocess
@@ -170,3 +171,15 @@ def test_an_impossible_wandb_mode_in_the_environment_does_not_stop_the_run(
         log.metrics({"a": 1.0}, step=1)
     assert "W&B" in capsys.readouterr().err
     assert entries(tmp_path)[-1]["metrics"] == {"a": 1.0}
+
+
+def test_what_components_say_reaches_an_open_log(tmp_path, capsys):
+    library = logging.getLogger("morphkit")
+    with Log(tmp_path, wandb="disabled"):
+        library.info("solved by its factors")
+        library.warning("a warning")
+    library.info("nobody listens")
+    shown = capsys.readouterr().err
+    assert "solved by its factors" in shown
+    assert "warning: a warning" in shown
+    assert "nobody" not in shown + (tmp_path / "log.jsonl").read_text()

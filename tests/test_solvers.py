@@ -9,10 +9,12 @@ from morphkit_costs.bridge import BridgeCost
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
+from morphkit_solvers.through_ott import OTTFusedGromovWasserstein, OTTSinkhorn
 from scipy.optimize import approx_fprime
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
+from morphkit.couplings import BridgeCoupling, DenseCoupling
 from morphkit.geometry import BridgeGeometry, DenseGeometry
 from morphkit.types import PairedData, Pairs
 
@@ -179,3 +181,49 @@ def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3
         gradient -= (gradient * pi).sum(1, keepdims=True) / pi.sum(1, keepdims=True)
     assert np.abs(gradient[solid]).max() < 1e-3 * epsilon
     assert abs(pi.sum() - 1) > 1e-3 or tau_x == 1
+
+
+def test_a_bridge_cost_beyond_the_byte_budget_is_solved_by_its_factors(paired, caplog):
+    prepared = BridgeCost().prepare(paired)
+    with caplog.at_level("INFO", "morphkit"):
+        dense = Sinkhorn(0.02).solve(prepared, paired.x, paired.y)
+        assert not caplog.messages
+        thin = Sinkhorn(0.02, dense_bytes=4 * 60 * 50 - 1).solve(prepared, paired.x, paired.y)
+    assert isinstance(dense, DenseCoupling)
+    assert isinstance(thin, BridgeCoupling)
+    assert "60 × 50" in caplog.text
+    asked_for = BridgeSinkhorn(0.02).solve(prepared, paired.x, paired.y)
+    np.testing.assert_array_equal(thin.left, asked_for.left)
+    other = DenseGeometry(prepared.matrix())  # no factors: stays dense
+    assert isinstance(Sinkhorn(0.02, dense_bytes=1).solve(other, paired.x, paired.y), DenseCoupling)
+
+
+@pytest.mark.parametrize("solver", [Sinkhorn, BridgeSinkhorn])
+def test_annealing_ends_at_the_same_coupling(paired, solver):
+    prepared = BridgeCost().prepare(paired)
+    plain = solver(0.02, threshold=1e-5).solve(prepared, paired.x, paired.y)
+    annealed = solver(0.02, threshold=1e-5, halvings=4).solve(prepared, paired.x, paired.y)
+    assert bool(annealed.convergence.converged)
+    assert np.abs(np.asarray(plain.to_dense() - annealed.to_dense())).sum() < 1e-3
+    assert int(annealed.convergence.iterations) != int(plain.convergence.iterations)
+
+
+@pytest.mark.parametrize("taus", [(1.0, 1.0), (0.9, 0.95)])
+def test_sinkhorn_is_ott_up_to_the_mass(paired, taus):
+    prepared = BridgeCost().prepare(paired)
+    ours, theirs = (
+        np.asarray(solver(0.05, *taus, threshold=1e-6).solve(prepared, paired.x, paired.y).values)
+        for solver in (Sinkhorn, OTTSinkhorn)
+    )
+    assert relative(ours / ours.sum(), theirs / theirs.sum()) < 1e-4
+
+
+def test_fused_gromov_wasserstein_is_ott(paired):
+    prepared = BridgeCost().prepare(paired)
+    ours, theirs = (
+        solver(0.1, 0.25, threshold=1e-6, max_iterations=500, inner_iterations=5000)
+        for solver in (FusedGromovWasserstein, OTTFusedGromovWasserstein)
+    )
+    reference = theirs.solve(prepared, paired.x, paired.y)
+    assert bool(reference.convergence.converged)
+    assert relative(ours.solve(prepared, paired.x, paired.y).values, reference.values) < 1e-4

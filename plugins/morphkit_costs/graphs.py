@@ -23,7 +23,7 @@ def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr
     graph = sp.csr_array(search.kneighbors_graph(mode="distance"))
     # A sparse zero is no edge, but points that coincide are neighbours.
     graph.data = np.maximum(graph.data, 1e-6 * graph.data.mean() + np.finfo(float).tiny)
-    return graph.maximum(graph.T)
+    return sp.csr_array(graph.maximum(graph.T))
 
 
 def unit_mean(costs: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:

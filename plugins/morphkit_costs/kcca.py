@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from cca_zoo.nonparametric import KCCA
+from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist
 
 from morphkit.geometry import PointGeometry, check_metric
@@ -47,16 +48,20 @@ class KCCACost(FusedCost):
                 f"KCCACost: {data.pairs.size} pairs are too few for a correlation; give at least "
                 "3, or use cost.BridgeCost"
             )
-        paired = [np.asarray(side, np.float64) for side in (data.x_paired, data.y_paired)]
-        gammas = [
-            median_gamma(points) if gamma is None else gamma
+        paired: list[ArrayLike] = [
+            np.asarray(side, np.float64) for side in (data.x_paired, data.y_paired)
+        ]
+        gammas: list[float | None] = [
+            median_gamma(np.asarray(points)) if gamma is None else gamma
             for points, gamma in zip(paired, (self.gamma_x, self.gamma_y), strict=True)
         ]
         model = KCCA(
             n_components=min(self.components, data.pairs.size - 1), kernel="rbf", gamma=gammas,
             shrinkage=self.shrinkage,
         ).fit(paired)  # fmt: skip
-        everything = [np.asarray(side.points, np.float64) for side in (data.x, data.y)]
+        everything: list[ArrayLike] = [
+            np.asarray(side.points, np.float64) for side in (data.x, data.y)
+        ]
         u, v = (jnp.asarray(side, jnp.float32) for side in model.transform(everything))
         return PointGeometry(u, v, self.metric)
 
@@ -65,4 +70,4 @@ def median_gamma(points: np.ndarray) -> float:
     """1 / (2 median²) of the distances between points that do not coincide."""
     distances = pdist(points)
     distances = distances[distances > 0]
-    return 1 / (2 * np.median(distances) ** 2) if len(distances) else 1.0
+    return float(1 / (2 * np.median(distances) ** 2)) if len(distances) else 1.0

@@ -8,6 +8,8 @@ def morphkit_register(registry) -> None:
     from .bridge_sinkhorn import BridgeSinkhorn
     from .gromov import FusedGromovWasserstein
     from .sinkhorn import Sinkhorn
+    from .through_ott import OTTFusedGromovWasserstein, OTTSinkhorn
 
-    for solver in (BridgeSinkhorn, FusedGromovWasserstein, Sinkhorn):
+    ours = BridgeSinkhorn, FusedGromovWasserstein, Sinkhorn
+    for solver in (*ours, OTTFusedGromovWasserstein, OTTSinkhorn):
         registry.add(solver)

@@ -14,3 +14,12 @@ def check_entropic(solver: OTSolver, epsilon: float, tau_x: float, tau_y: float)
                 f"{name}.{side} = {tau} must be in (0, 1]: 1 keeps the marginal exactly, "
                 "smaller values let the solver leave points out (Eq. 28)"
             )
+
+
+def check_alpha(solver: OTSolver, alpha: float) -> None:
+    """Raises ValueError unless 0 < α ≤ 1 (Eq. 3)."""
+    if not 0 < alpha <= 1:
+        raise ValueError(
+            f"{type(solver).__name__}.alpha = {alpha} must be in (0, 1]; "
+            "for α = 0 use solver.Sinkhorn"
+        )

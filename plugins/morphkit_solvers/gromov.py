@@ -11,7 +11,7 @@ from morphkit.geometry import Geometry, check_metric, dense, factors
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
-from .checks import check_entropic
+from .checks import check_alpha, check_entropic
 from .scaling import DenseKernel, sinkhorn
 
 
@@ -49,11 +49,7 @@ class FusedGromovWasserstein(OTSolver):
         check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
         check_metric("FusedGromovWasserstein.metric_x", self.metric_x)
         check_metric("FusedGromovWasserstein.metric_y", self.metric_y)
-        if not 0 < self.alpha <= 1:
-            raise ValueError(
-                f"FusedGromovWasserstein.alpha = {self.alpha} must be in (0, 1]; "
-                "for α = 0 use solver.Sinkhorn"
-            )
+        check_alpha(self, self.alpha)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. `error` is the last change of the coupling in L1."""
@@ -69,8 +65,8 @@ def _solve(
     linear = linear / (mu @ linear @ nu)
     linear = (1 - alpha) * (linear**2 if solver.squared else linear)
     intra_x, intra_y = (
-        _intra_space(solver.metric_x, x),
-        _intra_space(solver.metric_y, y),
+        intra_space(solver.metric_x, x),
+        intra_space(solver.metric_y, y),
     )
     balanced = solver.tau_x == solver.tau_y == 1
 
@@ -111,7 +107,7 @@ def _solve(
     return DenseCoupling(pi, Convergence((change < solver.threshold) & inner, iterations, change))
 
 
-def _intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
+def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
     """The intra-space cost, divided by its mean, as left @ right.T."""
     left, right = factors(metric, cloud.points, cloud.points)
     return left / ((cloud.weights @ left) @ (cloud.weights @ right)), right

@@ -164,12 +164,17 @@ def anneal(
     nu: Float[Array, " m"],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """`sinkhorn` at 2^k ε, …, 2 ε, ε, each from the last potentials; iterations are summed."""
-    start, iterations = None, 0
-    for halving in range(solver.halvings, -1, -1):
-        f, g, convergence = sinkhorn(
-            kernel(solver.epsilon * 2**halving), mu, nu, tau_x=solver.tau_x, tau_y=solver.tau_y,
+
+    def at(epsilon: float, start: Array | None) -> tuple[Array, Array, Convergence]:
+        return sinkhorn(
+            kernel(epsilon), mu, nu, tau_x=solver.tau_x, tau_y=solver.tau_y,
             threshold=solver.threshold, max_iterations=solver.max_iterations, start=start,
         )  # fmt: skip
+
+    start, iterations = None, jnp.array(0)
+    for halving in range(solver.halvings, 0, -1):
+        _, g, convergence = at(solver.epsilon * 2**halving, start)
         start = jnp.log(nu) + 2 * (g - jnp.log(nu))
         iterations += convergence.iterations
-    return f, g, Convergence(convergence.converged, iterations, convergence.error)
+    f, g, last = at(solver.epsilon, start)
+    return f, g, Convergence(last.converged, iterations + last.iterations, last.error)

@@ -33,6 +33,7 @@ docs: $(VENV)/.tools
 bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/mnist.py
+	$(BIN)/python benchmarks/performance.py
 
 clean:
 	rm -rf $(VENV) site

@@ -14,6 +14,7 @@ from morphkit.data import mnist
 from morphkit.data.arrays import Arrays, InMemory, read_array, read_pairs, split_arrays
 from morphkit.data.digits import Digits
 from morphkit.data.mnist import MNIST
+from morphkit.data.swiss_roll import SwissRoll
 
 HERE = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"), "mnist")
 needs_mnist = pytest.mark.skipif(not HERE.is_dir(), reason="MNIST is not here")
@@ -53,6 +54,23 @@ def test_digits_direction_and_seed():
         Digits(direction="image")
     with pytest.raises(ValueError, match="pretrain_fraction"):
         Digits(pretrain_fraction=0.9, test_fraction=0.2)
+
+
+def test_the_spiral_is_the_swiss_roll_from_above():
+    data = SwissRoll(points=300, test_points=100, noise=0).load()
+    assert data.train.source.shape == (300, 3)
+    assert data.test.target.shape == (100, 2)
+    np.testing.assert_allclose(data.train.source[:, [0, 2]], data.train.target, rtol=1e-5)
+    assert set(data.train.source_labels) == set(range(8))
+    radius = np.linalg.norm(data.train.target, axis=1)
+    inner, outer = (radius[data.train.target_labels == arc] for arc in (0, 7))
+    assert inner.max() < outer.min()
+    noisy = SwissRoll(points=300, noise=0.5).load().train
+    assert 0.3 < np.std(noisy.source[:, 0] - noisy.target[:, 0]) < 1.1
+    with pytest.raises(ValueError, match=r"SwissRoll\.test_points = 0"):
+        SwissRoll(test_points=0)
+    with pytest.raises(ValueError, match=r"SwissRoll\.noise = -1"):
+        SwissRoll(noise=-1)
 
 
 @needs_mnist

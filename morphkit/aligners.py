@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from . import hookimpl
 from .collapse import CollapsedCoupling, collapse
-from .couplings import Coupling, PairCoupling, sharpen
+from .couplings import Coupling, PairCoupling, check_temperature, sharpen
 from .geometry import Geometry
 from .interfaces import Aligner, FusedCost, OTSolver, Sampler
 from .types import Batch, Cloud, PairedData
@@ -79,6 +79,9 @@ class GlobalAlignment(Aligner):
 
     temperature: float = eqx.field(static=True, default=1.0)
 
+    def __check_init__(self) -> None:
+        check_temperature("GlobalAlignment.temperature", self.temperature)
+
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         coupling = sharpen(couple(data, cost, solver), self.temperature)
         return CouplingSampler(data, coupling, *_density(coupling, data))
@@ -124,6 +127,9 @@ class LocalAlignment(Aligner):
     """
 
     temperature: float = eqx.field(static=True, default=1.0)
+
+    def __check_init__(self) -> None:
+        check_temperature("LocalAlignment.temperature", self.temperature)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
         return LocalSampler(data, cost.prepare(data), solver, self.temperature)

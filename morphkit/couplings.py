@@ -94,6 +94,12 @@ class Coupling(eqx.Module):
         marginal = marginal / marginal.sum()
         return jnp.exp(self.entropy() - jax.scipy.special.entr(marginal).sum())
 
+    def violation(self, axis: int, weights: Float[Array, " n"]) -> Scalar:
+        """How far π_X (axis 0) or π_Y (axis 1), normalised, is from `weights`: their L1 distance,
+        in [0, 2]. Above a solver's threshold only where τ < 1 relaxes the marginal."""
+        marginal = self.marginal(axis)
+        return jnp.abs(marginal / marginal.sum() - weights).sum()
+
     def excluded_ratio(self, *, key: PRNGKeyArray | None = None) -> Scalar:
         """Eq. 29: 1 - |{x_1, …, x_N ~ π_X}| / N - |{y_1, …, y_N ~ π_Y}| / N, with N = n + m.
 
@@ -315,6 +321,12 @@ class ModeCoupling(Coupling):
         return i, self.target[i]
 
 
+def check_temperature(name: str, temperature: float) -> None:
+    """Raises ValueError, naming the argument, for a negative temperature."""
+    if temperature < 0:
+        raise ValueError(f"{name} = {temperature} must not be negative; 0 takes the mode")
+
+
 def sharpen(coupling: Coupling, temperature: float) -> Coupling:
     """The coupling with conditionals π(y_j | x_i)^(1/T), normalised, and the same π_X.
 
@@ -323,8 +335,7 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
     coupling's own; between them the table is dense. Raises MemoryError where that is more than
     4 GiB, ValueError for T < 0.
     """
-    if temperature < 0:
-        raise ValueError(f"temperature = {temperature} must not be negative; 0 takes the mode")
+    check_temperature("temperature", temperature)
     if temperature == 1:
         return coupling
     marginal = coupling.marginal(0)

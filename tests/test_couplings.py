@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
+from morphkit.aligners import GlobalAlignment, LocalAlignment
 from morphkit.couplings import (
     BridgeCoupling,
     Convergence,
@@ -123,6 +124,19 @@ def test_a_temperature_is_not_negative():
     assert sharpen(make("dense"), 1.0).shape == (N, M)
     with pytest.raises(ValueError, match=r"temperature = -1"):
         sharpen(make("dense"), -1)
+    for aligner in (GlobalAlignment, LocalAlignment):
+        with pytest.raises(ValueError, match=rf"{aligner.__name__}\.temperature = -0\.5"):
+            aligner(temperature=-0.5)
+
+
+@KINDS
+def test_violation_is_the_distance_of_a_marginal(kind):
+    matrix = exact(make(kind))
+    for axis, size in enumerate((N, M)):
+        weights = np.random.default_rng(axis).dirichlet(np.ones(size))
+        expected = np.abs(matrix.sum(1 - axis) / matrix.sum() - weights).sum()
+        violation = make(kind).violation(axis, jnp.asarray(weights, jnp.float32))
+        np.testing.assert_allclose(violation, expected, rtol=1e-4)
 
 
 @KINDS

@@ -129,3 +129,6 @@ def test_bad_arguments_are_named(paired):
     one = PairedData(paired.x, paired.y, Pairs.from_array(np.array([[0, 0]])))
     with pytest.raises(ValueError, match="1 pairs are too few"):
         KCCACost().prepare(one)
+    point = PairedData(Cloud.uniform(paired.x.points[:1]), paired.y, one.pairs)
+    with pytest.raises(ValueError, match="at least 2 points"):
+        KNNCost().prepare(point)

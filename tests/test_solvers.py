@@ -1,5 +1,7 @@
 """Couplings against POT in float64, and against each other."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -136,6 +138,8 @@ def test_bad_arguments_are_named(paired):
         Sinkhorn(epsilon=-1)
     with pytest.raises(ValueError, match=r"BridgeSinkhorn\.tau_x = 1\.5"):
         BridgeSinkhorn(tau_x=1.5)
+    with pytest.raises(ValueError, match=r"Sinkhorn\.halvings = -1"):
+        Sinkhorn(halvings=-1)
     with pytest.raises(ValueError, match=r"alpha = 0.*Sinkhorn"):
         FusedGromovWasserstein(alpha=0)
     with pytest.raises(ValueError, match="needs a bridge cost"):
@@ -201,7 +205,7 @@ def test_a_bridge_cost_beyond_the_byte_budget_is_solved_by_its_factors(paired, c
 @pytest.mark.parametrize("solver", [Sinkhorn, BridgeSinkhorn])
 def test_annealing_ends_at_the_same_coupling(paired, solver):
     prepared = BridgeCost().prepare(paired)
-    plain = solver(0.02, threshold=1e-5).solve(prepared, paired.x, paired.y)
+    plain = solver(0.02, threshold=1e-5, halvings=0).solve(prepared, paired.x, paired.y)
     annealed = solver(0.02, threshold=1e-5, halvings=4).solve(prepared, paired.x, paired.y)
     assert bool(annealed.convergence.converged)
     assert np.abs(np.asarray(plain.to_dense() - annealed.to_dense())).sum() < 1e-3
@@ -227,3 +231,14 @@ def test_fused_gromov_wasserstein_is_ott(paired):
     reference = theirs.solve(prepared, paired.x, paired.y)
     assert bool(reference.convergence.converged)
     assert relative(ours.solve(prepared, paired.x, paired.y).values, reference.values) < 1e-4
+
+
+@pytest.mark.parametrize("solver", [Sinkhorn(0.05), BridgeSinkhorn(0.05), Sinkhorn(0.05, 0.9, 0.9)])
+def test_a_point_without_weight_gets_no_mass(paired, solver):
+    weights = paired.y.weights.at[7].set(0)
+    y = replace(paired.y, weights=weights / weights.sum())
+    coupling = solver.solve(BridgeCost().prepare(paired), paired.x, y)
+    assert bool(coupling.convergence.converged)
+    target = np.asarray(coupling.marginal(1))
+    assert target[7] < 1e-12
+    assert np.all(target[8:] > 1e-4)

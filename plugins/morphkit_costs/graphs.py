@@ -19,6 +19,8 @@ def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr
     """Symmetric n × n Euclidean distances of each point to its k nearest (fewer, if n ≤ k), taken
     in the space that `metric` sees: for "cosine", the unit sphere."""
     points = np.asarray(embed(metric, cloud.points), np.float64)
+    if len(points) < 2:
+        raise ValueError("a neighbour graph needs at least 2 points a side; use cost.BridgeCost")
     search = NearestNeighbors(n_neighbors=min(k, len(points) - 1)).fit(points)
     graph = sp.csr_array(search.kneighbors_graph(mode="distance"))
     # A sparse zero is no edge, but points that coincide are neighbours.

@@ -59,10 +59,14 @@ class KCCACost(FusedCost):
             n_components=min(self.components, data.pairs.size - 1), kernel="rbf", gamma=gammas,
             shrinkage=self.shrinkage,
         ).fit(paired)  # fmt: skip
+        # cca-zoo projects views of one length: the shorter is repeated, and cut again.
+        size = max(data.x.size, data.y.size)
         everything: list[ArrayLike] = [
-            np.asarray(side.points, np.float64) for side in (data.x, data.y)
+            np.resize(np.asarray(side.points, np.float64), (size, side.dim))
+            for side in (data.x, data.y)
         ]
         u, v = (jnp.asarray(side, jnp.float32) for side in model.transform(everything))
+        u, v = u[: data.x.size], v[: data.y.size]
         return PointGeometry(u, v, self.metric)
 
 

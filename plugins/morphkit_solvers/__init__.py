@@ -7,9 +7,11 @@ from morphkit import hookimpl
 def morphkit_register(registry) -> None:
     from .bridge_sinkhorn import BridgeSinkhorn
     from .gromov import FusedGromovWasserstein
+    from .low_rank import LowRankGromovWasserstein, LowRankSinkhorn
     from .sinkhorn import Sinkhorn
     from .through_ott import OTTFusedGromovWasserstein, OTTSinkhorn
 
     ours = BridgeSinkhorn, FusedGromovWasserstein, Sinkhorn
-    for solver in (*ours, OTTFusedGromovWasserstein, OTTSinkhorn):
+    low_rank = LowRankGromovWasserstein, LowRankSinkhorn
+    for solver in (*ours, *low_rank, OTTFusedGromovWasserstein, OTTSinkhorn):
         registry.add(solver)

@@ -1,6 +1,7 @@
 """Sinkhorn for the bridge cost, on its two thin factors."""
 
 import equinox as eqx
+from jaxtyping import Scalar
 
 from morphkit.couplings import BridgeCoupling
 from morphkit.geometry import BridgeGeometry, Geometry
@@ -26,10 +27,10 @@ class BridgeSinkhorn(OTSolver):
     tau_y: float = eqx.field(static=True, default=1.0)
     threshold: float = eqx.field(static=True, default=1e-3)
     max_iterations: int = eqx.field(static=True, default=2000)
-    halvings: int = eqx.field(static=True, default=0)
+    halvings: int = eqx.field(static=True, default=3)
 
     def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
+        check_entropic(self, self.epsilon, self.tau_x, self.tau_y, self.halvings)
 
     @eqx.filter_jit
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
@@ -41,7 +42,7 @@ class BridgeSinkhorn(OTSolver):
             )
         mean = cost.mean(x.weights, y.weights)
 
-        def kernel(epsilon: float) -> FactoredKernel:
+        def kernel(epsilon: Scalar | float) -> FactoredKernel:
             return FactoredKernel(-cost.a / (mean * epsilon), -cost.b / (mean * epsilon))
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)

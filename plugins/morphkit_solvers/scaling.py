@@ -1,4 +1,4 @@
-"""Sinkhorn's iterations by matrix products, kept in range by absorption into log potentials."""
+"""Sinkhorn's iterations by matrix products: mixed, annealed, and kept in float32's range."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -8,11 +8,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from morphkit.couplings import Convergence
 
 Product = Callable[[Array], Array]
+MEMORY = 5
+"""How many iterates Anderson's method mixes."""
+
 RANGE = 1e8
 """How far scalings may leave 1 before they are absorbed: float32 ends at 1e±38, and a kernel
 entry is a product with two of them."""
@@ -74,16 +77,44 @@ class FactoredKernel(Kernel):
         return lambda v: left @ (v @ right), lambda u: right @ (u @ left)
 
 
+class _Memory(eqx.Module):
+    """The last MEMORY images of the fixed-point map and how far each moved; `filled` of them."""
+
+    images: Float[Array, "k n"]
+    moves: Float[Array, "k n"]
+    filled: Int[Array, ""]
+
+    @classmethod
+    def empty(cls, size: int) -> "_Memory":
+        zeros = jnp.zeros((MEMORY, size))
+        return cls(zeros, zeros, jnp.array(0))
+
+    def add(self, image: Float[Array, " n"], move: Float[Array, " n"]) -> "_Memory":
+        at = self.filled % MEMORY
+        return _Memory(self.images.at[at].set(image), self.moves.at[at].set(move), self.filled + 1)
+
+    def shift(self, by: Float[Array, " n"]) -> "_Memory":
+        return _Memory(self.images + by, self.moves, self.filled)
+
+    def mixture(self) -> Float[Array, " n"]:
+        """Anderson's next iterate: Σ w_k image_k, with Σ w_k = 1 and |Σ w_k move_k| least."""
+        there = jnp.arange(MEMORY) < self.filled
+        gram = self.moves @ self.moves.T
+        ridge = 1e-5 * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
+        weights = jnp.linalg.solve(gram + ridge * jnp.eye(MEMORY), there.astype(gram.dtype))
+        return (weights / weights.sum()) @ self.images
+
+
 class _State(eqx.Module):
-    """Potentials, scalings around them, and where the iteration is."""
+    """The centre (f, g), log scalings u, v around it, and where the iteration is."""
 
     f: Float[Array, " n"]
     g: Float[Array, " m"]
     u: Float[Array, " n"]
     v: Float[Array, " m"]
+    memory: _Memory
     iteration: Int[Array, ""]
     error: Float[Array, ""]
-    usable: Bool[Array, ""]
 
 
 @eqx.filter_jit
@@ -102,48 +133,55 @@ def sinkhorn(
 
     The entropy of Eq. 1 is relative to μ ⊗ ν, as in -KL(π | μ ⊗ ν): points that coincide then
     count as one, and for uniform weights only the total mass of unbalanced couplings differs.
-    So f = log μ - τ_X log K exp(g) and g = log ν - τ_Y log Kᵀ exp(f), in turn. One iteration in
-    the log domain fixes the range; then scalings u, v around (f, g) need two matrix products an
-    iteration, until they leave [1/RANGE, RANGE] and are absorbed into f, g. `start` is a first
-    guess of g. Stops when an update of f would move less than `threshold` of mass (balanced:
-    the L1 error of the first marginal, the second being exact).
+    So g = log ν - τ_Y log Kᵀ exp(f) and f = log μ - τ_X log K exp(g), in turn, the fixed point
+    of a map of f that Anderson's method (Walker and Ni 2011: mixing the last MEMORY images)
+    finds in a fraction of the plain iterations; where mixing raises the error, the memory is emptied and plain
+    iterations go on. One iteration in the log domain fixes the range; then scalings around
+    (f, g) need two matrix products an iteration, until they leave [1/RANGE, RANGE]. `start` is
+    a first guess of g. Stops when an update of f would move less than `threshold` of mass
+    (balanced: the L1 error of the first marginal, the second being exact).
     """
-    log_mu, log_nu = jnp.log(mu), jnp.log(nu)
+    # A weight of zero is as good as tiny, and has a logarithm.
+    log_mu, log_nu = (jnp.log(jnp.maximum(w, jnp.finfo(w.dtype).tiny)) for w in (mu, nu))
 
-    def running(state: _State) -> Array:
-        return (state.error >= threshold) & (state.iteration < max_iterations)
+    def running(s: _State) -> Array:
+        return (s.error >= threshold) & (s.iteration < max_iterations)
 
-    def absorb(state: _State) -> _State:
-        f = log_mu - tau_x * kernel.log_to_source(state.g)
-        g = log_nu - tau_y * kernel.log_to_target(f)
+    def near(s: _State) -> Array:
+        return jnp.abs(s.u).max() < jnp.log(RANGE)
+
+    def recentre(s: _State) -> _State:
+        old = s.f + s.u
+        g = log_nu - tau_y * kernel.log_to_target(old)
+        f = log_mu - tau_x * kernel.log_to_source(g)
         to_source, to_target = kernel.around(f, g)
 
         def step(s: _State) -> _State:
-            mass = to_source(s.v)
-            u = jnp.exp((tau_x - 1) * f + log_mu - tau_x * jnp.log(mass))
-            error = jnp.sum(jnp.abs(u - s.u) * mass)
-            # The scalings the error was measured at are the ones to keep when it is small.
-            u = jnp.where(error < threshold, s.u, u)
-            v = jnp.exp((tau_y - 1) * g + log_nu - tau_y * jnp.log(to_target(u)))
-            v = jnp.where(error < threshold, s.v, v)
-            far = jnp.maximum(jnp.abs(jnp.log(u)).max(), jnp.abs(jnp.log(v)).max())
-            usable = far < jnp.log(RANGE)  # False for nan
-            u, v = jnp.where(usable, u, s.u), jnp.where(usable, v, s.v)
-            return _State(f, g, u, v, s.iteration + 1, error, usable)
+            v = (tau_y - 1) * g + log_nu - tau_y * jnp.log(to_target(jnp.exp(s.u)))
+            mass = to_source(jnp.exp(v))
+            image = (tau_x - 1) * f + log_mu - tau_x * jnp.log(mass)
+            error = jnp.sum(jnp.abs(jnp.exp(image) - jnp.exp(s.u)) * mass)
+            iteration = s.iteration + 1
+            memory = _select(error > 2 * s.error, _Memory.empty(len(mu)), s.memory)
+            memory = memory.add(image, image - s.u)
+            # At the end, the scalings that the error was measured at are the ones to keep.
+            last = (error < threshold) | (iteration >= max_iterations)
+            u = jnp.where(last, s.u, memory.mixture())
+            return _State(f, g, u, v, memory, iteration, error)
 
-        ones = jnp.ones_like(f), jnp.ones_like(g)
-        inner = _State(f, g, *ones, state.iteration + 1, jnp.array(jnp.inf), jnp.array(True))
-        inner = jax.lax.while_loop(lambda s: running(s) & s.usable, step, inner)
-        f, g = f + jnp.log(inner.u), g + jnp.log(inner.v)
-        return _State(f, g, *ones, inner.iteration, inner.error, inner.usable)
+        zero = jnp.zeros_like(f), jnp.zeros_like(g)
+        inner = _State(f, g, *zero, s.memory.shift(s.f - f), s.iteration + 1, s.error)
+        return jax.lax.while_loop(lambda s: running(s) & near(s), step, inner)
 
-    g = log_nu if start is None else start
-    zero = jnp.zeros_like(log_mu)
-    state = _State(
-        zero, g, zero, jnp.zeros_like(g), jnp.array(0), jnp.array(jnp.inf), jnp.array(True)
-    )
-    state = jax.lax.while_loop(running, absorb, state)
-    return state.f, state.g, Convergence(state.error < threshold, state.iteration, state.error)
+    f = log_mu - tau_x * kernel.log_to_source(log_nu if start is None else start)
+    zero = jnp.zeros_like(f), jnp.zeros_like(log_nu)
+    s = _State(f, log_nu, *zero, _Memory.empty(len(mu)), jnp.array(0), jnp.array(jnp.inf))
+    s = jax.lax.while_loop(running, recentre, s)
+    return s.f + s.u, s.g + s.v, Convergence(s.error < threshold, s.iteration, s.error)
+
+
+def _select(condition: Bool[Array, ""], yes, no):
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 class Entropic(Protocol):
@@ -159,22 +197,24 @@ class Entropic(Protocol):
 
 def anneal(
     solver: Entropic,
-    kernel: Callable[[float], Kernel],
+    kernel: Callable[[Scalar], Kernel],
     mu: Float[Array, " n"],
     nu: Float[Array, " m"],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """`sinkhorn` at 2^k ε, …, 2 ε, ε, each from the last potentials; iterations are summed."""
+    log_nu = jnp.log(jnp.maximum(nu, jnp.finfo(nu.dtype).tiny))
+    epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1)
 
-    def at(epsilon: float, start: Array | None) -> tuple[Array, Array, Convergence]:
-        return sinkhorn(
+    def stage(carry, epsilon):
+        _, g, before = carry
+        # Potentials are divided by ε: halving it doubles them.
+        start = log_nu + 2 * (g - log_nu)
+        f, g, last = sinkhorn(
             kernel(epsilon), mu, nu, tau_x=solver.tau_x, tau_y=solver.tau_y,
             threshold=solver.threshold, max_iterations=solver.max_iterations, start=start,
         )  # fmt: skip
+        iterations = before.iterations + last.iterations
+        return (f, g, Convergence(last.converged, iterations, last.error)), None
 
-    start, iterations = None, jnp.array(0)
-    for halving in range(solver.halvings, 0, -1):
-        _, g, convergence = at(solver.epsilon * 2**halving, start)
-        start = jnp.log(nu) + 2 * (g - jnp.log(nu))
-        iterations += convergence.iterations
-    f, g, last = at(solver.epsilon, start)
-    return f, g, Convergence(last.converged, iterations + last.iterations, last.error)
+    initial = jnp.zeros_like(mu), log_nu, Convergence.exact()
+    return jax.lax.scan(stage, initial, epsilons)[0]

@@ -4,6 +4,7 @@ import logging
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Scalar
 
 from morphkit.couplings import BridgeCoupling, DenseCoupling
 from morphkit.geometry import BridgeGeometry, DenseGeometry, Geometry, dense
@@ -37,11 +38,11 @@ class Sinkhorn(OTSolver):
     tau_y: float = eqx.field(static=True, default=1.0)
     threshold: float = eqx.field(static=True, default=1e-3)
     max_iterations: int = eqx.field(static=True, default=2000)
-    halvings: int = eqx.field(static=True, default=0)
+    halvings: int = eqx.field(static=True, default=3)
     dense_bytes: int = eqx.field(static=True, default=2**24)
 
     def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
+        check_entropic(self, self.epsilon, self.tau_x, self.tau_y, self.halvings)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
         """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB, bridge costs apart."""
@@ -59,7 +60,7 @@ class Sinkhorn(OTSolver):
     def _solve(self, cost: DenseGeometry, x: Cloud, y: Cloud) -> DenseCoupling:
         mean = cost.mean(x.weights, y.weights)
 
-        def kernel(epsilon: float) -> DenseKernel:
+        def kernel(epsilon: Scalar | float) -> DenseKernel:
             return DenseKernel(-cost.values / (mean * epsilon))
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)

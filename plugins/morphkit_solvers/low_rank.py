@@ -1,0 +1,118 @@
+"""Couplings of low non-negative rank, through OTT-JAX."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from ott.geometry.geometry import Geometry as OTTGeometry
+from ott.geometry.low_rank import LRCGeometry
+from ott.problems.linear.linear_problem import LinearProblem
+from ott.problems.quadratic.quadratic_problem import QuadraticProblem
+from ott.solvers.linear.sinkhorn_lr import LRSinkhorn
+from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
+
+from morphkit.couplings import BridgeCoupling, Convergence
+from morphkit.geometry import Geometry, PointGeometry, check_metric, dense, factors
+from morphkit.interfaces import OTSolver
+from morphkit.types import Cloud
+
+from .checks import check_alpha, check_rank
+from .gromov import intra_space
+
+
+class LowRankSinkhorn(OTSolver):
+    """min_π <c, π> over couplings π = Q diag(1/g) Rᵀ of rank `rank`, balanced or not.
+
+    Scetbon et al. 2021: mirror descent on Q (n, r), R (m, r) and g (r) with step `gamma`, the
+    entropies of the three weighted by `epsilon`, c divided by its mean. τ as in Eq. 28. It
+    stops when the relative change of the factors is below `threshold`. A cost between points of
+    a joint space (`cost.KCCACost`) is used by its factors and never stored.
+    """
+
+    rank: int = eqx.field(static=True, default=32)
+    epsilon: float = eqx.field(static=True, default=0.0)
+    tau_x: float = eqx.field(static=True, default=1.0)
+    tau_y: float = eqx.field(static=True, default=1.0)
+    gamma: float = eqx.field(static=True, default=10.0)
+    threshold: float = eqx.field(static=True, default=1e-3)
+    max_iterations: int = eqx.field(static=True, default=2000)
+
+    def __check_init__(self) -> None:
+        check_rank(self, self.rank, self.epsilon, self.tau_x, self.tau_y)
+
+    def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
+        """See `OTSolver.solve`; the coupling is a mixture over `rank` components."""
+        problem = LinearProblem(
+            through(cost, x, y), x.weights, y.weights, tau_a=self.tau_x, tau_b=self.tau_y
+        )
+        solver = LRSinkhorn(
+            rank=min(self.rank, *cost.shape), epsilon=self.epsilon, gamma=self.gamma,
+            threshold=self.threshold, max_iterations=self.max_iterations,
+        )  # fmt: skip
+        return mixture(solver(problem))
+
+
+class LowRankGromovWasserstein(OTSolver):
+    """Eq. 3 over couplings of rank `rank`, balanced or not; Eq. 2 for α = 1.
+
+    Scetbon et al. 2022: as `LowRankSinkhorn`, with the cost linearised at each step; O(n + m)
+    memory at α = 1. `alpha`, `squared`, `metric_x` and `metric_y` as in
+    `FusedGromovWasserstein`; c_XY is dense unless it has factors and is not squared.
+    """
+
+    rank: int = eqx.field(static=True, default=32)
+    epsilon: float = eqx.field(static=True, default=0.0)
+    alpha: float = eqx.field(static=True, default=0.5)
+    tau_x: float = eqx.field(static=True, default=1.0)
+    tau_y: float = eqx.field(static=True, default=1.0)
+    metric_x: str = eqx.field(static=True, default="cosine")
+    metric_y: str = eqx.field(static=True, default="cosine")
+    squared: bool = eqx.field(static=True, default=True)
+    gamma: float = eqx.field(static=True, default=10.0)
+    threshold: float = eqx.field(static=True, default=1e-3)
+    max_iterations: int = eqx.field(static=True, default=2000)
+
+    def __check_init__(self) -> None:
+        check_rank(self, self.rank, self.epsilon, self.tau_x, self.tau_y)
+        check_metric("LowRankGromovWasserstein.metric_x", self.metric_x)
+        check_metric("LowRankGromovWasserstein.metric_y", self.metric_y)
+        check_alpha(self, self.alpha)
+
+    def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
+        """See `OTSolver.solve`."""
+        # OTT's gradient has no factor 2 on the quadratic part.
+        fused = None if self.alpha == 1 else through(cost, x, y, squared=self.squared)
+        problem = QuadraticProblem(
+            LRCGeometry(*intra_space(self.metric_x, x)),
+            LRCGeometry(*intra_space(self.metric_y, y)),
+            fused,
+            fused_penalty=1.0 if fused is None else (1 - self.alpha) / (2 * self.alpha),
+            a=x.weights,
+            b=y.weights,
+            tau_a=self.tau_x,
+            tau_b=self.tau_y,
+        )
+        solver = LRGromovWasserstein(
+            rank=min(self.rank, *cost.shape), epsilon=self.epsilon / (2 * self.alpha),
+            gamma=self.gamma, threshold=self.threshold, inner_iterations=10, min_iterations=10,
+            max_iterations=self.max_iterations,
+        )  # fmt: skip
+        return mixture(solver(problem))
+
+
+def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeometry:
+    """The cost over its mean as OTT knows it, by its factors where it is one of points."""
+    if isinstance(cost, PointGeometry) and not squared:
+        left, right = factors(cost.metric, cost.u, cost.v)
+        return LRCGeometry(left / cost.mean(x.weights, y.weights), right)
+    values = dense(cost)
+    values = values / (x.weights @ values @ y.weights)
+    return OTTGeometry(values**2 if squared else values)
+
+
+def mixture(out: Any) -> BridgeCoupling:
+    """Q diag(1/g) Rᵀ: a component takes the place of a bridge."""
+    errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
+    error = errors[jnp.maximum(jnp.sum(errors != -1) - 1, 0)]
+    state = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
+    return BridgeCoupling(jnp.log(out.q), jnp.log(out.r) - jnp.log(out.g), state)

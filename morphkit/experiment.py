@@ -89,7 +89,7 @@ def run(
 
         sampler = jax.block_until_ready(aligner.prepare(paired, cost, solver))
         clock.lap("align")
-        metrics = convergence(sampler, training.batch_size, log)
+        metrics = diagnose(sampler, paired, training.batch_size, log)
 
         networks = build_networks(field, paired.x.dim, paired.y.dim, training.reweight, key_field)
         scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)
@@ -109,6 +109,7 @@ def run(
         scene = Scene(
             features.source, features.target, paired, features.x_test, features.y_test, raw.test,
             coupling=sampler.coupling,
+            couple=lambda data: aligner.prepare(data, cost, solver).coupling,
         )  # fmt: skip
         metrics |= evaluate(scene, maps, evaluators, key_eval, log)
         clock.lap("evaluate")
@@ -178,8 +179,9 @@ def build_networks(
     return build(key)
 
 
-def convergence(sampler: Sampler, batch_size: int, log: Log) -> dict[str, float]:
-    """How the solver ended (local: on 20 minibatches), with a warning when it did not finish."""
+def diagnose(sampler: Sampler, data: PairedData, batch_size: int, log: Log) -> dict[str, float]:
+    """How the solver ended (local: on 20 minibatches), with a warning when it did not finish,
+    and what the coupling is like; none of it needs labels."""
     if isinstance(sampler, LocalSampler):
         metrics = local_diagnostics(sampler, batch_size, jax.random.key(0))
         if (share := metrics["coupling/converged"]) < 1:
@@ -195,6 +197,9 @@ def convergence(sampler: Sampler, batch_size: int, log: Log) -> dict[str, float]
         "coupling/error": float(state.error),
         "coupling/entropy": float(coupling.entropy()),
         "coupling/effective_support": float(coupling.effective_support()),
+        "coupling/marginal_violation_source": float(coupling.violation(0, data.x.weights)),
+        "coupling/marginal_violation_target": float(coupling.violation(1, data.y.weights)),
+        "coupling/excluded_ratio": float(coupling.excluded_ratio()),
     }
     if not np.isfinite([metrics["coupling/entropy"], metrics["coupling/error"]]).all():
         raise FloatingPointError(

@@ -138,7 +138,7 @@ class Scene:
 
     `x`, `y` are the features of the test split, `test` its raw inputs and correspondences;
     `train` is what the morph learned from. `map` is set for evaluators with subject "map",
-    `coupling` for "coupling".
+    `coupling` for "coupling"; `couple` finds the coupling of other data in the same way.
     """
 
     source: FeatureExtractor
@@ -149,6 +149,7 @@ class Scene:
     test: Split
     map: LatentMap | None = None
     coupling: "Coupling | None" = None
+    couple: "Callable[[PairedData], Coupling | None] | None" = None
 
 
 class Evaluator(eqx.Module):

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
 from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
+from morphkit_metrics.held_out import HeldOutPairs
 from morphkit_metrics.images import ClassImageMSE
 from morphkit_metrics.matching import MatchingAccuracy
 from morphkit_metrics.pairs import PairedError
 from scipy.spatial.distance import cdist
 
-from morphkit.couplings import Convergence, DenseCoupling
+from morphkit.couplings import Convergence, DenseCoupling, PairCoupling
 from morphkit.interfaces import Codec, FeatureExtractor, LatentMap, Scene
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
@@ -161,6 +162,8 @@ def test_matching_accuracy():
     values = MatchingAccuracy(20_000).evaluate(s, key=KEY)
     assert values["matching_accuracy_exact"] == pytest.approx(exact, abs=1e-5)
     assert values["matching_accuracy"] == pytest.approx(exact, abs=0.02)
+    ratio = float(s.coupling.excluded_ratio())
+    assert values["aes"] == pytest.approx(exact / ratio, rel=1e-4)
 
 
 def test_feature_overlap():
@@ -195,6 +198,50 @@ def test_knn_accuracy():
     assert KNNAccuracy().evaluate(s, key=KEY) == {"source_5nn_accuracy": pytest.approx(expected)}
 
 
+def test_held_out_pairs_judge_what_the_coupling_was_not_told():
+    s = scene(Identity(), (4,))
+    values = s.coupling.values
+    conditional = np.asarray(values / values.sum(1, keepdims=True))
+    asked = []
+
+    def couple(data):
+        asked.append(set(np.asarray(data.pairs.source).tolist()))
+        return s.coupling
+
+    found = HeldOutPairs(folds=4, within=0.2).evaluate(replace(s, couple=couple), key=KEY)
+    sources, targets = np.asarray(s.train.pairs.source), np.asarray(s.train.pairs.target)
+    distances = cdist(s.train.y.points, s.train.y.points, "cosine")
+    assert sorted(map(len, asked)) == [3] * 4
+    there, far, chance = [], [], []
+    for i, j in zip(sources, targets, strict=True):
+        nearest = np.argsort(distances[j])[: round(0.2 * (N - 1)) + 1]
+        there.append(conditional[i, nearest].sum())
+        far.append(conditional[i] @ distances[j])
+        chance.append(distances[j].mean())
+    assert found["held_out_accuracy"] == pytest.approx(np.mean(there), rel=1e-5)
+    assert found["held_out_distance"] == pytest.approx(np.mean(far) / np.mean(chance), rel=1e-5)
+
+
+def test_held_out_pairs_know_the_best_and_the_silent_coupling():
+    s = scene(Identity(), (4,))
+    everything = np.zeros((N, N), np.float32)
+    everything[np.asarray(s.test.pairs[:, 0]), np.asarray(s.test.pairs[:, 1])] = 1 / N
+    perfect = DenseCoupling(jnp.asarray(everything), Convergence.exact())
+    found = HeldOutPairs().evaluate(replace(s, couple=lambda data: perfect), key=KEY)
+    assert found["held_out_accuracy"] == pytest.approx(1)
+    assert found["held_out_distance"] == pytest.approx(0, abs=1e-5)
+
+    def true_alignment(data):
+        return PairCoupling(data.pairs, (N, N))
+
+    single = PairedData(
+        s.train.x, s.train.y, Pairs(s.train.pairs.source[:1], s.train.pairs.target[:1])
+    )
+    assert HeldOutPairs().evaluate(replace(s, couple=true_alignment), key=KEY) == {}
+    assert HeldOutPairs().evaluate(replace(s, couple=lambda data: None), key=KEY) == {}
+    assert HeldOutPairs().evaluate(replace(s, train=single, couple=true_alignment), key=KEY) == {}
+
+
 def test_what_is_missing_is_named():
     s = scene(Identity(), (CLASSES,))
     codec = replace(s, target=Shaped((CLASSES,)))
@@ -210,6 +257,7 @@ def test_what_is_missing_is_named():
         (ClassImageMSE(), replace(codec, test=s.test._replace(target=np.zeros((N, 9)))), "images"),
         (PairedError(), replace(s, test=s.test._replace(pairs=np.zeros((0, 2), int))), "pairs"),
         (MatchingAccuracy(), replace(s, coupling=None), "scene.coupling"),
+        (HeldOutPairs(), s, "scene.couple"),
         (MatchingAccuracy(), replace(s, train=bare), "train.x.labels"),
         (FeatureOverlap(), replace(s, train=bare), "train.x.labels"),
         (FeatureOverlap(k=N), s, "k: 60"),
@@ -224,6 +272,9 @@ def test_bad_arguments_are_named():
     for make, name in (
         (lambda: NearestTargetAccuracy("dot"), "metric"),
         (lambda: MatchingAccuracy(0), "samples"),
+        (lambda: HeldOutPairs(1), "folds"),
+        (lambda: HeldOutPairs(metric="dot"), "metric"),
+        (lambda: HeldOutPairs(within=1), "within"),
         (lambda: FeatureOverlap(k=15, batch_size=15), "batch_size"),
         (lambda: KNNAccuracy(0), "k:"),
     ):

@@ -7,6 +7,7 @@ from morphkit import hookimpl
 def morphkit_register(registry) -> None:
     from .classes import LabelAccuracy, NearestTargetAccuracy
     from .features import FeatureOverlap, KNNAccuracy
+    from .held_out import HeldOutPairs
     from .images import ClassImageMSE
     from .matching import MatchingAccuracy
     from .pairs import PairedError
@@ -16,5 +17,6 @@ def morphkit_register(registry) -> None:
     registry.add(ClassImageMSE)
     registry.add(PairedError)
     registry.add(MatchingAccuracy)
+    registry.add(HeldOutPairs)
     registry.add(FeatureOverlap)
     registry.add(KNNAccuracy)

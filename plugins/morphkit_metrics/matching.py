@@ -14,8 +14,9 @@ from .scene import labels_of
 class MatchingAccuracy(Evaluator):
     """Fig. 6: the probability that a draw (i, j) of the coupling joins equal labels.
 
-    Gives `matching_accuracy`, estimated from `samples` draws as in the paper, and
-    `matching_accuracy_exact`, the sum of the coupling over all pairs of equal labels. Raises
+    Gives `matching_accuracy`, estimated from `samples` draws as in the paper,
+    `matching_accuracy_exact`, the sum of the coupling over all pairs of equal labels, and `aes`
+    (Eq. 30), the latter over the ratio of excluded points (Eq. 29). Raises
     ValueError without a coupling, or without labels of both training clouds.
     """
 
@@ -35,4 +36,5 @@ class MatchingAccuracy(Evaluator):
         return {
             "matching_accuracy": float(match(x, y, key=key, num=self.samples)),
             "matching_accuracy_exact": float(match(x, y)),
+            "aes": float(scene.coupling.aes(x, y)),
         }

@@ -1,0 +1,62 @@
+"""The real alignment problems that benchmarks share."""
+
+import functools
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from morphkit.collapse import collapse
+from morphkit.data.mnist import MNIST
+from morphkit.features import Features, extract
+from morphkit.geometry import Geometry
+from morphkit.interfaces import FusedCost
+from morphkit.loggers import Log
+from morphkit.types import Cloud, PairedData, Pairs
+
+
+def mnist() -> Features:
+    """The image and text VAE latents of gin/mnist/image_to_text.gin: 10,000 to learn from,
+    10,000 to test on. The VAEs are trained once and cached."""
+    from morphkit_extractors.vae import VAEImage, VAEText
+
+    image = functools.partial(VAEImage, channels=(32, 64, 128), epochs=4, batch_size=64)
+    with tempfile.TemporaryDirectory() as folder, Log(Path(folder), wandb="disabled") as log:
+        return extract(MNIST().load(), image, VAEText, log)  # pyright: ignore[reportArgumentType]
+
+
+def mnist_clouds() -> tuple[Cloud, Cloud]:
+    latents = mnist()
+    return latents.x, latents.y
+
+
+def tiny_imagenet_clouds() -> tuple[Cloud, Cloud]:
+    """10,000 images of 200 classes by MobileNetV2, and the text of each one's class by MiniLM."""
+    path = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
+    with np.load(path / "tiny_imagenet" / "tiny_imagenet.npz") as file:
+        images, labels = file["train_features"].astype(np.float32), file["train_label"]
+        texts = file["text_features"].astype(np.float32)[labels]
+    return Cloud.uniform(images, labels), Cloud.uniform(texts, labels)
+
+
+def pair(x: Cloud, y: Cloud, number: int, seed: int) -> PairedData:
+    """`number` known pairs (i, i) among points that correspond by their index; nested in
+    `number`."""
+    known = np.sort(np.random.default_rng(seed).permutation(x.size)[:number])
+    return PairedData(x, y, Pairs.from_array(np.stack([known, known], 1)))
+
+
+class Given(FusedCost):
+    """A cost that was prepared before, for `morphkit.aligners.couple` on the same data."""
+
+    geometry: Geometry
+
+    def prepare(self, data: PairedData) -> Geometry:
+        return self.geometry
+
+
+def given(cost: FusedCost, data: PairedData) -> Given:
+    """Prepares a cost once, for several solvers."""
+    distinct = collapse(data)
+    return Given(cost.prepare(data if distinct is None else distinct.data))

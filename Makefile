@@ -32,7 +32,10 @@ docs: $(VENV)/.tools
 
 bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/mnist.py
+	$(BIN)/python benchmarks/geodesic.py
+	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/performance.py
 
 clean:

@@ -46,7 +46,7 @@ def test_an_unknown_component_is_answered_with_the_closest():
 
 
 def test_an_unknown_argument_is_answered_with_the_closest():
-    refused([QUICK], ["BridgeSinkhorn.epsilom = 1.0"], r"no argument 'epsilom'.*epsilon")
+    refused([QUICK], ["Sinkhorn.epsilom = 1.0"], r"no argument 'epsilom'.*epsilon")
 
 
 def test_an_unknown_argument_of_run_is_answered_too():
@@ -82,8 +82,8 @@ def test_a_syntax_error_is_explained():
 def test_a_value_that_a_component_refuses_is_found_before_anything_runs(tmp_path):
     from morphkit import run
 
-    with pytest.raises(ConfigurationError, match=r"BridgeSinkhorn\.epsilon = -1"):
-        run(QUICK, ["BridgeSinkhorn.epsilon = -1"], tmp_path / "out")
+    with pytest.raises(ConfigurationError, match=r"Sinkhorn\.epsilon = -1"):
+        run(QUICK, ["Sinkhorn.epsilon = -1"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

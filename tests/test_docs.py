@@ -107,8 +107,9 @@ def test_links_lead_somewhere(page):
             continue
         file, _, anchor = target.partition("#")
         assert (ROOT / "docs" / (file or page)).is_file(), target
-        headings = re.findall(r"^#+ (.+)$", PAGES[file or page], re.MULTILINE)
-        assert not anchor or anchor in map(slug, headings), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", PAGES[file or page], re.MULTILINE)
+            assert anchor in map(slug, headings), target
 
 
 def test_gin_files_are_there_and_all_documented():

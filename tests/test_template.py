@@ -64,7 +64,7 @@ def test_it_runs_from_gin_and_aligns(environment, tmp_path):
         environment, "align", "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv",
         "--out", "out", "--set", "run.cost = @cost.ProcrustesCost()",
         "--set", "ProcrustesCost.metric = 'sqeuclidean'",
-        "--set", "run.solver = @solver.Sinkhorn()", "--set", "Training.steps = 200",
+        "--set", "Training.steps = 200",
         "--set", "run.wandb = 'disabled'", cwd=tmp_path,
     )  # fmt: skip
     story = json.loads((tmp_path / "out" / "run.json").read_text())

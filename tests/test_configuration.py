@@ -54,7 +54,10 @@ def test_an_unknown_argument_of_run_is_answered_too():
 
 
 def test_a_binding_that_nothing_uses_is_refused():
-    refused([QUICK], ["Sinkhorn.epsilon = 0.1"], r"nothing uses.*Sinkhorn\.epsilon.*run\.solver")
+    refused(
+        [QUICK], ["BridgeSinkhorn.epsilon = 0.1"],
+        r"nothing uses.*BridgeSinkhorn\.epsilon.*run\.solver",
+    )  # fmt: skip
 
 
 def test_a_file_whose_bindings_nothing_uses_is_refused(tmp_path):

@@ -135,14 +135,13 @@ def sinkhorn(
     count as one, and for uniform weights only the total mass of unbalanced couplings differs.
     So g = log ν - τ_Y log Kᵀ exp(f) and f = log μ - τ_X log K exp(g), in turn, the fixed point
     of a map of f that Anderson's method (Walker and Ni 2011: mixing the last MEMORY images)
-    finds in a fraction of the plain iterations; where mixing raises the error, the memory is emptied and plain
-    iterations go on. One iteration in the log domain fixes the range; then scalings around
+    finds in a fraction of the plain iterations; where mixing raises the error, the memory is
+    emptied and plain iterations go on. One iteration in the log domain fixes the range; then scalings around
     (f, g) need two matrix products an iteration, until they leave [1/RANGE, RANGE]. `start` is
     a first guess of g. Stops when an update of f would move less than `threshold` of mass
     (balanced: the L1 error of the first marginal, the second being exact).
     """
-    # A weight of zero is as good as tiny, and has a logarithm.
-    log_mu, log_nu = (jnp.log(jnp.maximum(w, jnp.finfo(w.dtype).tiny)) for w in (mu, nu))
+    log_mu, log_nu = _log(mu), _log(nu)
 
     def running(s: _State) -> Array:
         return (s.error >= threshold) & (s.iteration < max_iterations)
@@ -180,6 +179,12 @@ def sinkhorn(
     return s.f + s.u, s.g + s.v, Convergence(s.error < threshold, s.iteration, s.error)
 
 
+def _log(weights: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The logarithm; of a weight of zero, that of one so small that its points get no mass, and
+    still so large that their kernel entries stay in float32's range."""
+    return jnp.log(jnp.maximum(weights, 1e-25))
+
+
 def _select(condition: Bool[Array, ""], yes, no):
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
@@ -202,7 +207,7 @@ def anneal(
     nu: Float[Array, " m"],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """`sinkhorn` at 2^k ε, …, 2 ε, ε, each from the last potentials; iterations are summed."""
-    log_nu = jnp.log(jnp.maximum(nu, jnp.finfo(nu.dtype).tiny))
+    log_nu = _log(nu)
     epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1)
 
     def stage(carry, epsilon):

@@ -8,14 +8,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.nn import logsumexp
-from jaxtyping import Array, Bool, Float, Int, Scalar
+from jaxtyping import Array, Float, Int, Scalar
 
 from morphkit.couplings import Convergence
 
-Product = Callable[[Array], Array]
-MEMORY = 5
-"""How many iterates Anderson's method mixes."""
+from .anderson import Memory
 
+Product = Callable[[Array], Array]
 RANGE = 1e8
 """How far scalings may leave 1 before they are absorbed: float32 ends at 1e±38, and a kernel
 entry is a product with two of them."""
@@ -77,34 +76,6 @@ class FactoredKernel(Kernel):
         return lambda v: left @ (v @ right), lambda u: right @ (u @ left)
 
 
-class _Memory(eqx.Module):
-    """The last MEMORY images of the fixed-point map and how far each moved; `filled` of them."""
-
-    images: Float[Array, "k n"]
-    moves: Float[Array, "k n"]
-    filled: Int[Array, ""]
-
-    @classmethod
-    def empty(cls, size: int) -> "_Memory":
-        zeros = jnp.zeros((MEMORY, size))
-        return cls(zeros, zeros, jnp.array(0))
-
-    def add(self, image: Float[Array, " n"], move: Float[Array, " n"]) -> "_Memory":
-        at = self.filled % MEMORY
-        return _Memory(self.images.at[at].set(image), self.moves.at[at].set(move), self.filled + 1)
-
-    def shift(self, by: Float[Array, " n"]) -> "_Memory":
-        return _Memory(self.images + by, self.moves, self.filled)
-
-    def mixture(self) -> Float[Array, " n"]:
-        """Anderson's next iterate: Σ w_k image_k, with Σ w_k = 1 and |Σ w_k move_k| least."""
-        there = jnp.arange(MEMORY) < self.filled
-        gram = self.moves @ self.moves.T
-        ridge = 1e-5 * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
-        weights = jnp.linalg.solve(gram + ridge * jnp.eye(MEMORY), there.astype(gram.dtype))
-        return (weights / weights.sum()) @ self.images
-
-
 class _State(eqx.Module):
     """The centre (f, g), log scalings u, v around it, and where the iteration is."""
 
@@ -112,7 +83,7 @@ class _State(eqx.Module):
     g: Float[Array, " m"]
     u: Float[Array, " n"]
     v: Float[Array, " m"]
-    memory: _Memory
+    memory: Memory
     iteration: Int[Array, ""]
     error: Float[Array, ""]
 
@@ -123,25 +94,25 @@ def sinkhorn(
     mu: Float[Array, " n"],
     nu: Float[Array, " m"],
     *,
-    tau_x: float = 1.0,
-    tau_y: float = 1.0,
-    threshold: float = 1e-3,
-    max_iterations: int = 2000,
-    start: Float[Array, " m"] | None = None,
+    start: Float[Array, " n"],
+    tau_x: float,
+    tau_y: float,
+    threshold: Scalar | float,
+    max_iterations: int,
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """Potentials f, g (divided by ε) with π_ij = exp(f_i + g_j - c_ij / ε), from Eq. 1 and 28.
 
     The entropy of Eq. 1 is relative to μ ⊗ ν, as in -KL(π | μ ⊗ ν): points that coincide then
     count as one, and for uniform weights only the total mass of unbalanced couplings differs.
     So g = log ν - τ_Y log Kᵀ exp(f) and f = log μ - τ_X log K exp(g), in turn, the fixed point
-    of a map of f that Anderson's method (Walker and Ni 2011: mixing the last MEMORY images)
-    finds in a fraction of the plain iterations; where mixing raises the error, the memory is
-    emptied and plain iterations go on. One iteration in the log domain fixes the range; then scalings around
-    (f, g) need two matrix products an iteration, until they leave [1/RANGE, RANGE]. `start` is
-    a first guess of g. Stops when an update of f would move less than `threshold` of mass
-    (balanced: the L1 error of the first marginal, the second being exact).
+    of a map of f that Anderson's method finds in a fraction of the plain iterations; where mixing
+    raises the error, the memory is emptied and plain iterations go on. One iteration in the log
+    domain fixes the range; then scalings around (f, g) need two matrix products an iteration,
+    until they leave [1/RANGE, RANGE]. `start` is a first guess of f. Stops when an update of f
+    would move less than `threshold` of mass (balanced: the L1 error of the first marginal, the
+    second being exact).
     """
-    log_mu, log_nu = _log(mu), _log(nu)
+    log_mu, log_nu = log_weights(mu), log_weights(nu)
 
     def running(s: _State) -> Array:
         return (s.error >= threshold) & (s.iteration < max_iterations)
@@ -161,8 +132,7 @@ def sinkhorn(
             image = (tau_x - 1) * f + log_mu - tau_x * jnp.log(mass)
             error = jnp.sum(jnp.abs(jnp.exp(image) - jnp.exp(s.u)) * mass)
             iteration = s.iteration + 1
-            memory = _select(error > 2 * s.error, _Memory.empty(len(mu)), s.memory)
-            memory = memory.add(image, image - s.u)
+            memory = s.memory.emptied(error > 2 * s.error).add(image, image - s.u)
             # At the end, the scalings that the error was measured at are the ones to keep.
             last = (error < threshold) | (iteration >= max_iterations)
             u = jnp.where(last, s.u, memory.mixture())
@@ -172,21 +142,16 @@ def sinkhorn(
         inner = _State(f, g, *zero, s.memory.shift(s.f - f), s.iteration + 1, s.error)
         return jax.lax.while_loop(lambda s: running(s) & near(s), step, inner)
 
-    f = log_mu - tau_x * kernel.log_to_source(log_nu if start is None else start)
-    zero = jnp.zeros_like(f), jnp.zeros_like(log_nu)
-    s = _State(f, log_nu, *zero, _Memory.empty(len(mu)), jnp.array(0), jnp.array(jnp.inf))
+    zero = jnp.zeros_like(log_mu), jnp.zeros_like(log_nu)
+    s = _State(start, log_nu, *zero, Memory.empty(len(mu)), jnp.array(0), jnp.array(jnp.inf))
     s = jax.lax.while_loop(running, recentre, s)
     return s.f + s.u, s.g + s.v, Convergence(s.error < threshold, s.iteration, s.error)
 
 
-def _log(weights: Float[Array, " n"]) -> Float[Array, " n"]:
+def log_weights(weights: Float[Array, " n"]) -> Float[Array, " n"]:
     """The logarithm; of a weight of zero, that of one so small that its points get no mass, and
     still so large that their kernel entries stay in float32's range."""
     return jnp.log(jnp.maximum(weights, 1e-25))
-
-
-def _select(condition: Bool[Array, ""], yes, no):
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), yes, no)
 
 
 class Entropic(Protocol):
@@ -207,19 +172,19 @@ def anneal(
     nu: Float[Array, " m"],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """`sinkhorn` at 2^k ε, …, 2 ε, ε, each from the last potentials; iterations are summed."""
-    log_nu = _log(nu)
+    log_mu = log_weights(mu)
     epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1)
 
     def stage(carry, epsilon):
-        _, g, before = carry
+        f, _, before = carry
         # Potentials are divided by ε: halving it doubles them.
-        start = log_nu + 2 * (g - log_nu)
+        start = log_mu + 2 * (f - log_mu)
         f, g, last = sinkhorn(
-            kernel(epsilon), mu, nu, tau_x=solver.tau_x, tau_y=solver.tau_y,
-            threshold=solver.threshold, max_iterations=solver.max_iterations, start=start,
+            kernel(epsilon), mu, nu, start=start, tau_x=solver.tau_x, tau_y=solver.tau_y,
+            threshold=solver.threshold, max_iterations=solver.max_iterations,
         )  # fmt: skip
         iterations = before.iterations + last.iterations
         return (f, g, Convergence(last.converged, iterations, last.error)), None
 
-    initial = jnp.zeros_like(mu), log_nu, Convergence.exact()
+    initial = log_mu, jnp.zeros_like(nu), Convergence.exact()
     return jax.lax.scan(stage, initial, epsilons)[0]

@@ -53,15 +53,16 @@ def test_knn_cost_is_the_heat_of_the_joint_graph(connected, weighted):
 
 
 @pytest.mark.parametrize("squared", [True, False])
-def test_geodesic_bridge_is_equation_6_over_shortest_paths(connected, squared):
+@pytest.mark.parametrize("power", [1, 2])
+def test_geodesic_bridge_is_equation_6_over_shortest_paths(connected, squared, power):
     pairs = [np.asarray(p) for p in (connected.pairs.source, connected.pairs.target)]
     factors = []
     for points, index in zip(sides(connected), pairs, strict=True):
-        paths = floyd_warshall(adjacency(points, 8))[:, index] ** (2 if squared else 1)
+        paths = floyd_warshall(adjacency(points, 8) ** power)[:, index] ** (2 if squared else 1)
         assert np.isfinite(paths).all()
         factors.append(paths / paths.mean())
     expected = (factors[0][:, None] + factors[1][None]).min(-1)
-    prepared = GeodesicBridgeCost(k=8, squared=squared).prepare(connected)
+    prepared = GeodesicBridgeCost(k=8, power=power, squared=squared).prepare(connected)
     np.testing.assert_allclose(prepared.matrix(), expected, rtol=1e-4, atol=1e-6)
     assert (np.asarray(prepared.matrix())[tuple(pairs)] == 0).all()
 
@@ -122,6 +123,8 @@ def test_bad_arguments_are_named(paired):
         KNNCost(time=0)
     with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.metric_x = 'l1'"):
         GeodesicBridgeCost(metric_x="l1")
+    with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.power = 0"):
+        GeodesicBridgeCost(power=0)
     with pytest.raises(ValueError, match=r"KCCACost\.shrinkage = 2"):
         KCCACost(shrinkage=2)
     with pytest.raises(ValueError, match=r"KCCACost\.gamma_y = -1"):

@@ -24,17 +24,22 @@ class GeodesicBridgeCost(FusedCost):
     O((n + m) l) memory. A point in another component than the paired one is put beyond all
     that can be reached, by its straight distance.
 
-    `metric_x` and `metric_y` say where edges are measured, see `neighbour_graph`. Not in the
-    paper; shortest paths as in Isomap (Tenenbaum et al. 2000).
+    An edge is as long as the Euclidean distance of its ends to the `power`: 1 gives geodesics as
+    in Isomap (Tenenbaum et al. 2000), 2 the edges of Eq. 14; the larger, the more a path is
+    drawn through dense regions (Fermat distances, Groisman et al. 2022). `metric_x` and
+    `metric_y` say where edges are measured, see `neighbour_graph`. Not in the paper.
     """
 
     k: int = eqx.field(static=True, default=15)
+    power: float = eqx.field(static=True, default=2.0)
     squared: bool = eqx.field(static=True, default=False)
     metric_x: str = eqx.field(static=True, default="sqeuclidean")
     metric_y: str = eqx.field(static=True, default="sqeuclidean")
 
     def __check_init__(self) -> None:
         check_neighbours("GeodesicBridgeCost.k", self.k)
+        if not self.power > 0:
+            raise ValueError(f"GeodesicBridgeCost.power = {self.power} must be positive")
         check_metric("GeodesicBridgeCost.metric_x", self.metric_x)
         check_metric("GeodesicBridgeCost.metric_y", self.metric_y)
 
@@ -47,10 +52,12 @@ class GeodesicBridgeCost(FusedCost):
 
     def _factor(self, cloud: Cloud, paired: Int[Array, " l"], metric: str) -> Float[Array, "n l"]:
         sources = np.asarray(paired)
-        paths = dijkstra(neighbour_graph(cloud, self.k, metric), directed=False, indices=sources).T
+        graph = neighbour_graph(cloud, self.k, metric)
+        graph.data **= self.power
+        paths = dijkstra(graph, directed=False, indices=sources).T
         apart = ~np.isfinite(paths)
         if apart.any():
             points = np.asarray(embed(metric, cloud.points), np.float64)
-            straight = pairwise_distances(points, points[sources])
+            straight = pairwise_distances(points, points[sources]) ** self.power
             paths = np.where(apart, paths[~apart].max() + straight, paths)
         return jnp.asarray(unit_mean(paths**2 if self.squared else paths), jnp.float32)

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
 
 from morphkit.geometry import BridgeGeometry, check_metric, pairwise
 from morphkit.interfaces import FusedCost
@@ -26,10 +27,16 @@ class BridgeCost(FusedCost):
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors, O((n + m) l) time and memory."""
-        bridges = jnp.arange(data.pairs.size)
-        a = pairwise(self.metric_x, data.x.points, data.x_paired)
-        b = pairwise(self.metric_y, data.y.points, data.y_paired)
-        # A point is at distance 0 from itself, which rounding would miss.
         return BridgeGeometry(
-            a.at[data.pairs.source, bridges].set(0), b.at[data.pairs.target, bridges].set(0)
+            _distances(self.metric_x, data.x.points, data.pairs.source),
+            _distances(self.metric_y, data.y.points, data.pairs.target),
         )
+
+
+@eqx.filter_jit
+def _distances(
+    metric: str, points: Float[Array, "n d"], paired: Int[Array, " l"]
+) -> Float[Array, "n l"]:
+    distances = pairwise(metric, points, points[paired])
+    # A point is at distance 0 from itself, which rounding would miss.
+    return distances.at[paired, jnp.arange(len(paired))].set(0)

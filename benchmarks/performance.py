@@ -223,9 +223,9 @@ def write(results: dict[str, dict[int, dict[str, float] | None]], limit: float) 
         "points) at ε = 5e-3 of the mean cost to an L1 marginal error of 1e-3, in a process of its "
         "own. Seconds are of cost and solve, compiled; in brackets the first time, compilation "
         f"included (one run where it takes above 30 s). `–`: not within {limit:.0f} s, or not "
-        "asked for. Memory is the process's peak until the first solve is done; OTT's ends with the "
-        "potentials, the others' with a coupling. OTT online recomputes blocks of the cost wherever "
-        "it needs them. Errors are of both marginals, matching the share of 100,000 draws that "
+        "asked for. Memory is the peak of the process until the first solve is done; OTT ends with "
+        "potentials, the others with a coupling; OTT online computes the cost anew wherever "
+        "it is needed. Errors are of both marginals, matching the share of 100,000 draws that "
         "join two points of one class.",
         "",
         "![Time and memory by size](performance.png)",

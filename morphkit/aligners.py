@@ -7,7 +7,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from . import hookimpl
 from .collapse import CollapsedCoupling, collapse
-from .couplings import Coupling, PairCoupling, check_temperature, sharpen
+from .couplings import Coupling, PairCoupling, check_temperature, medoid, sharpen
 from .geometry import Geometry
 from .interfaces import Aligner, FusedCost, OTSolver, Sampler
 from .types import Batch, Cloud, PairedData
@@ -74,16 +74,23 @@ class GlobalAlignment(Aligner):
     """Solves one problem over all points, then trains on draws of its coupling.
 
     `temperature` sharpens what is drawn from, see `morphkit.couplings.sharpen`: 1 is the
-    coupling itself, 0 its mode.
+    coupling itself, 0 its mode. With `draws` above 1 every source point has one target, the
+    medoid of that many draws (`morphkit.couplings.medoid`): what a smooth coupling, of a large
+    ε, should be trained on, unless a target per class is too few (text to image).
     """
 
     temperature: float = eqx.field(static=True, default=1.0)
+    draws: int = eqx.field(static=True, default=1)
 
     def __check_init__(self) -> None:
         check_temperature("GlobalAlignment.temperature", self.temperature)
+        if self.draws < 1:
+            raise ValueError(f"GlobalAlignment.draws = {self.draws} must be at least 1")
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         coupling = sharpen(couple(data, cost, solver), self.temperature)
+        if self.draws > 1:
+            coupling = medoid(coupling, data.y.points, self.draws, jax.random.key(0))
         return CouplingSampler(data, coupling, *_density(coupling, data))
 
 

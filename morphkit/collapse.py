@@ -98,3 +98,7 @@ class CollapsedCoupling(Coupling):
         key_groups, key_x, key_y = jax.random.split(key, 3)
         i, j = self.groups.sample(key_groups, num)
         return self.x.draw(key_x, i), self.y.draw(key_y, j)
+
+    def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
+        key_groups, key_y = jax.random.split(key)
+        return self.y.draw(key_y, self.groups.targets(key_groups, self.x.index[i]))

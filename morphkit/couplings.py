@@ -51,6 +51,10 @@ class Coupling(eqx.Module):
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         """`num` independent draws (i, j) from π, normalised; on the device, inside `jax.jit`."""
 
+    def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
+        """A draw from π(· | x_i) for each i; of anything, where x_i has no mass."""
+        return draw(key, cumulative(self.rows(i)), jnp.arange(len(i)))
+
     def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         """log π(y_j | x_i); -inf everywhere in a row without mass."""
         rows = self.rows(i)
@@ -251,7 +255,10 @@ class DenseCoupling(Coupling):
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_j = jax.random.split(key)
         i = _draw_marginal(key_i, self.marginal_cdf, num)
-        return i, draw(key_j, self.conditional_cdf, i)
+        return i, self.targets(key_j, i)
+
+    def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
+        return draw(key, self.conditional_cdf, i)
 
 
 class BridgeCoupling(Coupling):
@@ -291,12 +298,16 @@ class BridgeCoupling(Coupling):
         return jnp.exp(jax.nn.logsumexp(here + jax.nn.logsumexp(there, axis=0), axis=1))
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        key_i, key_p, key_j = jax.random.split(key, 3)
+        key_i, key_j = jax.random.split(key)
         i = _draw_marginal(key_i, self.source_cdf, num)
-        return i, draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))
+        return i, self.targets(key_j, i)
+
+    def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
+        key_p, key_j = jax.random.split(key)
+        return draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))
 
 
-class ModeCoupling(Coupling):
+class PointCoupling(Coupling):
     """All the mass of a source point on one target point."""
 
     target: Int[Array, " n"]
@@ -341,10 +352,33 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
     marginal = coupling.marginal(0)
     if temperature == 0:
         target = coupling.fold(lambda row, i: jnp.argmax(row))
-        return ModeCoupling(
+        return PointCoupling(
             target=target, weights=marginal, size=coupling.shape[1],
             convergence=coupling.convergence,
         )  # fmt: skip
     log = jnp.log(coupling.to_dense()) / temperature
     values = jax.nn.softmax(log, axis=1, where=marginal[:, None] > 0) * marginal[:, None]
     return DenseCoupling(values, coupling.convergence)
+
+
+@eqx.filter_jit
+def medoid(
+    coupling: Coupling, y: Float[Array, "m q"], draws: int, key: PRNGKeyArray
+) -> PointCoupling:
+    """Each source point goes to the medoid of `draws` draws from π(· | x_i).
+
+    That is the draw with the least Euclidean distance to all others: a point estimate from
+    within the largest cluster of the conditional, where the mode may be any of its points.
+    O(n draws² q) time; no n × m numbers where the coupling has none.
+    """
+
+    def one(i: Int[Array, ""]) -> Int[Array, ""]:
+        j = coupling.targets(jax.random.fold_in(key, i), jnp.full(draws, i))
+        distance = jnp.linalg.norm(y[j][:, None] - y[j], axis=-1).sum(1)
+        return j[distance.argmin()]
+
+    n, m = coupling.shape
+    target = jax.lax.map(one, jnp.arange(n), batch_size=min(64, n))
+    return PointCoupling(
+        target=target, weights=coupling.marginal(0), size=m, convergence=coupling.convergence
+    )

@@ -13,6 +13,7 @@ from morphkit.couplings import (
     Coupling,
     DenseCoupling,
     PairCoupling,
+    medoid,
     sharpen,
 )
 from morphkit.types import Pairs
@@ -55,6 +56,31 @@ def test_samples_follow_the_coupling(kind):
     wanted = np.append(expected[~rare], expected[rare].sum())
     keep = wanted > 0
     assert chisquare(observed[keep], wanted[keep] * observed.sum() / wanted.sum()).pvalue > 1e-3
+
+
+@KINDS
+def test_targets_follow_the_conditional(kind):
+    coupling, matrix = make(kind), exact(make(kind))
+    for i in np.flatnonzero(matrix.sum(1) > 0):
+        j = coupling.targets(jax.random.key(i), jnp.full(20_000, i))
+        share = np.bincount(np.asarray(j), minlength=M) / 20_000
+        expected = matrix[i] / matrix[i].sum()
+        assert np.abs(share - expected).max() < 4 / np.sqrt(20_000)
+        assert (share[expected == 0] == 0).all()
+
+
+@KINDS
+def test_the_medoid_is_the_draw_nearest_to_all_others(kind):
+    coupling, matrix = make(kind), exact(make(kind))
+    y = np.random.default_rng(3).normal(size=(M, 2))
+    point = medoid(coupling, jnp.asarray(y), 2_000, jax.random.key(0))
+    np.testing.assert_allclose(point.marginal(0), matrix.sum(1), rtol=1e-3)
+    far = matrix @ np.linalg.norm(y[:, None] - y, axis=-1)  # exact: of all draws there could be
+    mass, chosen = matrix.sum(1), np.asarray(point.target)
+    possible = np.where(matrix > 1e-2 * mass[:, None], far, np.inf)
+    for i in np.flatnonzero(mass > 0):
+        assert far[i, chosen[i]] <= possible[i].min() + 0.1 * mass[i]
+        assert matrix[i, chosen[i]] > 0
 
 
 @KINDS
@@ -124,6 +150,8 @@ def test_a_temperature_is_not_negative():
     assert sharpen(make("dense"), 1.0).shape == (N, M)
     with pytest.raises(ValueError, match=r"temperature = -1"):
         sharpen(make("dense"), -1)
+    with pytest.raises(ValueError, match=r"GlobalAlignment\.draws = 0"):
+        GlobalAlignment(draws=0)
     for aligner in (GlobalAlignment, LocalAlignment):
         with pytest.raises(ValueError, match=rf"{aligner.__name__}\.temperature = -0\.5"):
             aligner(temperature=-0.5)

@@ -254,8 +254,11 @@ def write(results: dict[str, dict[int, dict[str, float] | None]], limit: float) 
     if dense:
         n, r = dense[-1]
         rate = n**2 * bridges(n) / r["build"] / 1e9
-        lines += ["", f"The dense hard minimum of Eq. 6 takes {r['build']:.1f} s at {n:,} points "
-                  f"and {bridges(n)} pairs: {rate:.1f} billion additions and minima a second."]  # fmt: skip
+        lines += [
+            "",
+            f"The dense hard minimum of Eq. 6 takes {r['build']:.1f} s at {n:,} points and "
+            f"{bridges(n)} pairs: {rate:.1f} billion additions and minima a second.",
+        ]
     lines += ["", "## Growth", "", "Exponents of the time, between the two largest sizes:", ""]
     for method, sizes in results.items():
         there = [(n, total(r)) for n, r in sizes.items() if r]

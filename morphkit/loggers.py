@@ -36,15 +36,20 @@ _LIBRARY = logging.getLogger("morphkit")
 
 
 class _Forward(logging.Handler):
-    """Passes what components say on to a `Log`."""
+    """Passes what components say on to a `Log`, once if they repeat themselves."""
 
     def __init__(self, log: "Log") -> None:
         super().__init__()
         self.log = log
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if text in self.said:
+            return
+        self.said.add(text)
         say = self.log.warn if record.levelno >= logging.WARNING else self.log.info
-        say(record.getMessage())
+        say(text)
 
 
 class Log:
@@ -88,10 +93,12 @@ class Log:
     def __enter__(self) -> Self:
         _LIBRARY.addHandler(self._library)
         _LIBRARY.setLevel(logging.INFO)
+        _LIBRARY.propagate = False  # some library may have given the root logger a handler
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         _LIBRARY.removeHandler(self._library)
+        _LIBRARY.propagate = True
         self._finish_wandb(exit_code=0 if error is None else 1)
         self._close_bar()
         self._file.close()

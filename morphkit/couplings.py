@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
-from .geometry import DENSE_LIMIT
+from .geometry import DENSE_LIMIT, pairwise
 from .types import Pairs
 
 
@@ -374,7 +374,7 @@ def medoid(
 
     def one(i: Int[Array, ""]) -> Int[Array, ""]:
         j = coupling.targets(jax.random.fold_in(key, i), jnp.full(draws, i))
-        distance = jnp.linalg.norm(y[j][:, None] - y[j], axis=-1).sum(1)
+        distance = jnp.sqrt(pairwise("sqeuclidean", y[j], y[j])).sum(1)
         return j[distance.argmin()]
 
     n, m = coupling.shape

@@ -175,7 +175,7 @@ def draw(everything: dict[str, dict[Cell, dict]]) -> None:
                 numbers = [values(there, cost, alpha, f) for f in FRACTIONS]
                 if not all(numbers):
                     continue
-                mean, spread = np.mean(numbers, 1), np.std(numbers, 1)
+                mean, spread = (list(map(f, numbers)) for f in (np.mean, np.std))
                 label = f"α = {alpha:g}" + (" (linear)" if alpha == 0 else "")
                 axis.errorbar(percent, mean, spread, marker="o", ms=3, color=colour, label=label)
             axis.set(xscale="log", title=cost, xlabel="pairs (%)")

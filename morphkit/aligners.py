@@ -145,15 +145,17 @@ class LocalAlignment(Aligner):
 def local_diagnostics(
     sampler: LocalSampler, batch_size: int, key: PRNGKeyArray, num: int = 20
 ) -> dict[str, float]:
-    """Means over `num` minibatch problems: the share that the solver finishes, its iterations
-    and, where both clouds have labels, the exact matching accuracy."""
+    """Means over `num` minibatch problems: the share that the solver finishes, its iterations and
+    error and, where both clouds have labels, the exact matching accuracy."""
     labels_x, labels_y = sampler.data.x.labels, sampler.data.y.labels
 
     @eqx.filter_jit
     def one(sampler: LocalSampler, key: PRNGKeyArray) -> dict[str, Array]:
         i, j, coupling = sampler.solve(key, batch_size)
         state = coupling.convergence
-        found = {"converged": state.converged, "iterations": state.iterations}
+        found = {
+            "converged": state.converged, "iterations": state.iterations, "error": state.error
+        }  # fmt: skip
         if labels_x is not None and labels_y is not None:
             accuracy = coupling.matching_accuracy(labels_x[i], labels_y[j])
             found["matching_accuracy_exact"] = accuracy

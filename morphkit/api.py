@@ -1,9 +1,10 @@
 """The public entry points: `run` for gin files, `align` for arrays."""
 
 import contextlib
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,10 @@ from .data.arrays import InMemory, split_arrays
 from .morph import Morph
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
+RESULTS = (
+    "metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl", "run.json",
+    "config.gin", "morph",
+)  # fmt: skip
 
 
 def run(
@@ -35,21 +40,36 @@ def run(
     if out is None:
         out = Path("runs") / f"{Path(names[-1]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     out = Path(out)
-    with configuration.configured(names, bindings):
-        make_way(out, overwrite)
+    with configuration.configured(names, bindings), cleared(out, overwrite):
         return configuration.call(out=out)
 
 
-def make_way(out: Path, overwrite: bool) -> None:
-    """Refuses a folder that holds a finished run, or (`overwrite`) removes that run's results."""
+@contextlib.contextmanager
+def cleared(out: Path, overwrite: bool) -> Iterator[None]:
+    """Refuses a folder that holds a finished run, or (`overwrite`) puts that run's results aside,
+    in out/replaced: gone when the new run is finished, back in place when it fails."""
     if not (out / "metrics.json").exists():
+        yield
         return
     if not overwrite:
         raise ConfigurationError(
             f"{out} holds a finished run; choose another folder with --out, or pass --overwrite"
         )
-    for name in ("metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl"):
-        (out / name).unlink(missing_ok=True)
+    aside = out / "replaced"
+    aside.mkdir(exist_ok=True)
+    names = [name for name in RESULTS if (out / name).exists()]
+    for name in names:
+        (out / name).replace(aside / name)
+    try:
+        yield
+    except BaseException:
+        for name in names:
+            if (out / name).is_dir():
+                shutil.rmtree(out / name)
+            (aside / name).replace(out / name)
+        aside.rmdir()
+        raise
+    shutil.rmtree(aside)
 
 
 def method_binding(method: str | None) -> list[str]:
@@ -92,7 +112,7 @@ def align(
     chosen += bindings
     with contextlib.ExitStack() as stack:
         if out is not None:
-            make_way(Path(out), overwrite)
+            stack.enter_context(cleared(Path(out), overwrite))
         folder = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="morphkit-"))
         if out is None:
             chosen.append("run.wandb = 'disabled'")

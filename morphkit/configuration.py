@@ -180,6 +180,12 @@ def _references(value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _refuse_unused(bindings: dict[tuple[tuple[str, str], str], Any], where: str) -> None:
+    for (_, selector), argument in bindings:
+        if selector == "morphkit.run" and argument in ("out", "configuration"):
+            raise ConfigurationError(
+                f"run.{argument} cannot be bound: --out (in Python, out=) says where results go, "
+                "and the configuration is the files and bindings themselves"
+            )
     reached = _reachable()
     unused = [
         f"{scope + '/' if scope else ''}{selector}.{argument}"

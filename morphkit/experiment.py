@@ -184,6 +184,7 @@ def diagnose(sampler: Sampler, data: PairedData, batch_size: int, log: Log) -> d
     and what the coupling is like; none of it needs labels."""
     if isinstance(sampler, LocalSampler):
         metrics = local_diagnostics(sampler, batch_size, jax.random.key(0))
+        check_finite(metrics["coupling/error"])
         if (share := metrics["coupling/converged"]) < 1:
             log.warn(f"the solver finished on {share:.0%} of 20 minibatches; raise max_iterations")
         return metrics
@@ -201,17 +202,22 @@ def diagnose(sampler: Sampler, data: PairedData, batch_size: int, log: Log) -> d
         "coupling/marginal_violation_target": float(coupling.violation(1, data.y.weights)),
         "coupling/excluded_ratio": float(coupling.excluded_ratio()),
     }
-    if not np.isfinite([metrics["coupling/entropy"], metrics["coupling/error"]]).all():
-        raise FloatingPointError(
-            "the coupling is not finite: look for a cost that is zero everywhere, or for huge "
-            "features; a larger epsilon helps against overflow"
-        )
+    check_finite(metrics["coupling/entropy"], metrics["coupling/error"])
     if not state.converged:
         log.warn(
             f"the solver did not converge: error {metrics['coupling/error']:.2g} after "
             f"{int(state.iterations)} iterations; raise its iteration limits or epsilon"
         )
     return metrics
+
+
+def check_finite(*values: float) -> None:
+    """Raises FloatingPointError for what a coupling that is not finite leaves behind."""
+    if not np.isfinite(values).all():
+        raise FloatingPointError(
+            "the coupling is not finite: look for a cost that is zero everywhere, or for huge "
+            "features; a larger epsilon helps against overflow"
+        )
 
 
 def evaluate(

@@ -95,7 +95,7 @@ class Registry:
                 self._adding = plugin
                 others = [p for p in manager.get_plugins() if p is not module]
                 manager.subset_hook_caller("morphkit_register", others)(registry=self)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 self.failures[plugin.name] = (
                     f"{plugin.name} {plugin.version} failed to load: "
                     f"{type(error).__name__}: {error}"
@@ -128,6 +128,7 @@ class Registry:
         """The closest known names, and whichever plugins failed, for an error message."""
         bare = name.rsplit(".", 1)[-1].lower()
         by_bare = {c.name.lower(): c.short for c in self}
+        by_bare |= {"run": "run", "training": "Training"}  # gin knows them, too
         close = [by_bare[b] for b in difflib.get_close_matches(bare, by_bare, n=3, cutoff=0.5)]
         text = f" Did you mean {', '.join(close)}?" if close else ""
         text += " `morphkit plugins --components` lists them all."

@@ -60,6 +60,14 @@ def test_a_binding_that_nothing_uses_is_refused():
     )  # fmt: skip
 
 
+def test_where_results_go_is_not_bound():
+    refused([QUICK], ["run.out = 'elsewhere'"], r"run\.out cannot be bound.*--out")
+
+
+def test_a_binding_of_an_unknown_class_is_answered_too():
+    refused([QUICK], ["Trainng.steps = 3"], r"Trainng.*Did you mean Training")
+
+
 def test_a_file_whose_bindings_nothing_uses_is_refused(tmp_path):
     path = tmp_path / "mine.gin"
     path.write_text("include 'quickstart.gin'\nMLP.size = 'small'\n")

@@ -80,6 +80,29 @@ def test_a_finished_run_is_not_overwritten(quick):
     assert (quick.out / "metrics.json").read_bytes() == before
 
 
+def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path):
+    x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
+    pairs = np.stack([np.arange(30)] * 2, 1)
+    morphkit.align(x, y, pairs, bindings=FAST, out=tmp_path)
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    wrong = [*FAST, "run.evaluators = [@eval.LabelAccuracy()]"]  # found out after training
+    with pytest.raises(ValueError, match="LabelAccuracy"):
+        morphkit.align(x, y, pairs, bindings=wrong, out=tmp_path, overwrite=True)
+    assert {p: p.read_bytes() for p in before} == before
+    assert not (tmp_path / "replaced").exists()
+
+
+@pytest.mark.parametrize("method", ["global", "local"])
+def test_a_coupling_that_is_not_finite_ends_the_run(arrays, method):
+    y = np.load(arrays / "y.npy")
+    pairs = np.stack([np.arange(30)] * 2, 1)
+    zero = ["BridgeCost.metric_x = 'sqeuclidean'", "BridgeCost.metric_y = 'sqeuclidean'"]
+    with pytest.raises(FloatingPointError, match="zero everywhere"):
+        morphkit.align(
+            np.ones((len(y), 3)), np.ones_like(y), pairs, method=method, bindings=[*FAST, *zero]
+        )
+
+
 @pytest.mark.parametrize("method", ["global", "local"])
 def test_align_arrays(arrays, method, tmp_path):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")

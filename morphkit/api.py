@@ -56,7 +56,8 @@ def cleared(out: Path, overwrite: bool) -> Iterator[None]:
             f"{out} holds a finished run; choose another folder with --out, or pass --overwrite"
         )
     aside = out / "replaced"
-    aside.mkdir(exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)  # of an overwrite that was killed, before this run
+    aside.mkdir()
     names = [name for name in RESULTS if (out / name).exists()]
     for name in names:
         (out / name).replace(aside / name)

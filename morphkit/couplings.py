@@ -100,7 +100,7 @@ class Coupling(eqx.Module):
 
     def violation(self, axis: int, weights: Float[Array, " n"]) -> Scalar:
         """How far π_X (axis 0) or π_Y (axis 1), normalised, is from `weights`: their L1 distance,
-        in [0, 2]. Above a solver's threshold only where τ < 1 relaxes the marginal."""
+        in [0, 2]. Large where τ < 1 relaxes the marginal, or the solver did not converge."""
         marginal = self.marginal(axis)
         return jnp.abs(marginal / marginal.sum() - weights).sum()
 

@@ -85,6 +85,8 @@ def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path):
     pairs = np.stack([np.arange(30)] * 2, 1)
     morphkit.align(x, y, pairs, bindings=FAST, out=tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    (tmp_path / "replaced" / "morph").mkdir(parents=True)  # an earlier overwrite was killed
+    (tmp_path / "replaced" / "morph" / "manifest.json").touch()
     wrong = [*FAST, "run.evaluators = [@eval.LabelAccuracy()]"]  # found out after training
     with pytest.raises(ValueError, match="LabelAccuracy"):
         morphkit.align(x, y, pairs, bindings=wrong, out=tmp_path, overwrite=True)

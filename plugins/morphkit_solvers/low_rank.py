@@ -24,9 +24,10 @@ class LowRankSinkhorn(OTSolver):
     """min_π <c, π> over couplings π = Q diag(1/g) Rᵀ of rank `rank`, balanced or not.
 
     Scetbon et al. 2021: mirror descent on Q (n, r), R (m, r) and g (r) with step `gamma`, the
-    entropies of the three weighted by `epsilon`, c divided by its mean. τ as in Eq. 28. It
-    stops when the relative change of the factors is below `threshold`. A cost between points of
-    a joint space (`cost.KCCACost`) is used by its factors and never stored.
+    entropies of the three weighted by `epsilon`, c divided by its mean. τ is OTT's:
+    λ = τ / (1 - τ), without the ε of Eq. 28. It stops when the relative change of the factors
+    is below `threshold`. A cost between points of a joint space (`cost.KCCACost`) is used
+    by its factors and never stored.
     """
 
     rank: int = eqx.field(static=True, default=32)

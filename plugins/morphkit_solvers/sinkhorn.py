@@ -27,7 +27,7 @@ class Sinkhorn(OTSolver):
     coupling. It stops when an update of the first potential would move less than `threshold`
     of mass (balanced: the L1 error of the first marginal), at the latest after
     `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε, 2^(k-1) ε, …
-    (ε-annealing), each from the last.
+    (ε-annealing), each from the last and with as many iterations.
 
     The cost is stored, in at most `dense_bytes`; a larger bridge cost goes to `BridgeSinkhorn`,
     whose cost is the soft minimum of Eq. 6.

@@ -139,7 +139,15 @@ class LocalAlignment(Aligner):
         check_temperature("LocalAlignment.temperature", self.temperature)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
-        return LocalSampler(data, cost.prepare(data), solver, self.temperature)
+        return LocalSampler(data, _prepared(data, cost), solver, self.temperature)
+
+
+def _prepared(data: PairedData, cost: FusedCost) -> Geometry:
+    """The cost of all points, from the distinct ones."""
+    distinct = collapse(data)
+    if distinct is None:
+        return cost.prepare(data)
+    return cost.prepare(distinct.data).take(distinct.x.index, distinct.y.index)
 
 
 def local_diagnostics(

@@ -60,18 +60,17 @@ class Collapsed(NamedTuple):
 
 
 def collapse(data: PairedData) -> Collapsed | None:
-    """Distinct points, weights summed, repeated pairs dropped; None if no points coincide.
+    """Distinct points, weights summed, repeated pairs dropped; None if nothing is repeated.
 
     Exact for every problem of Eq. 1 to 3: points with equal costs share the mass of their
     group in proportion to their weights.
     """
     (x, groups_x), (y, groups_y) = Groups.of(data.x), Groups.of(data.y)
-    if (x.size, y.size) == (data.x.size, data.y.size):
-        return None
     pairs = np.stack([groups_x.index[data.pairs.source], groups_y.index[data.pairs.target]], 1)
-    return Collapsed(
-        PairedData(x, y, Pairs.from_array(np.unique(pairs, axis=0))), groups_x, groups_y
-    )
+    pairs = np.unique(pairs, axis=0)
+    if (x.size, y.size, len(pairs)) == (data.x.size, data.y.size, data.pairs.size):
+        return None
+    return Collapsed(PairedData(x, y, Pairs.from_array(pairs)), groups_x, groups_y)
 
 
 class CollapsedCoupling(Coupling):

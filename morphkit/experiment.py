@@ -215,8 +215,8 @@ def check_finite(*values: float) -> None:
     """Raises FloatingPointError for what a coupling that is not finite leaves behind."""
     if not np.isfinite(values).all():
         raise FloatingPointError(
-            "the coupling is not finite: look for a cost that is zero everywhere, or for huge "
-            "features; a larger epsilon helps against overflow"
+            "the coupling is not finite: look for huge features, or for a tau so small that no "
+            "mass is left; a larger epsilon helps against both"
         )
 
 

@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 DENSE_LIMIT = 4 * 2**30
 """Bytes above which a dense n × m array is refused."""
 
+MEAN_PAIRS = 2**24
+"""Entries of a bridge cost beyond which its mean is taken over as many of them."""
+
 METRICS = ("cosine", "sqeuclidean", "correlation")
 
 
@@ -77,6 +80,11 @@ class Geometry(eqx.Module):
     @abstractmethod
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """The mean cost under the weights μ ⊗ ν, by which solvers normalise."""
+
+
+def nonzero(mean: Scalar) -> Scalar:
+    """A mean to divide a cost by: 1 where every cost is zero."""
+    return jnp.where(mean > 0, mean, 1)
 
 
 def dense(geometry: Geometry) -> Float[Array, "n m"]:
@@ -157,23 +165,30 @@ class BridgeGeometry(Geometry):
         return min_plus(self.a, self.b)
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        """Exact up to 1,024 points a side; beyond, over 1,024 draws (the same each time)."""
-        keys = jax.random.split(jax.random.key(0))
-        (a, mu), (b, nu) = (
-            _representatives(key, factor, weights)
-            for key, factor, weights in zip(keys, (self.a, self.b), (mu, nu), strict=True)
-        )
-        return mu @ min_plus(a, b) @ nu
+        """Exact up to MEAN_PAIRS pairs of points; beyond, to about 1e-4: over as many of them.
 
+        Both sides are cut into as many random blocks, and each block meets one of the other
+        side. Every point then counts by its weight, and only what neither point of a pair
+        explains alone is left to chance (which is the same each time).
+        """
+        (n, m), keys = self.shape, jax.random.split(jax.random.key(0))
+        blocks = -(-n * m // MEAN_PAIRS)
+        if blocks == 1:
+            return mu @ self.matrix() @ nu
 
-def _representatives(
-    key: PRNGKeyArray, rows: Float[Array, "n l"], weights: Float[Array, " n"], num: int = 1024
-) -> tuple[Float[Array, "k l"], Float[Array, " k"]]:
-    """At most `num` rows that stand for all, and their weights."""
-    if len(rows) <= num:
-        return rows, weights
-    drawn = jax.random.choice(key, len(rows), (num,), p=weights)
-    return rows[drawn], jnp.full(num, 1 / num)
+        def cut(key: PRNGKeyArray, weights: Array) -> tuple[Array, Array]:
+            size = -(-len(weights) // blocks)
+            order = jnp.resize(jax.random.permutation(key, len(weights)), (blocks * size,))
+            first = jnp.arange(blocks * size) < len(weights)  # the last block starts afresh
+            weights = jnp.where(first, weights[order], 0)
+            return order.reshape(blocks, size), weights.reshape(blocks, size)
+
+        def block(sides: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Array:
+            (i, mu), (j, nu) = sides
+            return jnp.stack([mu @ min_plus(self.a[i], self.b[j]) @ nu, mu.sum() * nu.sum()])
+
+        total, mass = jax.lax.map(block, (cut(keys[0], mu), cut(keys[1], nu))).sum(0)
+        return total / mass
 
 
 @jax.jit
@@ -185,7 +200,8 @@ def min_plus(a: Float[Array, "n l"], b: Float[Array, "m l"]) -> Float[Array, "n 
             def fold(p: Array, best: Float[Array, " c"]) -> Float[Array, " c"]:
                 return jnp.minimum(best, a_row[p] + bt[p])
 
-            return jax.lax.fori_loop(0, len(bt), fold, jnp.full(bt.shape[1], jnp.inf, a.dtype))
+            start = jnp.full(bt.shape[1], jnp.inf, a.dtype)
+            return jax.lax.fori_loop(0, len(bt), fold, start, unroll=4)
 
         return jax.lax.map(row, a, batch_size=min(32, a.shape[0]))
 

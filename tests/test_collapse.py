@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from morphkit_costs.bridge import BridgeCost
+from morphkit_costs.geodesic import GeodesicBridgeCost
+from morphkit_costs.knn import KNNCost
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.stats import chisquare
 
-from morphkit.aligners import couple
+from morphkit.aligners import LocalAlignment, couple
 from morphkit.collapse import CollapsedCoupling, Groups, collapse
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -54,6 +56,31 @@ def test_draws_follow_the_matrix(repeated):
 
 def test_distinct_points_are_left_alone(paired):
     assert collapse(paired) is None
+
+
+def test_a_pair_listed_twice_counts_once(paired):
+    known = np.stack([paired.pairs.source, paired.pairs.target], 1)
+    twice = PairedData(paired.x, paired.y, Pairs.from_array(np.concatenate([known, known[:4]])))
+    solver = BridgeSinkhorn(0.05)
+    np.testing.assert_allclose(
+        couple(twice, BridgeCost(), solver).to_dense(),
+        couple(paired, BridgeCost(), solver).to_dense(),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("cost", [BridgeCost(), KNNCost(k=3), GeodesicBridgeCost(k=3)])
+def test_local_alignment_prepares_distinct_points(repeated, cost):
+    """Of 40 copies of a point every neighbour is a copy: a graph of them would fall apart."""
+    y = Cloud.uniform(jnp.repeat(repeated.y.points[:10], 40, axis=0))
+    known = np.stack([np.arange(10), 40 * np.arange(10)], 1)
+    data = PairedData(repeated.x, y, Pairs.from_array(known))
+    prepared = LocalAlignment().prepare(data, cost, Sinkhorn()).cost
+    small = PairedData(data.x, Cloud.uniform(repeated.y.points[:10]), Pairs.from_array(
+        np.stack([np.arange(10)] * 2, 1)))  # fmt: skip
+    expected = np.asarray(cost.prepare(small).matrix())
+    assert prepared.shape == (60, 400)
+    np.testing.assert_allclose(prepared.matrix(), np.repeat(expected, 40, 1), rtol=1e-4, atol=1e-6)
 
 
 def test_groups_keep_the_order_and_the_weight(repeated):

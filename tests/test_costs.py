@@ -53,13 +53,23 @@ def test_min_plus_beyond_one_block(rng):
     np.testing.assert_allclose(min_plus(jnp.asarray(a), jnp.asarray(b)), expected, rtol=1e-6)
 
 
-def test_the_mean_of_a_large_bridge_cost_is_not_biased_by_the_order_of_the_points(rng):
+@pytest.mark.parametrize("weights", ["uniform", "far from it"])
+def test_the_mean_of_a_large_bridge_cost_is_that_of_all_its_entries(rng, weights, monkeypatch):
+    monkeypatch.setattr(geometry, "MEAN_PAIRS", 2**20)  # of 12 million
     labels = np.arange(4000) % 10  # a period that any regular subsampling would see
-    centres = jnp.asarray(np.eye(10), jnp.float32)
-    data = BridgeGeometry(1 - centres[labels], 1 - centres[labels])
-    weights = jnp.full(4000, 1 / 4000)
-    expected = np.asarray(data.matrix()).mean()
-    np.testing.assert_allclose(data.mean(weights, weights), expected, rtol=0.05)
+    centres = 3 * rng.normal(size=(10, 4))
+    sides = [centres[labels[:k]] + rng.normal(size=(k, 4)) for k in (4000, 3000)]
+    factors = [
+        pairwise("sqeuclidean", *(jnp.asarray(v, jnp.float32) for v in (x, x[:50]))) for x in sides
+    ]
+    mu, nu = (
+        np.full(k, 1 / k) if weights == "uniform" else rng.dirichlet(np.full(k, 0.5))
+        for k in (4000, 3000)
+    )
+    data = BridgeGeometry(*factors)
+    expected = mu @ np.asarray(data.matrix(), float) @ nu
+    ours = data.mean(jnp.asarray(mu, jnp.float32), jnp.asarray(nu, jnp.float32))
+    np.testing.assert_allclose(ours, expected, rtol=5e-4 if weights == "uniform" else 2e-3)
 
 
 def test_take_is_a_submatrix_for_every_geometry(rng):

@@ -52,6 +52,35 @@ def test_knn_cost_is_the_heat_of_the_joint_graph(connected, weighted):
     np.testing.assert_allclose(part, np.asarray(prepared.matrix())[[5, 2]][:, [7]])
 
 
+def test_knn_cost_along_a_long_manifold(caplog):
+    """Heat falls by many orders of magnitude along a line: its logarithm has to be right."""
+    line = np.linspace(0, 1, 22)[:, None]
+    points = Cloud.uniform(line)
+    data = PairedData(points, points, Pairs.from_array(np.array([[0, 0]])))
+    joint = np.kron(np.eye(2), adjacency(line, 2) ** 2)
+    joint /= joint[joint > 0].mean()
+    joint[0, 22] = joint[22, 0] = 1
+    system = np.eye(44) + np.diag(joint.sum(1)) - joint
+    expected = -np.log(np.linalg.inv(system)[:22, 22:])
+    prepared = KNNCost(k=2).prepare(data)
+    np.testing.assert_allclose(prepared.matrix(), expected, rtol=1e-4)
+    assert expected.max() > 18
+    assert not caplog.messages
+    with caplog.at_level("WARNING", "morphkit"):
+        KNNCost(k=2, time=1e-3).prepare(data)
+    assert "raise KNNCost.time" in caplog.text
+
+
+@pytest.mark.parametrize("cost", [KNNCost(k=4), GeodesicBridgeCost(k=4), KCCACost(components=9)])
+def test_many_pairs_may_share_a_target(connected, cost):
+    """As class names do: six pairs end in two target points."""
+    known = np.array([[0, 0], [1, 0], [2, 0], [3, 1], [4, 1], [5, 1], [6, 6]])
+    data = PairedData(connected.x, connected.y, Pairs.from_array(known))
+    matrix = np.asarray(cost.prepare(data).matrix())
+    assert np.isfinite(matrix).all()
+    assert matrix[known[:, 0], known[:, 1]].mean() < 0.6 * matrix.mean()
+
+
 @pytest.mark.parametrize("squared", [True, False])
 @pytest.mark.parametrize("power", [1, 2])
 def test_geodesic_bridge_is_equation_6_over_shortest_paths(connected, squared, power):
@@ -132,6 +161,9 @@ def test_bad_arguments_are_named(paired):
     one = PairedData(paired.x, paired.y, Pairs.from_array(np.array([[0, 0]])))
     with pytest.raises(ValueError, match="1 pairs are too few"):
         KCCACost().prepare(one)
+    shared = PairedData(paired.x, paired.y, Pairs.from_array(np.array([[0, 0], [1, 0], [2, 0]])))
+    with pytest.raises(ValueError, match="share one point"):
+        KCCACost().prepare(shared)
     point = PairedData(Cloud.uniform(paired.x.points[:1]), paired.y, one.pairs)
     with pytest.raises(ValueError, match="at least 2 points"):
         KNNCost().prepare(point)

@@ -18,7 +18,7 @@ from scipy.special import logsumexp
 
 from morphkit.couplings import BridgeCoupling, DenseCoupling
 from morphkit.geometry import BridgeGeometry, DenseGeometry
-from morphkit.types import PairedData, Pairs
+from morphkit.types import Cloud, PairedData, Pairs
 
 
 def relative(ours, reference) -> float:
@@ -35,6 +35,16 @@ def soft_bridge(prepared: BridgeGeometry, epsilon: float):
     scale = np.asarray(prepared.matrix(), float).mean()
     total = (np.asarray(prepared.a, float)[:, None] + np.asarray(prepared.b, float)[None]) / scale
     return -epsilon * logsumexp(-total / epsilon, axis=-1)
+
+
+def in_the_log_domain(cost, epsilon: float, taus: tuple[float, float], iterations: int = 3000):
+    """Sinkhorn with Eq. 28's damping and uniform weights, in float64."""
+    n, m = cost.shape
+    f, g = np.zeros(n), np.zeros(m)
+    for _ in range(iterations):
+        f = -np.log(n) - taus[0] * logsumexp(g - cost / epsilon, axis=1)
+        g = -np.log(m) - taus[1] * logsumexp(f[:, None] - cost / epsilon, axis=0)
+    return np.exp(f[:, None] + g - cost / epsilon)
 
 
 def test_balanced_sinkhorn_is_pot(paired):
@@ -69,17 +79,41 @@ def test_bridge_sinkhorn_is_dense_sinkhorn_on_the_soft_cost(paired, taus, bridge
     prepared = BridgeCost().prepare(paired)
     thin = BridgeSinkhorn(epsilon, *taus, threshold=2e-6, max_iterations=5000)
     ours = thin.solve(prepared, paired.x, paired.y)
-    cost = soft_bridge(prepared, epsilon)
-    a, b = np.full(60, 1 / 60), np.full(50, 1 / 50)
-    f, g = np.zeros(60), np.zeros(50)
-    for _ in range(3000):  # log-domain Sinkhorn with Eq. 28's damping, float64
-        f = np.log(a) - taus[0] * logsumexp(g - cost / epsilon, axis=1)
-        g = np.log(b) - taus[1] * logsumexp(f[:, None] - cost / epsilon, axis=0)
-    reference = np.exp(f[:, None] + g - cost / epsilon)
+    reference = in_the_log_domain(soft_bridge(prepared, epsilon), epsilon, taus)
     assert bool(ours.convergence.converged)
     assert relative(ours.to_dense(), reference) < 1e-4
     np.testing.assert_allclose(ours.marginal(0), reference.sum(1), rtol=2e-4)
     np.testing.assert_allclose(ours.marginal(1), reference.sum(0), rtol=2e-4)
+
+
+@pytest.mark.parametrize("bridges", [9, 45])
+@pytest.mark.parametrize("halvings", [0, 3])
+@pytest.mark.parametrize(
+    ("epsilon", "taus"), [(2e-3, (1.0, 1.0)), (1e-3, (0.9, 0.9)), (3e-4, (0.99, 0.5))]
+)
+def test_potentials_far_beyond_float32s_exponents(paired, epsilon, taus, halvings, bridges):
+    """Kernel entries down to exp(-5000), and points that the unbalanced coupling leaves out."""
+    pairs = Pairs.from_array(np.stack([np.arange(bridges)] * 2, 1))
+    prepared = BridgeCost().prepare(PairedData(paired.x, paired.y, pairs))
+    solver = BridgeSinkhorn(
+        epsilon, *taus, threshold=1e-5, max_iterations=20_000, halvings=halvings
+    )
+    ours = solver.solve(prepared, paired.x, paired.y)
+    reference = in_the_log_domain(soft_bridge(prepared, epsilon), epsilon, taus, 6000)
+    assert bool(ours.convergence.converged)
+    assert np.abs(np.asarray(ours.to_dense()) - reference).sum() < 1e-3 * reference.sum()
+
+
+@pytest.mark.parametrize("cost", [jnp.zeros((60, 50)), jnp.zeros((1, 1))])
+@pytest.mark.parametrize("solver", [Sinkhorn(), FusedGromovWasserstein(), OTTSinkhorn()])
+def test_a_cost_of_nothing_is_the_independent_coupling(rng, cost, solver):
+    n, m = cost.shape
+    x, y = (Cloud.uniform(rng.normal(size=(k, 3))) for k in (n, m))
+    if isinstance(solver, FusedGromovWasserstein):
+        x, y = (Cloud.uniform(np.ones((k, 3))) for k in (n, m))
+    coupling = solver.solve(DenseGeometry(cost), x, y)
+    assert bool(coupling.convergence.converged)
+    np.testing.assert_allclose(coupling.to_dense(), np.full((n, m), 1 / (n * m)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("solver", [Sinkhorn(), BridgeSinkhorn()])

@@ -51,7 +51,7 @@ class GeodesicBridgeCost(FusedCost):
         )
 
     def _factor(self, cloud: Cloud, paired: Int[Array, " l"], metric: str) -> Float[Array, "n l"]:
-        sources = np.asarray(paired)
+        sources, column_of = np.unique(np.asarray(paired), return_inverse=True)
         graph = neighbour_graph(cloud, self.k, metric)
         graph.data **= self.power
         paths = dijkstra(graph, directed=False, indices=sources).T
@@ -60,4 +60,5 @@ class GeodesicBridgeCost(FusedCost):
             points = np.asarray(embed(metric, cloud.points), np.float64)
             straight = pairwise_distances(points, points[sources]) ** self.power
             paths = np.where(apart, paths[~apart].max() + straight, paths)
+        paths = paths[:, column_of]
         return jnp.asarray(unit_mean(paths**2 if self.squared else paths), jnp.float32)

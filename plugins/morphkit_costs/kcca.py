@@ -22,7 +22,7 @@ class KCCACost(FusedCost):
 
     γ is 1 / (2 median²) of the paired points' distances, a side each, unless given.
     `shrinkage` is cca-zoo's regularisation in [0, 1]; `components` is the dimension of the
-    joint space, at most l - 1.
+    joint space, at most one less than there are distinct paired points a side.
     """
 
     components: int = eqx.field(static=True, default=16)
@@ -42,7 +42,7 @@ class KCCACost(FusedCost):
                 raise ValueError(f"KCCACost.{name} = {gamma} must be positive, or None")
 
     def prepare(self, data: PairedData) -> PointGeometry:
-        """See `FusedCost.prepare`. Raises ValueError with fewer than 3 pairs."""
+        """See `FusedCost.prepare`. Raises ValueError for fewer than 3 pairs, or all of one point."""
         if data.pairs.size < 3:
             raise ValueError(
                 f"KCCACost: {data.pairs.size} pairs are too few for a correlation; give at least "
@@ -55,8 +55,14 @@ class KCCACost(FusedCost):
             median_gamma(np.asarray(points)) if gamma is None else gamma
             for points, gamma in zip(paired, (self.gamma_x, self.gamma_y), strict=True)
         ]
+        distinct = min(len(np.unique(np.asarray(points), axis=0)) for points in paired)
+        if distinct < 2:
+            raise ValueError(
+                "KCCACost: all pairs share one point of a side, which correlates with nothing; "
+                "use cost.BridgeCost"
+            )
         model = KCCA(
-            n_components=min(self.components, data.pairs.size - 1), kernel="rbf", gamma=gammas,
+            n_components=min(self.components, distinct - 1), kernel="rbf", gamma=gammas,
             shrinkage=self.shrinkage,
         ).fit(paired)  # fmt: skip
         # cca-zoo projects views of one length: the shorter is repeated, and cut again.

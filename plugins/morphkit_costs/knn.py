@@ -1,10 +1,13 @@
 """The k-nearest-neighbour cost (App. F)."""
 
+import logging
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int, Scalar
+from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from morphkit.geometry import Geometry
@@ -12,6 +15,11 @@ from morphkit.interfaces import FusedCost
 from morphkit.types import Cloud, PairedData
 
 from .graphs import check_neighbours, neighbour_graph
+
+logger = logging.getLogger("morphkit")
+
+RTOL = 1e-14
+"""The relative error that conjugate gradients end at, near what float64 can do."""
 
 
 class HeatGeometry(Geometry):
@@ -80,14 +88,24 @@ class KNNCost(FusedCost):
         diagonal = 1 + self.time * (graph.sum(1) + pairs)
         system = sp.diags_array(diagonal) - self.time * graph
         inverse = sp.diags_array(1 / diagonal)
-        heat = np.empty((cloud.size, len(paired)))
-        for column, point in enumerate(paired):
+        points, column_of = np.unique(paired, return_inverse=True)
+        heat = np.empty((cloud.size, len(points)))
+        for column, point in enumerate(points):
             unit = np.zeros(cloud.size)
             unit[point] = 1
-            heat[:, column], failed = cg(system, unit, rtol=1e-8, M=inverse, maxiter=10_000)
+            # Far from the point heat is small, and its logarithm the cost: every digit counts.
+            heat[:, column], failed = cg(system, unit, rtol=RTOL, M=inverse, maxiter=10_000)
             if failed:
                 raise RuntimeError(
                     f"KNNCost: the heat of paired point {point} did not converge in 10,000 "
                     f"iterations; lower KNNCost.time = {self.time}"
                 )
-        return np.maximum(heat, 0)
+        component = connected_components(graph)[1]
+        reached = component[:, None] == component[points]
+        if (lost := np.mean(reached & (heat < 100 * RTOL))) > 0:
+            logger.warning(
+                f"KNNCost: {lost:.1%} of the distances to paired points are beyond what the heat "
+                f"can tell, about {-np.log(100 * RTOL):.0f}; raise KNNCost.time = {self.time} "
+                f"or k = {self.k}, or use cost.GeodesicBridgeCost"
+            )
+        return np.maximum(heat, 0)[:, column_of]

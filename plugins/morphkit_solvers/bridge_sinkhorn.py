@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Scalar
 
 from morphkit.couplings import BridgeCoupling
-from morphkit.geometry import BridgeGeometry, Geometry
+from morphkit.geometry import BridgeGeometry, Geometry, nonzero
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
@@ -40,7 +40,7 @@ class BridgeSinkhorn(OTSolver):
                 f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
                 "use solver.Sinkhorn with other costs"
             )
-        mean = cost.mean(x.weights, y.weights)
+        mean = nonzero(cost.mean(x.weights, y.weights))
 
         def kernel(epsilon: Scalar | float) -> FactoredKernel:
             return FactoredKernel(-cost.a / (mean * epsilon), -cost.b / (mean * epsilon))

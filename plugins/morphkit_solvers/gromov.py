@@ -7,7 +7,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int, Scalar
 
 from morphkit.couplings import Convergence, DenseCoupling
-from morphkit.geometry import Geometry, check_metric, dense, factors
+from morphkit.geometry import Geometry, check_metric, dense, factors, nonzero
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
@@ -54,7 +54,8 @@ class FusedGromovWasserstein(OTSolver):
         check_alpha(self, self.alpha)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        """See `OTSolver.solve`. `error` is the last change of the coupling in L1."""
+        """See `OTSolver.solve`. `error` is the last change of the coupling in L1, as a share of its
+        mass where that is below 1."""
         return _solve(self, dense(cost), x, y)
 
 
@@ -83,7 +84,7 @@ def _solve(
     alpha, epsilon, tau_x, tau_y = solver.alpha, solver.epsilon, solver.tau_x, solver.tau_y
     balanced = tau_x == tau_y == 1
     mu, nu = x.weights, y.weights
-    linear = linear / (mu @ linear @ nu)
+    linear = linear / nonzero(mu @ linear @ nu)
     linear = (1 - alpha) * (linear**2 if solver.squared else linear)
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
     # Changes of the coupling below the error of its marginals would be noise.
@@ -117,7 +118,7 @@ def _solve(
         pi = jnp.exp(kernel.log + f[:, None] + g)
         if not balanced:
             pi *= jnp.sqrt(mass / pi.sum())
-        change = jnp.abs(pi - s.gamma).sum()
+        change = jnp.abs(pi - s.gamma).sum() / jnp.minimum(pi.sum(), 1)
         moment, memory = moment_of(pi), s.memory
         if balanced:
             memory = memory.emptied(change > MIX_BELOW)
@@ -144,7 +145,8 @@ def _solve(
 def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
     """The intra-space cost, divided by its mean, as left @ right.T."""
     left, right = factors(metric, cloud.points, cloud.points)
-    return left / ((cloud.weights @ left) @ (cloud.weights @ right)), right
+    mean = (cloud.weights @ left) @ (cloud.weights @ right)
+    return left / nonzero(mean), right
 
 
 def _squares(

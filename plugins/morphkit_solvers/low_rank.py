@@ -12,7 +12,7 @@ from ott.solvers.linear.sinkhorn_lr import LRSinkhorn
 from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
 
 from morphkit.couplings import BridgeCoupling, Convergence
-from morphkit.geometry import Geometry, PointGeometry, check_metric, dense, factors
+from morphkit.geometry import Geometry, PointGeometry, check_metric, dense, factors, nonzero
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
@@ -105,9 +105,9 @@ def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeo
     """The cost over its mean as OTT knows it, by its factors where it is one of points."""
     if isinstance(cost, PointGeometry) and not squared:
         left, right = factors(cost.metric, cost.u, cost.v)
-        return LRCGeometry(left / cost.mean(x.weights, y.weights), right)
+        return LRCGeometry(left / nonzero(cost.mean(x.weights, y.weights)), right)
     values = dense(cost)
-    values = values / (x.weights @ values @ y.weights)
+    values = values / nonzero(x.weights @ values @ y.weights)
     return OTTGeometry(values**2 if squared else values)
 
 

@@ -108,29 +108,37 @@ def sinkhorn(
     of a map of f that Anderson's method finds in a fraction of the plain iterations; where mixing
     raises the error, the memory is emptied and plain iterations go on. One iteration in the log
     domain fixes the range; then scalings around (f, g) need two matrix products an iteration,
-    until they leave [1/RANGE, RANGE]. `start` is a first guess of f. Stops when an update of f
-    would move less than `threshold` of mass (balanced: the L1 error of the first marginal, the
+    until they leave [1/RANGE, RANGE]; a point that no mass reaches keeps its potential. `start` is
+    a first guess of f. Stops when an update of f would move less than `threshold` of mass, of
+    the coupling's mass where that is below 1 (balanced: the L1 error of the first marginal, the
     second being exact).
     """
     log_mu, log_nu = log_weights(mu), log_weights(nu)
+    tiny = jnp.finfo(log_mu.dtype).tiny
 
     def running(s: _State) -> Array:
         return (s.error >= threshold) & (s.iteration < max_iterations)
 
-    def near(s: _State) -> Array:
-        return jnp.abs(s.u).max() < jnp.log(RANGE)
+    def near(*moves: Array) -> Array:
+        return jnp.max(jnp.array([jnp.abs(move).max() for move in moves])) < jnp.log(RANGE)
 
     def recentre(s: _State) -> _State:
         old = s.f + s.u
         g = log_nu - tau_y * kernel.log_to_target(old)
         f = log_mu - tau_x * kernel.log_to_source(g)
+        # Scalings around a centre that still moves far would leave float32's range at once.
+        settled = near(f - old, log_nu - tau_y * kernel.log_to_target(f) - g)
         to_source, to_target = kernel.around(f, g)
 
         def step(s: _State) -> _State:
-            v = (tau_y - 1) * g + log_nu - tau_y * jnp.log(to_target(jnp.exp(s.u)))
-            mass = to_source(jnp.exp(v))
-            image = (tau_x - 1) * f + log_mu - tau_x * jnp.log(mass)
-            error = jnp.sum(jnp.abs(jnp.exp(image) - jnp.exp(s.u)) * mass)
+            column = to_target(jnp.exp(s.u))
+            log_column = jnp.log(jnp.maximum(column, tiny))
+            v = jnp.where(column > tiny, (tau_y - 1) * g + log_nu - tau_y * log_column, 0)
+            row = to_source(jnp.exp(v))
+            log_row = jnp.log(jnp.maximum(row, tiny))
+            image = jnp.where(row > tiny, (tau_x - 1) * f + log_mu - tau_x * log_row, s.u)
+            moved = jnp.sum(jnp.abs(jnp.exp(image) - jnp.exp(s.u)) * row)
+            error = moved / jnp.minimum(jnp.sum(jnp.exp(s.u) * row), 1)
             iteration = s.iteration + 1
             memory = s.memory.emptied(error > 2 * s.error).add(image, image - s.u)
             # At the end, the scalings that the error was measured at are the ones to keep.
@@ -140,7 +148,7 @@ def sinkhorn(
 
         zero = jnp.zeros_like(f), jnp.zeros_like(g)
         inner = _State(f, g, *zero, s.memory.shift(s.f - f), s.iteration + 1, s.error)
-        return jax.lax.while_loop(lambda s: running(s) & near(s), step, inner)
+        return jax.lax.while_loop(lambda s: settled & running(s) & near(s.u), step, inner)
 
     zero = jnp.zeros_like(log_mu), jnp.zeros_like(log_nu)
     s = _State(start, log_nu, *zero, Memory.empty(len(mu)), jnp.array(0), jnp.array(jnp.inf))

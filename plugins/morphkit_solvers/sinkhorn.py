@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Scalar
 
 from morphkit.couplings import BridgeCoupling, DenseCoupling
-from morphkit.geometry import BridgeGeometry, DenseGeometry, Geometry, dense
+from morphkit.geometry import BridgeGeometry, DenseGeometry, Geometry, dense, nonzero
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
@@ -58,7 +58,7 @@ class Sinkhorn(OTSolver):
 
     @eqx.filter_jit
     def _solve(self, cost: DenseGeometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        mean = cost.mean(x.weights, y.weights)
+        mean = nonzero(cost.mean(x.weights, y.weights))
 
         def kernel(epsilon: Scalar | float) -> DenseKernel:
             return DenseKernel(-cost.values / (mean * epsilon))

@@ -10,7 +10,7 @@ from ott.solvers.linear import sinkhorn as ott_linear
 from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 
 from morphkit.couplings import Convergence, DenseCoupling
-from morphkit.geometry import Geometry, check_metric, dense
+from morphkit.geometry import Geometry, check_metric, dense, nonzero
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
 
@@ -38,7 +38,8 @@ class OTTSinkhorn(OTSolver):
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
         values = dense(cost)
-        geometry = OTTGeometry(values / (x.weights @ values @ y.weights), epsilon=self.epsilon)
+        mean = nonzero(x.weights @ values @ y.weights)
+        geometry = OTTGeometry(values / mean, epsilon=self.epsilon)
         problem = LinearProblem(geometry, x.weights, y.weights, tau_a=self.tau_x, tau_b=self.tau_y)
         solver = ott_linear.Sinkhorn(threshold=self.threshold, max_iterations=self.max_iterations)
         out = solver(problem)
@@ -77,7 +78,7 @@ class OTTFusedGromovWasserstein(OTSolver):
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`."""
         fused = dense(cost)
-        fused = fused / (x.weights @ fused @ y.weights)
+        fused = fused / nonzero(x.weights @ fused @ y.weights)
         problem = QuadraticProblem(
             LRCGeometry(*intra_space(self.metric_x, x)),
             LRCGeometry(*intra_space(self.metric_y, y)),

@@ -42,7 +42,7 @@ class KCCACost(FusedCost):
                 raise ValueError(f"KCCACost.{name} = {gamma} must be positive, or None")
 
     def prepare(self, data: PairedData) -> PointGeometry:
-        """See `FusedCost.prepare`. Raises ValueError for fewer than 3 pairs, or all of one point."""
+        """See `FusedCost.prepare`. Raises ValueError for fewer than 3 pairs, or one point."""
         if data.pairs.size < 3:
             raise ValueError(
                 f"KCCACost: {data.pairs.size} pairs are too few for a correlation; give at least "

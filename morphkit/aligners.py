@@ -126,6 +126,18 @@ class LocalSampler(Sampler):
         eta, xi = batch_size * coupling.marginal(0), batch_size * coupling.marginal(1)
         return Batch(x[row], y[col], x, y, eta, xi)
 
+    def pairs(
+        self, key: PRNGKeyArray, num: int, batch_size: int = 256
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        def batch(key: PRNGKeyArray) -> tuple[Array, Array]:
+            key_solve, key_pi = jax.random.split(key)
+            i, j, coupling = self.solve(key_solve, batch_size)
+            row, col = coupling.sample(key_pi, batch_size)
+            return i[row], j[col]
+
+        i, j = jax.lax.map(batch, jax.random.split(key, -(-num // batch_size)))
+        return i.ravel()[:num], j.ravel()[:num]
+
 
 class LocalAlignment(Aligner):
     """Solves a small problem at every training step; the cost of all points is prepared once.
@@ -154,7 +166,7 @@ def local_diagnostics(
     sampler: LocalSampler, batch_size: int, key: PRNGKeyArray, num: int = 20
 ) -> dict[str, float]:
     """Means over `num` minibatch problems: the share that the solver finishes, its iterations and
-    error and, where both clouds have labels, the exact matching accuracy."""
+    error, the effective support and, where both clouds have labels, the exact matching accuracy."""
     labels_x, labels_y = sampler.data.x.labels, sampler.data.y.labels
 
     @eqx.filter_jit
@@ -162,7 +174,8 @@ def local_diagnostics(
         i, j, coupling = sampler.solve(key, batch_size)
         state = coupling.convergence
         found = {
-            "converged": state.converged, "iterations": state.iterations, "error": state.error
+            "converged": state.converged, "iterations": state.iterations, "error": state.error,
+            "effective_support": coupling.effective_support(),
         }  # fmt: skip
         if labels_x is not None and labels_y is not None:
             accuracy = coupling.matching_accuracy(labels_x[i], labels_y[j])

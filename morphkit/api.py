@@ -1,6 +1,7 @@
 """The public entry points: `run` for gin files, `align` for arrays."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 import time
@@ -12,13 +13,13 @@ from jaxtyping import Float, Int
 
 from . import configuration, experiment
 from .configuration import ConfigurationError
-from .data.arrays import InMemory, split_arrays
+from .data.arrays import split_arrays
 from .morph import Morph
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 RESULTS = (
     "metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl", "run.json",
-    "config.gin", "morph",
+    "config.gin", "arrays.npz", "morph",
 )  # fmt: skip
 
 
@@ -48,7 +49,9 @@ def run(
 def cleared(out: Path, overwrite: bool) -> Iterator[None]:
     """Refuses a folder that holds a finished run, or (`overwrite`) puts that run's results aside,
     in out/replaced: gone when the new run is finished, back in place when it fails."""
-    if not (out / "metrics.json").exists():
+    if out.exists() and not out.is_dir():
+        raise ConfigurationError(f"{out} is a file; name a folder for the results")
+    if not (out / "report.html").exists():
         yield
         return
     if not overwrite:
@@ -98,24 +101,38 @@ def align(
     `morph.metrics` has the numbers. `config` is a gin file (default: align.gin, which comes
     with morphkit); `method` ("true", "global" or "local", Sec. 3.2), `seed` and `bindings` win
     over it. Without any of them the alignment is global and the seed 0. With `out`, the whole
-    run is kept there, as by `morphkit.run`.
+    run is kept there with the arrays, as by `morphkit.run`: `morphkit run out/config.gin` does
+    it again.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method
     and for a wrong configuration.
     """
     if method is not None and method not in METHODS:
         raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(METHODS)}")
-    dataset = split_arrays(
-        np.asarray(x), np.asarray(y), np.asarray(pairs), test_fraction=test_fraction, seed=seed or 0
-    )
-    chosen = [] if seed is None else [f"run.seed = {seed}"]
+    x, y, pairs = np.asarray(x), np.asarray(y), np.asarray(pairs)
+    split_arrays(x, y, pairs, test_fraction=test_fraction, seed=seed or 0)  # only for its errors
+    chosen = [] if seed is None else [f"run.seed = {seed}", f"data.Arrays.seed = {seed}"]
     chosen += method_binding(method)
     chosen += bindings
     with contextlib.ExitStack() as stack:
         if out is not None:
             stack.enter_context(cleared(Path(out), overwrite))
-        folder = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="morphkit-"))
+        folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="morphkit-")))
         if out is None:
             chosen.append("run.wandb = 'disabled'")
+        file = folder.resolve() / "arrays.npz"
+        names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
+        chosen = [*data_bindings(**names), f"data.Arrays.test_fraction = {test_fraction}", *chosen]
         stack.enter_context(configuration.configured([config or "align.gin"], chosen))
-        return configuration.call(data=InMemory(dataset), out=Path(folder)).morph
+        folder.mkdir(parents=True, exist_ok=True)
+        np.savez(file, source=x, target=y, pairs=pairs)
+        return configuration.call(out=folder).morph
+
+
+def data_bindings(**files: str) -> list[str]:
+    """The bindings that read source, target and pairs from files, as seen from anywhere."""
+    paths = {name: os.path.abspath(file) for name, file in files.items()}
+    return [
+        "run.data = @data.Arrays()",
+        *(f"data.Arrays.{name} = {path!r}" for name, path in paths.items()),
+    ]

@@ -15,7 +15,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return command(arguments)
     except KeyboardInterrupt:
         print(
-            "interrupted; a run goes on from its last checkpoint in the same --out", file=sys.stderr
+            "interrupted; the same request with --out DIR goes on from the last checkpoint in DIR, "
+            "if the run had come to its first",
+            file=sys.stderr,
         )
         return 130
     except BrokenPipeError:
@@ -36,7 +38,8 @@ def _message(error: Exception) -> str:
 
 def _is_request_error(error: Exception) -> bool:
     # KeyError and IndexError are LookupErrors too, but never meant for the user.
-    return isinstance(error, ValueError | FileNotFoundError) or type(error) is LookupError
+    wrong = isinstance(error, ValueError | FileNotFoundError) or type(error) is LookupError
+    return wrong and not isinstance(error, UnicodeError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -132,8 +135,7 @@ def _align(arguments: argparse.Namespace) -> int:
 
     names = {"source": arguments.source, "target": arguments.target, "pairs": arguments.pairs}
     bindings = [
-        "run.data = @data.Arrays()",
-        *(f"data.Arrays.{name} = {path!r}" for name, path in names.items()),
+        *api.data_bindings(**names),
         *api.method_binding(arguments.method),
         *arguments.bindings,
     ]
@@ -199,9 +201,11 @@ def _components(as_json: bool) -> int:
         }
         for c in registry.load()
     ]
+    rows += [
+        {"component": "(none)", "distribution": plugin, "summary": failure}
+        for plugin, failure in registry.failures.items()
+    ]
     _print_rows(rows, as_json)
-    for failure in registry.failures.values():
-        print(f"morphkit: {failure}", file=sys.stderr)
     return 0
 
 

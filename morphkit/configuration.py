@@ -9,13 +9,17 @@ import re
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
+
+import equinox as eqx
+from pydantic import TypeAdapter, ValidationError
 
 import gin
 from gin import config as gin_config
 
 from .experiment import Result, run
 from .flow import Training
+from .interfaces import KINDS
 from .registry import registry
 
 gin.register(run, module="morphkit")
@@ -43,7 +47,8 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
     """
     registry.load()
     gin.clear_config()
-    gin.add_config_file_search_path(str(gin_folder()))
+    if str(gin_folder()) not in gin_config._LOCATION_PREFIXES:
+        gin.add_config_file_search_path(str(gin_folder()))
     quiet = logging.root.manager.disable
     logging.disable(logging.ERROR)  # gin logs an error for each place it looks in before the last
     try:
@@ -81,9 +86,65 @@ def call(**given: Any) -> Result:
             f"run needs {', '.join(needed)}: bind them, as in run.{needed[0]} = ..., or include a "
             "file that does"
         )
+    _check_values()
     with _explained():
-        gin.get_bindings("morphkit.run")  # constructs every component once, so errors come early
+        # Constructs every component once, so errors come early.
+        built = gin.get_bindings("morphkit.run") | given
+    hints = get_type_hints(run)
+    for name, value in built.items():
+        _check_kind(f"run.{name}", value, hints[name])
     return gin.get_configurable("morphkit.run")(**given, configuration=gin.operative_config_str)
+
+
+def _check_values() -> None:
+    """Raises ConfigurationError for the first literal that has not its argument's type."""
+    for ((_, selector), argument), value in _bindings().items():
+        if next(_references(value), None) or isinstance(value, gin_config.ConfigurableReference):
+            continue
+        target = gin_config._REGISTRY[selector].wrapped
+        hints = get_type_hints(target) if inspect.isclass(target) else {}
+        hints |= get_type_hints(target.__init__ if inspect.isclass(target) else target)
+        if argument not in hints or _kind(hints[argument]):
+            continue
+        try:
+            TypeAdapter(hints[argument]).validate_python(value, strict=True)
+        except ValidationError as error:
+            wanted = inspect.formatannotation(hints[argument])
+            raise ConfigurationError(
+                f"{selector.partition('.')[2]}.{argument} = {value!r} must be {wanted}: "
+                f"{error.errors()[0]['msg'].lower()}"
+            ) from None
+
+
+def _kind(hint: Any) -> type[eqx.Module] | None:
+    """The interface in X, type[X] or Sequence[X]."""
+    inner = (get_args(hint) or (hint,))[0]
+    return inner if inspect.isclass(inner) and issubclass(inner, eqx.Module) else None
+
+
+def _check_kind(name: str, value: Any, hint: Any) -> None:
+    """Raises ConfigurationError, with the way to write it, for another kind than the hint's."""
+    kind = _kind(hint)
+    if kind is None:
+        return
+    module = next((k for k, interface in KINDS.items() if interface is kind), "")
+    example = f"@{module}.NAME" if module else f"@{kind.__name__}"
+    if get_origin(hint) is type:
+        right, form = inspect.isclass(value) and issubclass(value, kind), example
+    elif get_origin(hint) is Sequence:
+        right = isinstance(value, list | tuple) and all(isinstance(v, kind) for v in value)
+        form = f"[{example}(), ...]"
+    else:
+        right, form = isinstance(value, kind), f"{example}()"
+    if not right:
+        got = value.__name__ if inspect.isclass(value) else type(value).__name__
+        names = ", ".join(c.name for c in registry if c.kind == module)
+        raise ConfigurationError(
+            f"{name} takes {form}"
+            + (f", with NAME one of {names}" if names else "")
+            + "; this is "
+            + (f"the class {got}, without parentheses" if inspect.isclass(value) else f"of {got}")
+        )
 
 
 def _find(path: Path) -> Path:
@@ -109,9 +170,16 @@ def _explained(where: str = "") -> Iterator[None]:
     except ConfigurationError:
         raise
     except Exception as error:
-        text = re.sub(r"\s*\n\s*In (file|bindings|call to).*", "", str(error), flags=re.DOTALL)
+        text = re.sub(
+            r"\s*\n\s*(In (file|bindings|call to)|No values supplied).*",
+            "",
+            str(error),
+            flags=re.DOTALL,
+        )
         if isinstance(error, SyntaxError | tokenize.TokenError):
             text = f"this is not gin: {text.splitlines()[0]} (strings need quotes)"
+        if re.search(r"missing .* required .*'(source_dim|input_shape)'", text):
+            text = f"{text.split('.')[0]} has weights, which the run builds: leave out its ()"
         unknown = re.search(r"[Nn]o configurable matching (?:reference )?'?@?([\w./]+)", text)
         if "Ambiguous selector" in text:
             name = re.findall(r"'([\w.]+)'", text)[0]

@@ -120,20 +120,22 @@ def run(
         }
 
         story = {
-            "data": raw.name, "aligner": record(aligner), "cost": record(cost),
-            "solver": record(solver), "field": record(networks.field),
-            "training": arguments(training), "paired_fraction": paired_fraction, "seed": seed,
-            "plugins": plugin_versions(), "metrics": {k: finite(v) for k, v in metrics.items()},
+            "data": record(data), "features": features.fingerprint(),
+            "source": record(features.source), "target": record(features.target),
+            "aligner": record(aligner), "cost": record(cost), "solver": record(solver),
+            "field": record(networks.field), "training": arguments(training),
+            "paired_fraction": paired_fraction, "seed": seed, "plugins": plugin_versions(),
+            "metrics": {k: finite(v) for k, v in metrics.items()},
         }  # fmt: skip
-        morph = replace(morph, provenance=json.dumps(story))
+        morph = replace(morph, provenance=json.dumps(story), gin=configuration())
         morph.save(out / "morph")
-        for folder in (out, out / "morph"):
-            (folder / "config.gin").write_text(configuration())
+        (out / "config.gin").write_text(configuration())
         (out / "run.json").write_text(json.dumps(story, indent=2) + "\n")
         (out / "metrics.json").write_text(json.dumps(story["metrics"], indent=2) + "\n")
-        figures = collect(scene, morph, sampler.coupling, raw.class_names, key=key_eval)
+        drawn = sampler.pairs(key_eval, 20_000)
+        figures = collect(scene, morph, drawn, raw.class_names, key=key_eval)
         np.savez_compressed(out / "figures.npz", **figures)  # pyright: ignore[reportArgumentType]
-        page = write_report(out)
+        page = write_report(out)  # the last file: a folder that has it holds a finished run
         log.finish(metrics, page, config=story | {"gin": configuration()})
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
     return Result(morph, metrics, out)
@@ -187,6 +189,7 @@ def diagnose(sampler: Sampler, data: PairedData, batch_size: int, log: Log) -> d
         check_finite(metrics["coupling/error"])
         if (share := metrics["coupling/converged"]) < 1:
             log.warn(f"the solver finished on {share:.0%} of 20 minibatches; raise max_iterations")
+        warn_if_blind(metrics, batch_size, log)
         return metrics
     coupling = sampler.coupling
     if coupling is None:
@@ -208,7 +211,17 @@ def diagnose(sampler: Sampler, data: PairedData, batch_size: int, log: Log) -> d
             f"the solver did not converge: error {metrics['coupling/error']:.2g} after "
             f"{int(state.iterations)} iterations; raise its iteration limits or epsilon"
         )
+    warn_if_blind(metrics, data.y.size, log)
     return metrics
+
+
+def warn_if_blind(metrics: dict[str, float], targets: int, log: Log) -> None:
+    """Warns of a coupling that spreads every source point over all target points."""
+    if targets > 1 and metrics["coupling/effective_support"] > 0.99 * targets:
+        log.warn(
+            "the coupling does not tell target points apart: the cost may be zero everywhere "
+            "(cosine, in one dimension, is), or epsilon far too large"
+        )
 
 
 def check_finite(*values: float) -> None:
@@ -236,7 +249,10 @@ def evaluate(
         elif evaluator.subject == "map":
             views = {name: replace(scene, map=fitted) for name, fitted in maps.items()}
         elif evaluator.subject == "coupling":
-            views = {"coupling": scene} if scene.coupling is not None else {}
+            views = {"coupling": scene}
+            if scene.coupling is None:
+                log.info(f"{type(evaluator).__name__} is left out: no coupling of all points")
+                views = {}
         else:
             views = {"features": scene}
         for prefix, view in views.items():

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ class Features(eqx.Module):
     x_test: Cloud
     y_test: Cloud
 
+    def fingerprint(self) -> str:
+        """A hash of all points: equal for runs on the same features, whatever their pairs."""
+        clouds = (self.x, self.y, self.x_test, self.y_test)
+        return fingerprint(*(np.asarray(cloud.points) for cloud in clouds))
+
 
 def extract(
     data: Dataset,
@@ -67,7 +73,7 @@ def extract(
         extractor, identity = trained(build, pretrain, log, f"{name} extractor")
 
         def cloud(split: Split, salt: int) -> Cloud:
-            points = encoded(extractor, identity, inputs(split), salt)
+            points = encoded(extractor, identity, inputs(split), salt, log)
             return Cloud.uniform(points, getattr(split, f"{name}_labels"))
 
         return extractor, cloud(data.train, 0), cloud(data.test, 1)
@@ -82,7 +88,8 @@ def trained(
 ) -> tuple[FeatureExtractor, str]:
     """An extractor fitted to `inputs`, from the cache when one of this configuration fits.
 
-    Also returns its identity: a hash of class, arguments and training inputs.
+    Also returns its identity: a hash of class, arguments and training inputs. Arguments that
+    only `encode` reads are no reason to train again.
     """
     key = jax.random.key(EXTRACTOR_SEED)
 
@@ -92,20 +99,25 @@ def trained(
     shapes = eqx.filter_eval_shape(skeleton)
     cls = type(shapes)
     known = registry.of(shapes)
-    identity = fingerprint(known.selector, known.version, arguments(shapes), inputs)
-    path = cache_folder() / "extractors" / f"{cls.__name__}-{identity}.safetensors"
+    given = arguments(shapes)
+    trained_by = {k: v for k, v in given.items() if k not in cls.encoding_arguments}
+    weights = fingerprint(known.selector, known.version, trained_by, inputs)
+    identity = fingerprint(weights, given)
+    path = cache_folder() / "extractors" / f"{cls.__name__}-{weights}.safetensors"
     if path.exists():
         log.info(f"{label}: {cls.__name__} from the cache, {path}")
         return load_arrays(path, shapes), identity
     with log.progress(label) as report:
         extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
-    if jax.tree.leaves(eqx.filter(extractor, eqx.is_array)):
-        save_arrays(path, extractor)
+    weighs = jax.tree.leaves(eqx.filter(extractor, eqx.is_array))
+    if weighs and _cached(lambda: save_arrays(path, extractor), log):
         log.info(f"{label}: {cls.__name__} trained and cached in {path}")
     return extractor, identity
 
 
-def encoded(extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int) -> jax.Array:
+def encoded(
+    extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int, log: Log
+) -> jax.Array:
     """Features of `inputs`, from the cache when they are there."""
     key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
     if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)):
@@ -115,11 +127,25 @@ def encoded(extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt
     if path.exists():
         return jnp.asarray(np.load(path, allow_pickle=False))
     features = _checked(extractor, extractor.encode(inputs, key=key))
+    _cached(lambda: _save(path, np.asarray(features)), log)
+    return features
+
+
+def _save(path: Path, array: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(f".{os.getpid()}.npy")
-    np.save(partial, np.asarray(features))
+    np.save(partial, array)
     os.replace(partial, path)
-    return features
+
+
+def _cached(save: Callable[[], None], log: Log) -> bool:
+    """Whether the cache could be written; a run goes on without, and says so."""
+    try:
+        save()
+    except OSError as error:
+        log.warn(f"nothing is cached ({error}); MORPHKIT_CACHE may name another folder")
+        return False
+    return True
 
 
 def _checked(extractor: FeatureExtractor, features: jax.Array) -> jax.Array:

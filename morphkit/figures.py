@@ -1,24 +1,21 @@
 """The pictures of a run: what they need of its models, and how they are drawn from that."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
 from .interfaces import Codec, LatentMap, Scene
-from .types import PairedData
-
-if TYPE_CHECKING:
-    from .couplings import Coupling
+from .types import Cloud, PairedData
 
 MAX_POINTS = 2_000
 MAX_CLASSES = 200
-COUPLING_DRAWS = 20_000
+MAX_BINS = 40
 _SHOWN_CLASSES = 10
 _SHOWN_PER_CLASS = 6
 _SHOWN_IMAGES = 24
@@ -58,7 +55,7 @@ STYLE: Any = {
 def collect(
     scene: Scene,
     morph: LatentMap,
-    coupling: "Coupling | None",
+    pairs: tuple[Int[Array, " k"], Int[Array, " k"]] | None,
     class_names: Sequence[str] | None,
     *,
     key: PRNGKeyArray,
@@ -68,13 +65,15 @@ def collect(
     `source`, `target`, `predicted` (k, 2): principal components of at most 2,000 test features,
     the source in its own plane, the other two in the plane of the true target features.
     `source_labels`, `target_labels` (k,); predictions are in the order of the source points.
-    `coupling` (c, c): the share of 20,000 draws that join two classes (at most the first 200
-    classes). `class_true` (c, h, w, ch) and `class_decoded` (c, r, h, w, ch), or `test_images`
-    (r, h, w, ch) with `test_predicted` and `test_true` (r,), are uint8 images and classes.
-    What the scene has no labels, images or decoder for is left out.
+    `coupling` (c, c): the share of the drawn `pairs` that join two classes (at most the first 200
+    classes); without labels `coupling_bins`, between equal parts of both sides, in the order of
+    the first principal component. `class_true` (c, h, w, ch) and `class_decoded`
+    (c, r, h, w, ch), or `test_images` (r, h, w, ch) with `test_predicted` and `test_true` (r,),
+    are uint8 images and classes. What the scene has no labels, images or decoder for is left
+    out.
     """
-    choose, draw, predict = jax.random.split(key, 3)
-    mass = {} if coupling is None else _class_mass(coupling, scene.train, draw)
+    choose, predict = jax.random.split(key)
+    mass = {} if pairs is None else _mass(pairs, scene.train)
     if 0 in (scene.x.size, scene.y.size):
         return mass
     rng = np.random.default_rng(int(jax.random.bits(choose)))
@@ -109,18 +108,29 @@ def _plane(points: Float[np.ndarray, "n d"]) -> Callable[[np.ndarray], np.ndarra
     return lambda x: pca.transform(x).astype(np.float32)
 
 
-def _class_mass(
-    coupling: "Coupling", train: PairedData, key: PRNGKeyArray
-) -> dict[str, np.ndarray]:
+def _mass(pairs: tuple[Any, Any], train: PairedData) -> dict[str, np.ndarray]:
+    """How much of the drawn pairs joins which parts of the two clouds."""
+    i, j = map(np.asarray, pairs)
     if train.x.labels is None or train.y.labels is None:
-        return {}
-    i, j = coupling.sample(key, COUPLING_DRAWS)
-    a, b = np.asarray(train.x.labels[i]), np.asarray(train.y.labels[j])
+        a, b = _bins(train.x)[i], _bins(train.y)[j]
+        return {"coupling_bins": _table(a, b, max(a.max(), b.max()) + 1)}
+    a, b = np.asarray(train.x.labels)[i], np.asarray(train.y.labels)[j]
     classes = min(MAX_CLASSES, 1 + max(int(train.x.labels.max()), int(train.y.labels.max())))
-    shown = (np.minimum(a, b) >= 0) & (np.maximum(a, b) < classes)
-    mass = np.zeros((classes, classes), np.float32)
-    np.add.at(mass, (a[shown], b[shown]), 1 / COUPLING_DRAWS)
-    return {"coupling": mass}
+    return {"coupling": _table(a, b, classes)}
+
+
+def _bins(cloud: Cloud) -> np.ndarray:
+    """Each point's part of MAX_BINS, by rank along the first principal component."""
+    points = np.asarray(cloud.points)
+    rank = np.argsort(np.argsort(_plane(points)(points)[:, 0], kind="stable"))
+    return rank * min(MAX_BINS, len(points)) // len(points)
+
+
+def _table(a: np.ndarray, b: np.ndarray, size: int) -> np.ndarray:
+    shown = (np.minimum(a, b) >= 0) & (np.maximum(a, b) < size)
+    mass = np.zeros((size, size), np.float32)
+    np.add.at(mass, (a[shown], b[shown]), 1 / len(a))
+    return mass
 
 
 def _decoded(scene: Scene, predictions: Any, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -190,6 +200,8 @@ def draw_overview(
         ]
     if "coupling" in arrays:
         panels.append(lambda ax: _matrix(ax, arrays))
+    if "coupling_bins" in arrays:
+        panels.append(lambda ax: _bin_matrix(ax, arrays["coupling_bins"]))
     if len(loss):
         panels.append(lambda ax: _curve(ax, loss))
     if "class_true" in arrays:
@@ -285,6 +297,16 @@ def _matrix(ax: Any, arrays: Mapping[str, np.ndarray]) -> None:
         bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0.2, 0.025, 0.6)))
         bar.outline.set_visible(False)
     ax.tick_params(length=0)
+
+
+def _bin_matrix(ax: Any, mass: Float[np.ndarray, "b b"]) -> None:
+    rows = mass / np.maximum(mass.sum(1, keepdims=True), 1e-12)
+    image = ax.imshow(rows, cmap="Blues", vmin=0, interpolation="nearest")
+    ax.set(title="Coupling, points in order of PC 1", ylabel="source points")
+    ax.set(xlabel="target points (share of each source part)", xticks=[], yticks=[])
+    ax.spines[["top", "right"]].set_visible(True)
+    bar = ax.figure.colorbar(image, cax=ax.inset_axes((1.02, 0.2, 0.025, 0.6)))
+    bar.outline.set_visible(False)
 
 
 def _curve(ax: Any, loss: Float[np.ndarray, "k 2"]) -> None:

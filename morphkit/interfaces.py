@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from .types import Batch, Cloud, Dataset, PairedData, Split
 
@@ -41,8 +41,11 @@ class Data(eqx.Module):
 class FeatureExtractor(eqx.Module):
     """A frozen model f: inputs → features. Built as `cls(input_shape=inputs.shape[1:], key=key)`.
 
-    The whole module is saved by tree path, so weights are ordinary array fields.
+    The whole module is saved by tree path, so weights are ordinary array fields. Arguments that
+    only `encode` reads are named in `encoding_arguments`: other values need no new training.
     """
+
+    encoding_arguments: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
@@ -90,6 +93,12 @@ class Sampler(eqx.Module):
 
     @abstractmethod
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch: ...
+
+    def pairs(
+        self, key: PRNGKeyArray, num: int
+    ) -> tuple[Int[Array, " num"], Int[Array, " num"]] | None:
+        """Indices of `num` points and targets it would draw, or None if it does not know them."""
+        return None if self.coupling is None else self.coupling.sample(key, num)
 
 
 class Aligner(eqx.Module):

@@ -22,13 +22,14 @@ class Morph(LatentMap):
     """A conditional flow from source features (p,) to target features (q,).
 
     `morph(x)` draws from p(y | x). `networks` holds the velocity field and, if trained, η and
-    ξ; `provenance` is JSON that says how it was made.
+    ξ; `provenance` is JSON that says how it was made, `gin` the configuration for people.
     """
 
     networks: Networks
     scaling: Scaling
     noise_scale: float = eqx.field(static=True)
     provenance: str = eqx.field(static=True, default="{}")
+    gin: str = eqx.field(static=True, default="")
 
     def __call__(
         self,
@@ -67,8 +68,7 @@ class Morph(LatentMap):
         if reduce == "mean":
             return y.mean(0)
         if reduce == "medoid":
-            distance = jnp.linalg.norm(y[:, None] - y[None], axis=-1).sum(0)
-            return jnp.take_along_axis(y, distance.argmin(0)[None, :, None], axis=0)[0]
+            return jax.lax.map(_medoid, y.swapaxes(0, 1), batch_size=256)
         return y[0] if draws == 1 else y
 
     @property
@@ -87,7 +87,7 @@ class Morph(LatentMap):
         return x
 
     def save(self, directory: str | Path) -> Path:
-        """Writes weights.safetensors and manifest.json; see `load`."""
+        """Writes weights.safetensors, manifest.json and config.gin (if known); see `load`."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         field = self.networks.field
@@ -98,9 +98,13 @@ class Morph(LatentMap):
             "field": record(field),
             "noise_scale": self.noise_scale,
             "reweight": [self.networks.eta is not None, self.networks.xi is not None],
-            "provenance": json.loads(self.provenance),
+            "seed": (story := json.loads(self.provenance)).get("seed"),
+            "plugins": story.get("plugins", {}),
+            "provenance": story,
         }
         save_arrays(directory / "weights.safetensors", (self.networks, self.scaling))
+        if self.gin:
+            (directory / "config.gin").write_text(self.gin)
         (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
         return directory
 
@@ -136,7 +140,16 @@ def load(directory: str | Path) -> Morph:
     networks, scaling = load_arrays(
         directory / "weights.safetensors", eqx.filter_eval_shape(skeleton)
     )
-    return Morph(networks, scaling, manifest["noise_scale"], json.dumps(manifest["provenance"]))
+    config = directory / "config.gin"
+    return Morph(
+        networks, scaling, manifest["noise_scale"], json.dumps(manifest["provenance"]),
+        config.read_text() if config.exists() else "",
+    )  # fmt: skip
+
+
+def _medoid(draws: Float[Array, "draws q"]) -> Float[Array, " q"]:
+    distance = jnp.linalg.norm(draws[:, None] - draws[None], axis=-1).sum(0)
+    return draws[distance.argmin()]
 
 
 @eqx.filter_jit

@@ -72,10 +72,10 @@ class Registry:
             if known.cls is cls:
                 return
             raise ValueError(f"{distribution} registers two components named {selector!r}")
-        gin.register(cls.__name__, module=module)(cls)
-        self.components[selector] = Component(
-            cls, kinds[0], cls.__name__, distribution, version, selector
-        )
+        component = Component(cls, kinds[0], cls.__name__, distribution, version, selector)
+        self.components[selector] = component
+        if self._adding is None:
+            _make_configurable(component)
 
     def load(self) -> "Registry":
         """Loads every installed plugin, once. A plugin that fails is recorded in `failures`."""
@@ -87,6 +87,7 @@ class Registry:
         for plugin in installed_plugins():
             if not plugin.enabled:
                 continue
+            before = dict(self.components)
             try:
                 module = plugin.entry_point.load()
                 if manager.register(module, plugin.name) is None:
@@ -95,7 +96,10 @@ class Registry:
                 self._adding = plugin
                 others = [p for p in manager.get_plugins() if p is not module]
                 manager.subset_hook_caller("morphkit_register", others)(registry=self)
+                for selector in set(self.components) - set(before):
+                    _make_configurable(self.components[selector])
             except (Exception, SystemExit) as error:
+                self.components = before  # all of a plugin, or nothing
                 self.failures[plugin.name] = (
                     f"{plugin.name} {plugin.version} failed to load: "
                     f"{type(error).__name__}: {error}"
@@ -121,7 +125,10 @@ class Registry:
             return matches[0]
         if matches:
             claims = ", ".join(f"{c.selector} ({c.distribution} {c.version})" for c in matches)
-            raise LookupError(f"{name!r} is ambiguous; write one of: {claims}")
+            raise LookupError(
+                f"{name!r} is ambiguous; write one of: {claims}, or leave a distribution out of "
+                "MORPHKIT_PLUGINS"
+            )
         raise LookupError(f"no component is called {name!r}.{self.hint(name)}")
 
     def hint(self, name: str) -> str:
@@ -143,6 +150,10 @@ class Registry:
                 return known
         name = type(component).__name__
         raise LookupError(f"{name} is not registered; call registry.add({name}) first")
+
+
+def _make_configurable(component: Component) -> None:
+    gin.register(component.name, module=component.selector.rpartition(".")[0])(component.cls)
 
 
 registry = Registry()

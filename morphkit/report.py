@@ -32,7 +32,7 @@ from .tables import (
 __all__ = ["format_table", "write_comparison", "write_report"]
 
 _PARTS = ("aligner", "cost", "solver")
-_PARTS_IF_VARIED = ("data", "field", "training")
+_PARTS_IF_VARIED = ("field", "training")
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     """Compares runs: one HTML file and a PNG beside it, mean ± standard deviation over seeds.
 
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
-    `run.json` says of aligner, cost and solver (and data, field and training where these
+    `run.json` says of features, aligner, cost and solver (and field and training where these
     differ), and by paired fraction. A baseline that several runs of one seed fitted counts
     once. Returns the path of the HTML. Raises ValueError if a directory is no run directory.
     """
@@ -198,10 +198,24 @@ def _labels(stories: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     names = [[_component(s, part, stories) for s in stories] for part in _PARTS]
     extra = [[_component(s, part, stories) for s in stories] for part in _PARTS_IF_VARIED]
     names += [column for column in extra if len(set(column)) > 1]
-    many = len({json.dumps(story.get("data")) for story in stories}) > 1
-    prefixes = [f"{_component(s, 'data', stories)}: " if many else "" for s in stories]
     joined = [" · ".join(filter(None, parts)) for parts in zip(*names, strict=True)]
-    return list(zip(joined, prefixes, strict=True))
+    features = [_features(story, stories) for story in stories]
+    if len(set(features)) == 1:
+        return [(name, "") for name in joined]
+    return [(f"{f}: {name}", f"{f}: ") for f, name in zip(features, joined, strict=True)]
+
+
+def _features(story: Mapping[str, Any], stories: Sequence[Mapping[str, Any]]) -> str:
+    """What the run's points are: data and extractors; if that does not tell apart runs on
+    different points (a file that changed), with the start of their hash."""
+
+    def text(s: Mapping[str, Any]) -> str:
+        sides = [_component(s, part, stories) for part in ("source", "target")]
+        varied = len({json.dumps([t.get("source"), t.get("target")]) for t in stories}) > 1
+        return " ".join(filter(None, [_component(s, "data", stories), *(sides if varied else [])]))
+
+    twins = {str(s.get("features")) for s in stories if text(s) == text(story)}
+    return text(story) + (f" {str(story.get('features'))[:6]}" if len(twins) > 1 else "")
 
 
 def _component(

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from .registry import registry
 
@@ -28,7 +28,7 @@ def save_arrays(path: Path, tree: Any) -> None:
     arrays = {name: np.array(leaf, order="C") for name, leaf in _named_arrays(tree).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    save_file(arrays, partial)
+    partial.write_bytes(save(arrays))  # save_file would let nobody else read it
     os.replace(partial, path)
 
 

@@ -120,7 +120,8 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> list[str]:
             verb = "beats" if len(better) == 1 else "beat"
             who = " and ".join(filter(None, [", ".join(better[:-1]), better[-1]]))
             lines.append(f"On {metric}, {who} {verb} the morph ({number(morph)}).")
-    return lines or ["No baseline beats the morph on any metric."]
+    lines = lines or ["No baseline beats the morph on any metric."]
+    return [*lines, "Each prediction of the morph is one draw from p(y | x)."]
 
 
 def convergence(coupling: Mapping[str, float]) -> list[str]:

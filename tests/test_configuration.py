@@ -98,6 +98,29 @@ def test_a_value_that_a_component_refuses_is_found_before_anything_runs(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("run.seed = '3'", r"run\.seed = '3' must be int"),
+        ("Sinkhorn.epsilon = 'small'", r"Sinkhorn\.epsilon = 'small' must be float"),
+        ("VAEText.latent = 2.5", r"VAEText\.latent = 2\.5 must be int"),
+        ("run.solver = @Sinkhorn", r"run\.solver takes @solver\.NAME\(\).*without parentheses"),
+        ("run.solver = @cost.BridgeCost()", r"run\.solver takes.*BridgeSinkhorn.*of BridgeCost"),
+        ("run.field = @field.AdaLN()", r"AdaLN.* has weights, which the run builds"),
+        ("run.field = @cost.BridgeCost", r"run\.field takes @field\.NAME.*AdaLN, MLP"),
+        ("run.evaluators = @eval.LabelAccuracy()", r"run\.evaluators takes \[@eval\.NAME"),
+        ("run.cost = None", r"run\.cost takes @cost\.NAME"),
+        ("run.wandb = 'sometimes'", r"run\.wandb = 'sometimes' must be"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_found_before_anything_runs(tmp_path, binding, message):
+    from morphkit import run
+
+    with pytest.raises(ConfigurationError, match=message):
+        run(QUICK, [binding], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_arguments_are_named(tmp_path):
     from morphkit import run
 

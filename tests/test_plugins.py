@@ -9,6 +9,7 @@ import jax
 import pytest
 from morphkit_fields.mlp import MLP
 
+import gin
 from morphkit import hookimpl
 from morphkit import registry as registry_module
 from morphkit.interfaces import KINDS, FusedCost
@@ -88,7 +89,33 @@ def test_a_broken_plugin_is_recorded_and_harms_nobody_else(monkeypatch):
     assert "no_such_module" in fresh.failures["broken:it"]
     with pytest.raises(LookupError, match=r"broken:it 2\.1 failed to load"):
         fresh.find("cost.SomethingOfTheirs")
-    assert broken.state == "broken: no module 'no_such_module'"
+    assert broken.state == "broken: ModuleNotFoundError: No module named 'no_such_module'"
+    assert working.state == "installed"
+
+
+def test_a_plugin_that_exits_is_recorded(monkeypatch, tmp_path):
+    (tmp_path / "rude_plugin.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    rude = Plugin(EntryPoint("it", "rude_plugin", "morphkit"), "rude", "1.0", True)
+    monkeypatch.setattr(registry_module, "installed_plugins", lambda: [rude])
+    assert "SystemExit: 3" in Registry().load().failures["rude:it"]
+    assert rude.state == "broken: SystemExit: 3"
+
+
+def test_a_plugin_that_fails_half_way_registers_nothing(monkeypatch):
+    class Half(FakeModule):
+        @hookimpl
+        def morphkit_register(self, registry):
+            registry.add(self.cost)
+            raise RuntimeError("no luck")
+
+    half = fake_plugin(monkeypatch, "half", Half(make_cost("HalfwayCost")))
+    monkeypatch.setattr(registry_module, "installed_plugins", lambda: [half])
+    fresh = Registry().load()
+    assert "no luck" in fresh.failures["half:it"]
+    assert not fresh.components
+    with pytest.raises(ValueError, match="HalfwayCost"):
+        gin.get_configurable("HalfwayCost")
 
 
 def test_a_plugin_that_registers_nonsense_is_recorded(monkeypatch):

@@ -12,10 +12,12 @@ import pytest
 from jaxtyping import Array, Float, Int
 from sklearn.decomposition import PCA
 
-from morphkit.figures import COUPLING_DRAWS, MAX_POINTS, collect
+from morphkit.figures import MAX_BINS, MAX_POINTS, collect, draw_overview
 from morphkit.interfaces import Codec, LatentMap, Scene, silent
 from morphkit.report import _loss_curve, format_table, write_comparison, write_report
 from morphkit.types import Cloud, PairedData, Pairs, Split
+
+COUPLING_DRAWS = 20_000
 
 KEY = jax.random.key(0)
 METRICS = {
@@ -139,12 +141,25 @@ def test_class_mass_counts_what_the_coupling_joins():
     labels = np.repeat([0, 1, 2], [50, 30, 20])
     partner = np.where(labels == 1, 99, np.arange(100))  # all of class 1 goes to class 2
     scene = make_scene(images(100), images(100, 1), labels)
-    coupling = Matching(jnp.asarray(partner))
-    found = collect(scene, Linear(jnp.eye(16)), coupling, None, key=KEY)["coupling"]  # pyright: ignore
+    drawn = Matching(jnp.asarray(partner)).sample(KEY, COUPLING_DRAWS)
+    found = collect(scene, Linear(jnp.eye(16)), drawn, None, key=KEY)["coupling"]
     expected = np.array([[0.5, 0, 0], [0, 0, 0.3], [0, 0, 0.2]])
     assert found.sum() == pytest.approx(1, abs=1e-4)
     assert (found[expected == 0] == 0).all()
     np.testing.assert_allclose(found, expected, atol=4 * 0.5 / np.sqrt(COUPLING_DRAWS))
+
+
+def test_without_labels_the_coupling_is_shown_along_the_principal_components():
+    line = np.linspace(-1, 1, 90)[:, None] * [3.0, 1.0] + [7.0, 0.0]
+    scene = make_scene(line, line @ [[2.0, 0, 0], [0, 1.0, 0]], None)
+    drawn = Matching(jnp.arange(90)).sample(KEY, COUPLING_DRAWS)
+    found = collect(scene, Linear(jnp.zeros((2, 3))), drawn, None, key=KEY)
+    mass = found["coupling_bins"]
+    assert mass.shape == (MAX_BINS, MAX_BINS)
+    assert mass.sum() == pytest.approx(1, abs=1e-4)
+    # Each point goes with itself; the sign of a component is arbitrary.
+    assert max(np.trace(mass), np.trace(mass[::-1])) == pytest.approx(1, abs=1e-4)
+    assert draw_overview(found, np.zeros((0, 2))) is not None
 
 
 def test_decoded_images_are_those_of_the_predictions_of_their_class():
@@ -174,8 +189,8 @@ def test_test_images_carry_the_class_decoded_from_the_target():
 
 def test_report_is_one_file_with_the_winner_in_bold(tmp_path):
     scene = make_scene(images(100), images(100, 1), np.arange(100) % 3)
-    coupling = Matching(jnp.arange(100))
-    found = collect(scene, Linear(jnp.eye(16)), coupling, ("a<b", "c", "d"), key=KEY)  # pyright: ignore
+    drawn = Matching(jnp.arange(100)).sample(KEY, COUPLING_DRAWS)
+    found = collect(scene, Linear(jnp.eye(16)), drawn, ("a<b", "c", "d"), key=KEY)
     np.savez_compressed(tmp_path / "figures.npz", **found)
     (tmp_path / "config.gin").write_text("run.name = '<script>'\n")
     lines = [{"step": s, "metrics": {"train/loss": 1 / (s + 1)}} for s in range(50)]
@@ -268,6 +283,36 @@ def test_comparison_gives_mean_and_deviation_over_seeds(tmp_path):
     assert "In 4 of 12 runs the coupling did not converge." in page
     assert out == tmp_path / "out" / "comparison.html"
     assert out.with_suffix(".png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_runs_on_other_data_are_never_averaged(tmp_path):
+    """Also where only the content of a file differs: then the hash of the features says so."""
+
+    def data(fraction):
+        return {"component": "data.Arrays", "arguments": {"test_fraction": fraction}}
+
+    stories = [(0.2, "aaaaaaa1"), (0.2, "bbbbbbb1"), (0.5, "ccccccc1")]
+    dirs = [
+        write_run(
+            tmp_path / features,
+            {"morph/paired_mse": 1.0 + k, "baseline/ridge/paired_mse": 5.0 + k},
+            data=data(fraction), features=features, aligner="global", seed=0, paired_fraction=1.0,
+        )
+        for k, (fraction, features) in enumerate(stories)
+    ]  # fmt: skip
+    rows = {
+        row[0][0]: row[0][1]
+        for row in Tables(write_comparison(dirs, tmp_path).read_text()).rows
+        if row[0]
+    }  # noqa: E501
+    assert rows == {
+        "Arrays test_fraction=0.2 aaaaaa: global": "1.0 (1)",
+        "Arrays test_fraction=0.2 bbbbbb: global": "2 (1)",
+        "Arrays test_fraction=0.5: global": "3 (1)",
+        "Arrays test fraction=0.2 aaaaaa: ridge": "5 (1)",
+        "Arrays test fraction=0.2 bbbbbb: ridge": "6 (1)",
+        "Arrays test fraction=0.5: ridge": "7 (1)",
+    }
 
 
 def test_what_is_no_run_directory_is_an_error(tmp_path):

@@ -98,11 +98,57 @@ def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path):
 def test_a_coupling_that_is_not_finite_ends_the_run(arrays, method):
     y = np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
-    zero = ["BridgeCost.metric_x = 'sqeuclidean'", "BridgeCost.metric_y = 'sqeuclidean'"]
-    with pytest.raises(FloatingPointError, match="zero everywhere"):
-        morphkit.align(
-            np.ones((len(y), 3)), np.ones_like(y), pairs, method=method, bindings=[*FAST, *zero]
-        )
+    huge = ["BridgeCost.metric_x = 'sqeuclidean'", "BridgeCost.metric_y = 'sqeuclidean'"]
+    x = np.random.default_rng(0).normal(size=(len(y), 3)) * 1e25
+    with pytest.raises(FloatingPointError, match="huge features"):
+        morphkit.align(x, y, pairs, method=method, bindings=[*FAST, *huge])
+
+
+def test_a_run_without_its_report_is_not_finished(tmp_path, monkeypatch):
+    def fail(dir):
+        raise RuntimeError("no space left for a picture")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(morphkit.experiment, "write_report", fail)
+        with pytest.raises(RuntimeError, match="no space"):
+            morphkit.run("quickstart.gin", FAST, tmp_path)
+    morphkit.run("quickstart.gin", FAST, tmp_path)  # goes on, and need not be told to overwrite
+    assert (tmp_path / "report.html").exists()
+
+
+def test_an_aligned_run_can_be_run_again_from_its_folder(arrays, tmp_path, monkeypatch):
+    x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
+    pairs = np.stack([np.arange(30)] * 2, 1)
+    first = morphkit.align(
+        x, y, pairs, seed=3, test_fraction=0.3, method="local", bindings=FAST, out=tmp_path / "a"
+    )
+    monkeypatch.chdir(tmp_path)
+    again = morphkit.run(tmp_path / "a" / "config.gin", out=tmp_path / "b").metrics
+    story = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert story["data"]["arguments"]["test_fraction"] == 0.3
+    assert {k: v for k, v in again.items() if "time/" not in k} == {
+        k: v for k, v in first.metrics.items() if "time/" not in k
+    }
+    with np.load(tmp_path / "a" / "figures.npz") as figures:
+        assert "coupling_bins" in figures  # local, and without labels
+    # A loaded morph keeps what people want to know of it, wherever it is saved.
+    morphkit.load(tmp_path / "a").save(tmp_path / "c")
+    manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
+    assert manifest["seed"] == 3
+    assert "morphkit-align" in manifest["plugins"]
+    assert "data.Arrays" in (tmp_path / "c" / "config.gin").read_text()
+
+
+def test_an_argument_that_only_encodes_is_no_reason_to_train_again(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("MORPHKIT_CACHE", str(tmp_path / "cache"))
+    for sample in (True, False):
+        binding = f"VAEText.sample = {sample}"
+        morphkit.run("quickstart.gin", [*FAST, binding], tmp_path / str(sample))
+    assert len(list((tmp_path / "cache" / "extractors").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 4
+    monkeypatch.setenv("MORPHKIT_CACHE", str(tmp_path / "True" / "metrics.json"))  # no folder
+    morphkit.run("quickstart.gin", FAST, tmp_path / "uncached")
+    assert "nothing is cached" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["global", "local"])
@@ -173,10 +219,11 @@ def test_align_refuses_to_overwrite_too(quick, arrays):
         morphkit.align(x, y, np.array([[0, 0], [1, 1]]), out=quick.out)
 
 
-def test_a_cost_that_is_zero_everywhere_is_explained():
+@pytest.mark.parametrize("method", ["global", "local"])
+def test_a_cost_that_is_zero_everywhere_is_explained(method, capsys):
     x = np.random.default_rng(0).uniform(1, 2, size=(40, 1))
-    with pytest.raises(FloatingPointError, match="zero everywhere"):
-        morphkit.align(x, x, np.stack([np.arange(10)] * 2, 1), bindings=FAST)
+    morphkit.align(x, x, np.stack([np.arange(10)] * 2, 1), method=method, bindings=FAST)
+    assert "does not tell target points apart" in capsys.readouterr().err
 
 
 def test_align_and_predict_from_the_command_line(arrays, tmp_path, monkeypatch, capsys):
@@ -201,6 +248,7 @@ def test_align_and_predict_from_the_command_line(arrays, tmp_path, monkeypatch, 
         (["show", "cost.Bridge"], "cost.BridgeCost"),
         (["predict", "nowhere", "--input", "x.npy", "--output", "y.npy"], "no morph"),
         (["report", "nowhere"], "nowhere"),
+        (["run", "gin/quickstart.gin", "--out", "x.npy"], "x.npy is a file"),
         (["align", "--source", "no.npy", "--target", "y.npy", "--pairs", "pairs.csv", "--out", "o"],
          "no.npy"),
     ],

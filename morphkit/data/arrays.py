@@ -62,15 +62,6 @@ class Arrays(Data):
         )
 
 
-class InMemory(Data):
-    """A data set that is loaded already."""
-
-    dataset: Dataset
-
-    def load(self) -> Dataset:
-        return self.dataset
-
-
 def split_arrays(
     source: Num[np.ndarray, "n p"],
     target: Num[np.ndarray, "m q"],
@@ -163,7 +154,7 @@ def read_pairs(path: str | Path) -> np.ndarray:
                 i, j = map(int, row)
                 rows.append((i, j))
             except ValueError:
-                if number > 0:
+                if number > 0 or any(cell.strip().isdigit() for cell in row):
                     raise ValueError(
                         f"{path}, line {number + 1}: expected two integers, found {row}"
                     ) from None

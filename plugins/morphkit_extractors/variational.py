@@ -26,6 +26,7 @@ class VariationalAutoencoder(Codec):
     learning_rate: eqx.AbstractVar[float]
     beta: eqx.AbstractVar[float]
     sample: eqx.AbstractVar[bool]
+    encoding_arguments = ("sample",)
 
     @abstractmethod
     def moments(self, inputs: Float[Array, "n ..."]) -> tuple[Array, Array]:

@@ -73,6 +73,7 @@ def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
 class GlobalAlignment(Aligner):
     """Solves one problem over all points, then trains on draws of its coupling.
 
+    π solves Eq. 1, 2 or 3 between all of μ and ν; Eq. 4's expectation is over (x, y) ~ π.
     `temperature` sharpens what is drawn from, see `morphkit.couplings.sharpen`: 1 is the
     coupling itself, 0 its mode. With `draws` above 1 every source point has one target, the
     medoid of that many draws (`morphkit.couplings.medoid`): what a smooth coupling, of a large
@@ -142,6 +143,8 @@ class LocalSampler(Sampler):
 class LocalAlignment(Aligner):
     """Solves a small problem at every training step; the cost of all points is prepared once.
 
+    Algorithm 1: x_1, …, x_b ~ μ and y_1, …, y_b ~ ν, π_b solves Eq. 1, 2 or 3 between them, and
+    (x, y) ~ π_b enter Eq. 4.
     `temperature` as in `GlobalAlignment`.
     """
 

@@ -304,7 +304,7 @@ def test_runs_on_other_data_are_never_averaged(tmp_path):
         row[0][0]: row[0][1]
         for row in Tables(write_comparison(dirs, tmp_path).read_text()).rows
         if row[0]
-    }  # noqa: E501
+    }
     assert rows == {
         "Arrays test_fraction=0.2 aaaaaa: global": "1.0 (1)",
         "Arrays test_fraction=0.2 bbbbbb: global": "2 (1)",

@@ -109,7 +109,7 @@ def test_a_run_without_its_report_is_not_finished(tmp_path, monkeypatch):
         raise RuntimeError("no space left for a picture")
 
     with monkeypatch.context() as patch:
-        patch.setattr(morphkit.experiment, "write_report", fail)
+        patch.setattr("morphkit.experiment.write_report", fail)
         with pytest.raises(RuntimeError, match="no space"):
             morphkit.run("quickstart.gin", FAST, tmp_path)
     morphkit.run("quickstart.gin", FAST, tmp_path)  # goes on, and need not be told to overwrite

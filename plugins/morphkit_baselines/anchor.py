@@ -39,7 +39,7 @@ class AnchorMap(LatentMap):
 
 
 class NearestAnchor(Baseline):
-    """Predicts the target of the nearest paired source point, by `metric` "cosine" or
+    """ŷ(x) = y_q with q = argmin_p c_X(x, x_p) over the pairs, by `metric` "cosine" or
     "euclidean". Raises ValueError on another metric, and in `fit` without pairs."""
 
     metric: str = eqx.field(static=True, default="cosine")

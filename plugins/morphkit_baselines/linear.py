@@ -32,6 +32,7 @@ def _linear_map(center: np.ndarray, weight: np.ndarray, offset: np.ndarray) -> L
 class Ridge(Baseline):
     """Ridge regression with intercept on the standardised source points of the pairs.
 
+    ŷ(x) = W x + b, minimising Σ_p |y_p - W x_p - b|² + α |W|² over the pairs.
     The penalty is the one among `alphas` with the least leave-one-out error (scikit-learn's
     RidgeCV). A single pair gives the constant map to its target. Raises ValueError on
     penalties that are not positive, and in `fit` without pairs.
@@ -60,6 +61,7 @@ class Ridge(Baseline):
 class Procrustes(Baseline):
     """The rotation (with `scaling`, times a scale) and translation that best fit the pairs.
 
+    ŷ(x) = s R x + t, minimising Σ_p |y_p - s R x_p - t|² over RᵀR = 1 (Schönemann 1966).
     With p ≠ q the smaller space is padded with zeros. Directions in which the centred pairs
     do not vary together are mapped to zero: the pairs say nothing about them, and any
     rotation of them would be arbitrary. A single pair gives the constant map to its target.

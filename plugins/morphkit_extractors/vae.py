@@ -13,6 +13,8 @@ from .variational import Dense, VariationalAutoencoder, check_positive
 class VAEImage(VariationalAutoencoder):
     """VAE_image of Table 2, for images (h, w, 1) with values in [0, 1].
 
+    Trained by -E log p(x | z) + β KL(q(z | x) | N(0, I)), z ~ q(z | x).
+
     Encoder: a 3×3 convolution with stride 2 and ReLU for each of the three `channels`, then
     linear maps to mean and log-variance. Decoder: a linear map to (h/4, w/4, channels[2]),
     transposed 3×3 convolutions to channels[1], channels[0] and 1 with strides 2, 2, 1, and a
@@ -113,6 +115,8 @@ class VAEImage(VariationalAutoencoder):
 
 class VAEText(VariationalAutoencoder):
     """VAE_text of Table 2, for one-hot labels (c,).
+
+    Trained by -E log p(x | z) + β/d KL(q(z | x) | N(0, I)), z ~ q(z | x) of dimension d.
 
     Fully connected with ReLU: hidden layers `encoder`, then mean and log-variance; hidden
     layers `decoder`, then a softmax over the c classes. The loss is the softmax cross-entropy

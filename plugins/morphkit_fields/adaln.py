@@ -40,7 +40,10 @@ class Block(eqx.Module):
 
 
 class AdaLN(VelocityField):
-    """Velocity field of `layers` N adaLN-Zero blocks of width `hidden` d (App. E.1, Table 1).
+    """v_θ(t, y | x) of Eq. 4 by `layers` N adaLN-Zero blocks of width `hidden` d (App. E.1,
+    Table 1).
+
+    h ← h + γ_c · MLP(LayerNorm(h) (1 + σ_c) + β_c), γ, σ, β regressed from c = e_t(t) + e_x(x).
 
     The latent noise y is projected to width d and passes through the blocks. Each normalises
     it without a learned affine part, scales and shifts it, applies a two-layer SiLU MLP, and

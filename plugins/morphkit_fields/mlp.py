@@ -13,7 +13,9 @@ _SIZES = {"small": (4, 256), "medium": (6, 512), "large": (8, 1680)}
 
 
 class MLP(VelocityField):
-    """GENOT's velocity field (Klein et al., 2023; App. E, Table 1).
+    """GENOT's velocity field v_θ(t, y | x) of Eq. 4 (Klein et al., 2023; App. E, Table 1).
+
+    v = out(f(e_y(y) ‖ e_t(t) ‖ e_x(x))), with ‖ for concatenation.
 
     Latent noise y, time t and condition x pass through a block of SiLU layers each; the three
     outputs are concatenated and pass through a final block and a linear output. `layers` N

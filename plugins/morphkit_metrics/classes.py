@@ -16,10 +16,10 @@ from .scene import decoder_of, labels_of, predictions
 class LabelAccuracy(Evaluator):
     """App. H.2, image to text: accuracy of the labels decoded from the predicted features.
 
-    The target decoder turns the predictions into class probabilities (n, c), column k being
-    class k; the largest is compared with the class of the source point. Gives
-    `test_accuracy`. Raises ValueError without source labels, without a decoder, or if it does
-    not decode to one probability per class.
+    The mean of 1[argmax_k g(ŷ_i)_k = label of x_i], with g the decoder of the target space: it
+    turns the predictions into class probabilities (n, c), column k being class k; the largest is
+    compared with the class of the source point. Gives `test_accuracy`. Raises ValueError without
+    source labels, without a decoder, or if it does not decode to one probability per class.
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"

@@ -62,8 +62,9 @@ class FeatureOverlap(Evaluator):
 class KNNAccuracy(Evaluator):
     """The supervised reference: a k-nearest-neighbour classifier of the source features.
 
-    Fitted on all training source points with their labels, tested on the test split. Gives
-    `source_{k}nn_accuracy`. Raises ValueError without labels or with fewer than k points.
+    The label of x is the most frequent of its k nearest training points. Fitted on all training
+    source points with their labels, tested on the test split. Gives `source_{k}nn_accuracy`. Raises
+    ValueError without labels or with fewer than k points.
     """
 
     k: int = eqx.field(static=True, default=5)

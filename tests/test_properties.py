@@ -103,9 +103,7 @@ def test_mass_under_tau_is_where_scaling_gains_nothing(solver, seed):
 def soft(geometry: BridgeGeometry, solver, data: PairedData) -> np.ndarray:
     """The solver's own soft minimum of Eq. 6, over the mean of the hard one."""
     mean = float(geometry.mean(data.x.weights, data.y.weights))
-    kernel = FactoredKernel(
-        -geometry.a / (mean * solver.epsilon), -geometry.b / (mean * solver.epsilon)
-    )
+    kernel = FactoredKernel(geometry.a, geometry.b, mean * solver.epsilon)
     return -solver.epsilon * log_kernel(kernel, M)
 
 
@@ -119,7 +117,7 @@ def log_kernel(kernel: FactoredKernel, size: int) -> np.ndarray:
 @given(seed=SEEDS, epsilon=st.floats(1e-3, 1.0))
 def test_the_soft_minimum_is_at_most_epsilon_log_l_below_the_minimum(seed, epsilon):
     geometry = BridgeCost().prepare(problem(seed))
-    kernel = FactoredKernel(-geometry.a / epsilon, -geometry.b / epsilon)
+    kernel = FactoredKernel(geometry.a, geometry.b, epsilon)
     below = np.asarray(geometry.matrix(), float) + epsilon * log_kernel(kernel, M)
     assert below.min() > -1e-5
     assert below.max() < epsilon * np.log(L) + 1e-5

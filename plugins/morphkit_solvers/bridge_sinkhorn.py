@@ -43,8 +43,8 @@ class BridgeSinkhorn(OTSolver):
         mean = nonzero(cost.mean(x.weights, y.weights))
 
         def kernel(epsilon: Scalar | float) -> FactoredKernel:
-            return FactoredKernel(-cost.a / (mean * epsilon), -cost.b / (mean * epsilon))
+            return FactoredKernel(cost.a, cost.b, mean * epsilon)
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
-        factors = kernel(self.epsilon)
-        return BridgeCoupling(factors.a + f[:, None], factors.b + g[:, None], convergence)
+        final = kernel(self.epsilon)
+        return BridgeCoupling(final.left(f), final.right(g), convergence)

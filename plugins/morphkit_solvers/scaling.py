@@ -53,19 +53,27 @@ class DenseKernel(Kernel):
 
 
 class FactoredKernel(Kernel):
-    """exp(-c_ij / ε) = Σ_p exp(a_ip + b_jp): O((n + m) l) memory and time."""
+    """exp(-c_ij / ε) = Σ_p exp(-(a_ip + b_jp) / ε): O((n + m) l) memory and time. The factors
+    are divided by ε wherever they are used, and never copied."""
 
     a: Float[Array, "n l"]
     b: Float[Array, "m l"]
+    epsilon: Scalar | float
+
+    def left(self, f: Float[Array, " n"]) -> Float[Array, "n l"]:
+        return f[:, None] - self.a / self.epsilon
+
+    def right(self, g: Float[Array, " m"]) -> Float[Array, "m l"]:
+        return g[:, None] - self.b / self.epsilon
 
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        return logsumexp(self.a + logsumexp(self.b + g[:, None], axis=0), axis=1)
+        return logsumexp(logsumexp(self.right(g), axis=0) - self.a / self.epsilon, axis=1)
 
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        return logsumexp(self.b + logsumexp(self.a + f[:, None], axis=0), axis=1)
+        return logsumexp(logsumexp(self.left(f), axis=0) - self.b / self.epsilon, axis=1)
 
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> tuple[Product, Product]:
-        left, right = self.a + f[:, None], self.b + g[:, None]
+        left, right = self.left(f), self.right(g)
         # A bridge's mass is shared out between its two factors, so that neither overflows.
         balance = (logsumexp(right, axis=0) - logsumexp(left, axis=0)) / 2
         left, right = jnp.exp(left + balance), jnp.exp(right - balance)

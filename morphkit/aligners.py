@@ -51,7 +51,10 @@ class CouplingSampler(Sampler):
 
 
 class TrueAlignment(Aligner):
-    """Trains on the known pairs alone (Eq. 5); needs neither cost nor solver."""
+    """Trains on the known pairs alone (Eq. 5); needs neither cost nor solver.
+
+    π = (1/l) Σ_p δ(x_p, y_p) in Eq. 4.
+    """
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         coupling = PairCoupling(data.pairs, (data.x.size, data.y.size))

@@ -6,6 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +15,13 @@ from jaxtyping import Float, Int
 from . import configuration, experiment
 from .configuration import ConfigurationError
 from .data.arrays import split_arrays
+from .features import fingerprint
 from .morph import Morph
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 RESULTS = (
     "metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl", "run.json",
-    "config.gin", "arrays.npz", "morph",
+    "config.gin", "morph",
 )  # fmt: skip
 
 
@@ -102,7 +104,7 @@ def align(
     with morphkit); `method` ("true", "global" or "local", Sec. 3.2), `seed` and `bindings` win
     over it. Without any of them the alignment is global and the seed 0. With `out`, the whole
     run is kept there with the arrays, as by `morphkit.run`: `morphkit run out/config.gin` does
-    it again.
+    it again. Without, the arrays pass through a temporary file.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method
     and for a wrong configuration.
@@ -120,13 +122,15 @@ def align(
         folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="morphkit-")))
         if out is None:
             chosen.append("run.wandb = 'disabled'")
-        file = folder.resolve() / "arrays.npz"
+        # Named by content: a run that is overwritten, or put back, keeps its own.
+        file = folder.resolve() / f"arrays-{fingerprint(x, y, pairs)[:12]}.npz"
         names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
         chosen = [*data_bindings(**names), f"data.Arrays.test_fraction = {test_fraction}", *chosen]
         stack.enter_context(configuration.configured([config or "align.gin"], chosen))
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(file, source=x, target=y, pairs=pairs)
-        return configuration.call(out=folder).morph
+        morph = configuration.call(out=folder).morph
+        return morph if out else replace(morph, gin="")
 
 
 def data_bindings(**files: str) -> list[str]:

@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _message(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
+    text = str(error).partition("\n  In call to configurable")[0]  # where gin was is no help
+    text = text.strip() or type(error).__name__
     known = isinstance(error, ValueError | LookupError | OSError | MemoryError | ArithmeticError)
     known = known and not isinstance(error, KeyError | IndexError)
     return text if known else f"{type(error).__name__}: {text} (--debug shows where)"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 import equinox as eqx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 import gin
 from gin import config as gin_config
@@ -20,7 +20,7 @@ from gin import config as gin_config
 from .experiment import Result, run
 from .flow import Training
 from .interfaces import KINDS
-from .registry import registry
+from .registry import FILLED, registry
 
 gin.register(run, module="morphkit")
 gin.register(Training, module="morphkit")
@@ -102,12 +102,18 @@ def _check_values() -> None:
         if next(_references(value), None) or isinstance(value, gin_config.ConfigurableReference):
             continue
         target = gin_config._REGISTRY[selector].wrapped
-        hints = get_type_hints(target) if inspect.isclass(target) else {}
-        hints |= get_type_hints(target.__init__ if inspect.isclass(target) else target)
-        if argument not in hints or _kind(hints[argument]):
-            continue
         try:
-            TypeAdapter(hints[argument]).validate_python(value, strict=True)
+            hints = get_type_hints(target) if inspect.isclass(target) else {}
+            hints |= get_type_hints(target.__init__ if inspect.isclass(target) else target)
+            if argument not in hints or _kind(hints[argument]):
+                continue
+            expected = TypeAdapter(hints[argument])
+        except (NameError, TypeError, AttributeError, PydanticUserError):
+            continue  # annotations that only a type checker can read
+        if get_origin(hints[argument]) is tuple and isinstance(value, list):
+            value = tuple(value)
+        try:
+            expected.validate_python(value, strict=True)
         except ValidationError as error:
             wanted = inspect.formatannotation(hints[argument])
             raise ConfigurationError(
@@ -203,7 +209,7 @@ def _closest_argument(text: str) -> str:
     selector, argument = match.groups()
     target = gin_config._REGISTRY.get_match(selector.split("/")[-1])
     names = list(gin_config._get_cached_arg_spec(target.wrapped).args) if target else []
-    names = [name for name in names if name not in ("self", "key")]
+    names = [name for name in names if name not in ("self", *FILLED)]
     close = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(close)}?" if close else ""
     return f"{selector} has no argument {argument!r}.{hint} It takes: {', '.join(names)}"
@@ -249,6 +255,10 @@ def _references(value: Any) -> Iterator[tuple[str, str]]:
 
 def _refuse_unused(bindings: dict[tuple[tuple[str, str], str], Any], where: str) -> None:
     for (_, selector), argument in bindings:
+        if selector in registry.components and argument in FILLED:
+            raise ConfigurationError(
+                f"{selector}.{argument} cannot be bound: it comes from the data and run.seed"
+            )
         if selector == "morphkit.run" and argument in ("out", "configuration"):
             raise ConfigurationError(
                 f"run.{argument} cannot be bound: --out (in Python, out=) says where results go, "

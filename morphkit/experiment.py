@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -72,11 +72,16 @@ def run(
     """
     if not 0 < paired_fraction <= 1:
         raise ValueError(f"run.paired_fraction = {paired_fraction} must be in (0, 1]")
+    if seed < 0:
+        raise ValueError(f"run.seed = {seed} must not be negative")
+    rows = [f"baseline/{snake(type(baseline).__name__)}" for baseline in baselines]
+    if twice := [row for row in rows if rows.count(row) > 1]:
+        raise ValueError(f"run.baselines has two that are called {twice[0]!r}; use one a run")
     out = Path(out)
+    raw = data.load()
     key_field, key_train, key_eval = jax.random.split(jax.random.key(seed), 3)
     clock = Clock()
     with Log(out, wandb=wandb, config=configuration()) as log:
-        raw = data.load()
         features = extract(raw, source, target, log)
         clock.lap("features")
 
@@ -104,8 +109,7 @@ def run(
         morph = Morph(networks, scaling, training.noise_scale)
         morph.save(out / "morph")  # whatever happens to the evaluation
         maps: dict[str, LatentMap] = {"morph": morph}
-        for baseline in baselines:
-            _add(maps, f"baseline/{snake(type(baseline).__name__)}", baseline.fit(paired))
+        maps |= {row: baseline.fit(paired) for row, baseline in zip(rows, baselines, strict=True)}
         scene = Scene(
             features.source, features.target, paired, features.x_test, features.y_test, raw.test,
             coupling=sampler.coupling,
@@ -258,14 +262,10 @@ def evaluate(
         for prefix, view in views.items():
             found = evaluator.evaluate(view, key=key)
             for name, value in found.items():
-                _add(metrics, f"{prefix}/{name}", value)
+                if f"{prefix}/{name}" in metrics:
+                    raise ValueError(f"two evaluators give {prefix}/{name}; use one a run")
+                metrics[f"{prefix}/{name}"] = value
     return metrics
-
-
-def _add(entries: dict[str, Any], name: str, value: Any) -> None:
-    if name in entries:
-        raise ValueError(f"two baselines or evaluators are called {name!r}; use one a run")
-    entries[name] = value
 
 
 def plugin_versions() -> dict[str, str]:

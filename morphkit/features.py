@@ -125,7 +125,10 @@ def encoded(
     name = fingerprint(identity, salt, inputs)
     path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.npy"
     if path.exists():
-        return jnp.asarray(np.load(path, allow_pickle=False))
+        try:
+            return jnp.asarray(np.load(path, allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            log.warn(f"{path} is damaged ({error}): made again")
     features = _checked(extractor, extractor.encode(inputs, key=key))
     _cached(lambda: _save(path, np.asarray(features)), log)
     return features

@@ -165,7 +165,8 @@ class BridgeGeometry(Geometry):
         return min_plus(self.a, self.b)
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        """Exact up to MEAN_PAIRS pairs of points; beyond, to about 1e-4: over as many of them.
+        """Exact up to MEAN_PAIRS pairs of points; beyond, over as many of them: to about 1e-4 for
+        weights that are nearly uniform.
 
         Both sides are cut into as many random blocks, and each block meets one of the other
         side. Every point then counts by its weight, and only what neither point of a pair

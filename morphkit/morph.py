@@ -77,6 +77,8 @@ class Morph(LatentMap):
         return json.loads(self.provenance).get("metrics", {})
 
     def _check(self, x: Any) -> Float[Array, "n p"]:
+        if np.asarray(x).dtype.kind not in "fiub":
+            raise ValueError(f"x has type {np.asarray(x).dtype}, but must be real numbers")
         x = jnp.asarray(x, jnp.float32)
         p = self.networks.field.source_dim
         if x.ndim != 2 or x.shape[1] != p:
@@ -113,7 +115,7 @@ def load(directory: str | Path) -> Morph:
     """The morph saved in `directory`. Touches no global configuration.
 
     Raises FileNotFoundError if there is none, LookupError if the package of its velocity field
-    is not installed, ValueError if its weights do not fit its manifest.
+    is not installed, ValueError if a file is damaged or its weights do not fit its manifest.
     """
     directory = Path(directory)
     path = directory / "manifest.json"
@@ -122,10 +124,13 @@ def load(directory: str | Path) -> Morph:
         if (inside / "manifest.json").exists():
             return load(inside)
         raise FileNotFoundError(f"{directory} holds no morph: there is no manifest.json in it")
-    manifest = json.loads(path.read_text())
-    if manifest["format"] > FORMAT:
-        raise ValueError(f"{path} has format {manifest['format']}: upgrade morphkit to read it")
-    p, q = manifest["p"], manifest["q"]
+    try:
+        manifest = json.loads(path.read_text())
+        version, p, q = manifest["format"], manifest["p"], manifest["q"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); save the morph again") from None
+    if version > FORMAT:
+        raise ValueError(f"{path} has format {version}: upgrade morphkit to read it")
 
     def skeleton() -> tuple[Networks, Scaling]:
         key = jax.random.key(0)

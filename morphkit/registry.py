@@ -17,6 +17,9 @@ from . import hookspecs
 from .interfaces import KINDS
 from .plugins import Plugin, installed_plugins
 
+FILLED = ("input_shape", "source_dim", "target_dim", "key")
+"""The arguments of components that a run gives."""
+
 
 @dataclass(frozen=True)
 class Component:
@@ -36,9 +39,8 @@ class Component:
     @property
     def arguments(self) -> dict[str, inspect.Parameter]:
         """The arguments that a user can bind: all but those that a run fills in."""
-        filled = ("input_shape", "source_dim", "target_dim", "key")
         parameters = inspect.signature(self.cls).parameters
-        return {name: p for name, p in parameters.items() if name not in filled}
+        return {name: p for name, p in parameters.items() if name not in FILLED}
 
 
 class Registry:

@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,16 +207,32 @@ def _labels(stories: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _features(story: Mapping[str, Any], stories: Sequence[Mapping[str, Any]]) -> str:
-    """What the run's points are: data and extractors; if that does not tell apart runs on
-    different points (a file that changed), with the start of their hash."""
+    """What the run's points are: data and extractors, whatever their seed; if that does not tell
+    apart runs on different points (a file that changed), with the start of their hash."""
+    parts = ("data", "source", "target")
+    seedless = [{part: _seedless(s.get(part)) for part in parts} for s in stories]
+    own = {part: _seedless(story.get(part)) for part in parts}
+    varied = len({json.dumps([s["source"], s["target"]]) for s in seedless}) > 1
+    named = [_component(own, part, seedless) for part in (parts if varied else parts[:1])]
+    text = " ".join(filter(None, named))
+    hashes = {
+        str(s.get("features"))
+        for s, stripped in zip(stories, seedless, strict=True)
+        if stripped == own and s["seed"] == story["seed"]
+    }
+    return text + (f" {str(story.get('features'))[:6]}" if len(hashes) > 1 else "")
 
-    def text(s: Mapping[str, Any]) -> str:
-        sides = [_component(s, part, stories) for part in ("source", "target")]
-        varied = len({json.dumps([t.get("source"), t.get("target")]) for t in stories}) > 1
-        return " ".join(filter(None, [_component(s, "data", stories), *(sides if varied else [])]))
 
-    twins = {str(s.get("features")) for s in stories if text(s) == text(story)}
-    return text(story) + (f" {str(story.get('features'))[:6]}" if len(twins) > 1 else "")
+def _seedless(found: Any) -> Any:
+    """A record without its seed, and without the folder of a file that is named by its content
+    (`morphkit.align` writes such)."""
+    name, arguments = _split(found)
+    kept = {
+        k: re.sub(r"^.*/(arrays-[0-9a-f]{12}\.npz)", r"\1", v) if isinstance(v, str) else v
+        for k, v in arguments.items()
+        if k != "seed"
+    }
+    return {"component": name, "arguments": kept} if name else found
 
 
 def _component(

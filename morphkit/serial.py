@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .registry import registry
@@ -35,10 +35,14 @@ def save_arrays(path: Path, tree: Any) -> None:
 def load_arrays(path: Path, like: Any) -> Any:
     """`like` with its arrays replaced by those saved in `path`; `like` may hold shapes only.
 
-    Raises ValueError, naming the leaves, when names or shapes do not agree.
+    Raises ValueError for a damaged file and, naming the leaves, when names or shapes do not
+    agree.
     """
-    with safe_open(path, "numpy") as file:
-        saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, "numpy") as file:
+            saved = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); make it again") from None
 
     def is_leaf(leaf: Any) -> bool:
         return eqx.is_array_like(leaf) or isinstance(leaf, jax.ShapeDtypeStruct)

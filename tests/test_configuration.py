@@ -3,7 +3,12 @@
 import pytest
 
 import gin
-from morphkit.configuration import ConfigurationError, configured, gin_folder
+from morphkit.configuration import (
+    ConfigurationError,
+    _check_values,
+    configured,
+    gin_folder,
+)
 
 QUICK = "quickstart.gin"
 
@@ -126,3 +131,18 @@ def test_missing_arguments_are_named(tmp_path):
 
     with pytest.raises(ConfigurationError, match=r"run needs data, source, target, evaluators"):
         run("base.gin", [], tmp_path / "out")
+
+
+@pytest.mark.parametrize("binding", ["AdaLN.source_dim = 3", "VAEText.input_shape = (3,)"])
+def test_what_the_run_gives_is_not_bound(binding):
+    refused([QUICK], [binding], r"cannot be bound: it comes from the data")
+
+
+def test_a_list_does_for_a_tuple_and_unreadable_annotations_are_left_alone(monkeypatch):
+    from morphkit_extractors.vae import VAEText
+
+    with configured([QUICK], ["VAEText.encoder = [8, 8]"]):
+        _check_values()
+    monkeypatch.setitem(VAEText.__init__.__annotations__, "encoder", "OnlyForATypeChecker")
+    with configured([QUICK], ["VAEText.encoder = 3"]):
+        _check_values()

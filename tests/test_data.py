@@ -202,6 +202,9 @@ def test_files_of_every_kind_give_the_same_data(tmp_path):
     (tmp_path / "typo.csv").write_text("0,1x\n2,3\n")
     with pytest.raises(ValueError, match="line 1: expected two integers"):
         read_pairs(tmp_path / "typo.csv")
+    (tmp_path / "excel.csv").write_text("0,1\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"excel\.csv is no UTF-8 text"):
+        read_pairs(tmp_path / "excel.csv")
     expected = split_arrays(x, y, pairs)
     for source, target in (
         ("x.npy", "single.npz"), ("both.npz::x", "both.safetensors::y"),

@@ -68,7 +68,7 @@ def test_knn_cost_along_a_long_manifold(caplog):
     assert not caplog.messages
     with caplog.at_level("WARNING", "morphkit"):
         KNNCost(k=2, time=1e-3).prepare(data)
-    assert "raise KNNCost.time" in caplog.text
+    assert "raise the cost's .time" in caplog.text
 
 
 @pytest.mark.parametrize("cost", [KNNCost(k=4), GeodesicBridgeCost(k=4), KCCACost(components=9)])
@@ -96,7 +96,26 @@ def test_geodesic_bridge_is_equation_6_over_shortest_paths(connected, squared, p
     assert (np.asarray(prepared.matrix())[tuple(pairs)] == 0).all()
 
 
-@pytest.mark.parametrize("cost", [GeodesicBridgeCost(k=3), KNNCost(k=3)])
+def test_the_heat_bridge_is_the_heat_over_all_pairs(connected):
+    """-log of the soft minimum at temperature 1, against dense inverses."""
+    pairs = [np.asarray(p) for p in (connected.pairs.source, connected.pairs.target)]
+    heats = []
+    for points, index in zip(sides(connected), pairs, strict=True):
+        graph = adjacency(points, 5)
+        edges = graph > 0
+        weights = np.zeros_like(graph)
+        weights[edges] = np.exp(-((graph[edges] / np.median(graph[edges])) ** 2))
+        weights /= weights[edges].mean()
+        system = np.eye(len(points)) + 0.5 * (np.diag(weights.sum(1)) - weights)
+        heats.append(np.linalg.inv(system)[:, index])
+    prepared = GeodesicBridgeCost(k=5, time=0.5).prepare(connected)
+    soft = np.exp(-np.asarray(prepared.a, float)) @ np.exp(-np.asarray(prepared.b, float)).T
+    np.testing.assert_allclose(soft, heats[0] @ heats[1].T, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "cost", [GeodesicBridgeCost(k=3), GeodesicBridgeCost(k=3, time=1.0), KNNCost(k=3)]
+)
 def test_components_without_a_pair_are_far_but_finite(rng, cost):
     near, far = rng.normal(size=(10, 2)), rng.normal(size=(10, 2)) + 100
     points = Cloud.uniform(np.concatenate([near, far]))
@@ -152,6 +171,8 @@ def test_bad_arguments_are_named(paired):
         KNNCost(time=0)
     with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.metric_x = 'l1'"):
         GeodesicBridgeCost(metric_x="l1")
+    with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.time = -1"):
+        GeodesicBridgeCost(time=-1)
     with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.power = 0"):
         GeodesicBridgeCost(power=0)
     with pytest.raises(ValueError, match=r"KCCACost\.shrinkage = 2"):

@@ -315,6 +315,25 @@ def test_runs_on_other_data_are_never_averaged(tmp_path):
     }
 
 
+def test_aligned_runs_on_the_same_arrays_are_one_row(tmp_path):
+    """Their arrays lie in each run's folder, and each seed holds out other pairs."""
+    dirs = [
+        write_run(
+            tmp_path / str(seed),
+            {"morph/paired_mse": 1.0 + seed, "baseline/ridge/paired_mse": 5.0 + seed},
+            data={
+                "component": "data.Arrays",
+                "arguments": {"source": f"/runs/{seed}/arrays-0123456789ab.npz::x", "seed": seed},
+            },
+            features=f"hash{seed}", aligner="global", seed=seed, paired_fraction=1.0,
+        )
+        for seed in (0, 1)
+    ]  # fmt: skip
+    tables = Tables(write_comparison(dirs, tmp_path).read_text())
+    assert tables.row("global")[0][1].endswith("(2)")
+    assert tables.row("ridge")[0][1].endswith("(2)")
+
+
 def test_what_is_no_run_directory_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="no run directory, it has no metrics"):
         write_report(tmp_path / "nowhere")

@@ -1,6 +1,7 @@
 """Whole runs on small data: the API, the command line, the files they leave, and their failures."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -131,6 +132,8 @@ def test_an_aligned_run_can_be_run_again_from_its_folder(arrays, tmp_path, monke
     }
     with np.load(tmp_path / "a" / "figures.npz") as figures:
         assert "coupling_bins" in figures  # local, and without labels
+    # In place, too: its input is not put aside with the old results.
+    morphkit.run(tmp_path / "a" / "config.gin", out=tmp_path / "a", overwrite=True)
     # A loaded morph keeps what people want to know of it, wherever it is saved.
     morphkit.load(tmp_path / "a").save(tmp_path / "c")
     manifest = json.loads((tmp_path / "c" / "manifest.json").read_text())
@@ -269,7 +272,7 @@ def test_nan_in_an_input_file_is_found_before_anything_is_trained(arrays, tmp_pa
                  str(arrays / "y.npy"), "--pairs", str(arrays / "pairs.csv"),
                  "--out", str(tmp_path / "out"), *SET]) == 2  # fmt: skip
     assert "source has 1 NaN" in capsys.readouterr().err
-    assert "train" not in (tmp_path / "out" / "log.jsonl").read_text()
+    assert not (tmp_path / "out").exists()
 
 
 def test_text_to_image_decodes_images(tmp_path):
@@ -281,6 +284,34 @@ def test_text_to_image_decodes_images(tmp_path):
     )  # fmt: skip
     assert 0 < result.metrics["morph/class_image_mse"] < 0.3
     assert "class_decoded" in np.load(tmp_path / "out" / "figures.npz").files
+
+
+def test_a_damaged_morph_is_named(quick, tmp_path, capsys):
+    for name, content in (("weights.safetensors", b"half"), ("manifest.json", b"{}")):
+        folder = tmp_path / name
+        shutil.copytree(quick.out / "morph", folder)
+        (folder / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{name} is damaged"):
+            morphkit.load(folder)
+    with pytest.raises(ValueError, match="must be real numbers"):
+        quick.morph(np.ones((2, 64), complex))
+
+
+@pytest.mark.parametrize(
+    ("binding", "message"),
+    [
+        ("run.seed = -1", "run.seed = -1 must not be negative"),
+        ("run.baselines = [@baseline.Ridge(), @baseline.Ridge()]", "two that are called"),
+        ("Digits.direction = 'sideways'", "direction = 'sideways'"),
+    ],
+)
+def test_requests_that_cannot_work_leave_nothing_behind(binding, message, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["run", "gin/quickstart.gin", "--out", str(out), "--set", binding]) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "configurable" not in printed
+    assert not out.exists()
 
 
 def test_an_evaluator_that_cannot_work_says_what_is_missing(arrays, capsys, tmp_path, monkeypatch):

@@ -146,18 +146,21 @@ def read_pairs(path: str | Path) -> np.ndarray:
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no file {path}")
     rows = []
-    with Path(path).open(newline="", encoding="utf-8-sig") as lines:
-        for number, row in enumerate(csv.reader(lines)):
-            if not row:
-                continue
-            try:
-                i, j = map(int, row)
-                rows.append((i, j))
-            except ValueError:
-                if number > 0 or any(cell.strip().isdigit() for cell in row):
-                    raise ValueError(
-                        f"{path}, line {number + 1}: expected two integers, found {row}"
-                    ) from None
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no UTF-8 text; save it as UTF-8") from None
+    for number, row in enumerate(csv.reader(lines)):
+        if not row:
+            continue
+        try:
+            i, j = map(int, row)
+            rows.append((i, j))
+        except ValueError:
+            if number > 0 or any(cell.strip().isdigit() for cell in row):
+                raise ValueError(
+                    f"{path}, line {number + 1}: expected two integers, found {row}"
+                ) from None
     return np.array(rows, np.int64).reshape(-1, 2)
 
 

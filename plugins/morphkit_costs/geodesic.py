@@ -11,7 +11,7 @@ from morphkit.geometry import BridgeGeometry, check_metric, embed
 from morphkit.interfaces import FusedCost
 from morphkit.types import Cloud, PairedData
 
-from .graphs import check_neighbours, neighbour_graph, unit_mean
+from .graphs import check_neighbours, heat, neighbour_graph, unit_mean
 
 
 class GeodesicBridgeCost(FusedCost):
@@ -28,11 +28,18 @@ class GeodesicBridgeCost(FusedCost):
     in Isomap (Tenenbaum et al. 2000), 2 the edges of Eq. 14; the larger, the more a path is
     drawn through dense regions (Fermat distances, Groisman et al. 2022). `metric_x` and
     `metric_y` say where edges are measured, see `neighbour_graph`. Not in the paper.
+
+    With a `time` t > 0, d comes from heat instead (Crane et al. 2013), which takes all paths:
+    d = -log ((I + t L)^-1)_ip, L the Laplacian of the graph with weights exp(-d²/median²) over
+    their mean. The soft minimum of Eq. 6 at temperature 1 is then the heat that reaches y_j from
+    x_i over all pairs, and its classes those of label propagation. Not divided by its mean,
+    since e is its unit on both sides; `power` and `squared` have no part in it.
     """
 
     k: int = eqx.field(static=True, default=15)
     power: float = eqx.field(static=True, default=2.0)
     squared: bool = eqx.field(static=True, default=False)
+    time: float = eqx.field(static=True, default=0.0)
     metric_x: str = eqx.field(static=True, default="sqeuclidean")
     metric_y: str = eqx.field(static=True, default="sqeuclidean")
 
@@ -40,6 +47,10 @@ class GeodesicBridgeCost(FusedCost):
         check_neighbours("GeodesicBridgeCost.k", self.k)
         if not self.power > 0:
             raise ValueError(f"GeodesicBridgeCost.power = {self.power} must be positive")
+        if self.time < 0:
+            raise ValueError(
+                f"GeodesicBridgeCost.time = {self.time} must not be negative; 0 takes paths"
+            )
         check_metric("GeodesicBridgeCost.metric_x", self.metric_x)
         check_metric("GeodesicBridgeCost.metric_y", self.metric_y)
 
@@ -51,8 +62,14 @@ class GeodesicBridgeCost(FusedCost):
         )
 
     def _factor(self, cloud: Cloud, paired: Int[Array, " l"], metric: str) -> Float[Array, "n l"]:
-        sources, column_of = np.unique(np.asarray(paired), return_inverse=True)
         graph = neighbour_graph(cloud, self.k, metric)
+        if self.time > 0:
+            graph.data = np.exp(-((graph.data / np.median(graph.data)) ** 2))
+            graph.data /= graph.data.mean()
+            reached = heat(graph, np.asarray(paired), self.time)
+            # Nothing arrives from another component: as far as float32 can tell.
+            return jnp.asarray(-np.log(np.maximum(reached, np.finfo(np.float32).tiny)), jnp.float32)
+        sources, column_of = np.unique(np.asarray(paired), return_inverse=True)
         graph.data **= self.power
         paths = dijkstra(graph, directed=False, indices=sources).T
         apart = ~np.isfinite(paths)

@@ -1,25 +1,15 @@
 """The k-nearest-neighbour cost (App. F)."""
 
-import logging
-
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Array, Float, Int, Scalar
-from scipy.sparse.csgraph import connected_components
-from scipy.sparse.linalg import cg
 
 from morphkit.geometry import Geometry
 from morphkit.interfaces import FusedCost
 from morphkit.types import Cloud, PairedData
 
-from .graphs import check_neighbours, neighbour_graph
-
-logger = logging.getLogger("morphkit")
-
-RTOL = 1e-14
-"""The relative error that conjugate gradients end at, near what float64 can do."""
+from .graphs import check_neighbours, heat, neighbour_graph
 
 
 class HeatGeometry(Geometry):
@@ -84,28 +74,5 @@ class KNNCost(FusedCost):
         graph = neighbour_graph(cloud, self.k)
         graph.data = graph.data**2 if self.weighted else np.ones_like(graph.data)
         graph.data /= graph.data.mean()
-        pairs = np.bincount(paired, minlength=cloud.size)
-        diagonal = 1 + self.time * (graph.sum(1) + pairs)
-        system = sp.diags_array(diagonal) - self.time * graph
-        inverse = sp.diags_array(1 / diagonal)
-        points, column_of = np.unique(paired, return_inverse=True)
-        heat = np.empty((cloud.size, len(points)))
-        for column, point in enumerate(points):
-            unit = np.zeros(cloud.size)
-            unit[point] = 1
-            # Far from the point heat is small, and its logarithm the cost: every digit counts.
-            heat[:, column], failed = cg(system, unit, rtol=RTOL, M=inverse, maxiter=10_000)
-            if failed:
-                raise RuntimeError(
-                    f"KNNCost: the heat of paired point {point} did not converge in 10,000 "
-                    f"iterations; lower KNNCost.time = {self.time}"
-                )
-        component = connected_components(graph)[1]
-        reached = component[:, None] == component[points]
-        if (lost := np.mean(reached & (heat < 100 * RTOL))) > 0:
-            logger.warning(
-                f"KNNCost: {lost:.1%} of the distances to paired points are beyond what the heat "
-                f"can tell, about {-np.log(100 * RTOL):.0f}; raise KNNCost.time = {self.time} "
-                f"or k = {self.k}, or use cost.GeodesicBridgeCost"
-            )
-        return np.maximum(heat, 0)[:, column_of]
+        joint = self.time * np.bincount(paired, minlength=cloud.size)
+        return heat(graph, paired, self.time, joint)

@@ -40,10 +40,10 @@ class LabelAccuracy(Evaluator):
 class NearestTargetAccuracy(Evaluator):
     """Eq. 25–26 (App. H.3): accuracy of the class whose target point is nearest.
 
-    Each class has one target point, the mean of its training target features (which is the
-    point itself where all coincide, as for class names). `metric` is "cosine" (the paper's)
-    or "euclidean". Gives `nearest_target_accuracy`. Raises ValueError on another metric and
-    without test source labels or training target labels.
+    The mean of 1[argmax_k cos(ŷ_i, y_k) = label of x_i]. Each class has one target point, the mean
+    of its training target features (which is the point itself where all coincide, as for class
+    names). `metric` is "cosine" (the paper's) or "euclidean". Gives `nearest_target_accuracy`.
+    Raises ValueError on another metric and without test source labels or training target labels.
     """
 
     metric: str = eqx.field(static=True, default="cosine")

@@ -17,10 +17,10 @@ from .scene import labels_of
 class FeatureOverlap(Evaluator):
     """Eq. 21 (App. H.1): how many of a point's k nearest neighbours have another label.
 
-    Averaged over `repeats` random batches of `batch_size` training points (all of them, once,
-    where there are no more), for each side: `source_overlap`, `target_overlap`. Neighbours
-    are Euclidean, within the batch, and never the point itself. Raises ValueError if a side
-    has no labels or not more than k points.
+    (1/nk) Σ_i Σ_{j ∈ kNN(i)} 1[label_j ≠ label_i]. Averaged over `repeats` random batches of
+    `batch_size` training points (all of them, once, where there are no more), for each side:
+    `source_overlap`, `target_overlap`. Neighbours are Euclidean, within the batch, and never the
+    point itself. Raises ValueError if a side has no labels or not more than k points.
     """
 
     k: int = eqx.field(static=True, default=15)

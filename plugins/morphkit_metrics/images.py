@@ -15,13 +15,13 @@ from .scene import decoder_of, labels_of, predictions
 class ClassImageMSE(Evaluator):
     """Eq. 22–24 (App. H.2): squared error between pixel-wise class means of images.
 
-    The predictions are decoded to images in [0, 1]. For each class of the test split, the
-    mean decoded image of its source points is compared with the mean true image of its target
-    points; the squared differences are averaged over pixels, then over classes. Decoded
-    probabilities enter as they are; with `binarize`, decoded and true images are first
-    thresholded at 1/2, as Eq. 22 has x in {0, 1}. Gives `class_image_mse`. Raises ValueError
-    without labels, without a decoder, if the raw target inputs are not what it decodes to, or
-    if a class has no target image.
+    (1/C) Σ_c |mean_{i ∈ c} g(ŷ_i) - mean_{j ∈ c} image_j|² / pixels. The predictions are decoded to
+    images in [0, 1]. For each class of the test split, the mean decoded image of its source points
+    is compared with the mean true image of its target points; the squared differences are averaged
+    over pixels, then over classes. Decoded probabilities enter as they are; with `binarize`,
+    decoded and true images are first thresholded at 1/2, as Eq. 22 has x in {0, 1}. Gives
+    `class_image_mse`. Raises ValueError without labels, without a decoder, if the raw target inputs
+    are not what it decodes to, or if a class has no target image.
     """
 
     binarize: bool = eqx.field(static=True, default=False)

@@ -14,10 +14,10 @@ from .scene import labels_of
 class MatchingAccuracy(Evaluator):
     """Fig. 6: the probability that a draw (i, j) of the coupling joins equal labels.
 
-    Gives `matching_accuracy`, estimated from `samples` draws as in the paper,
-    `matching_accuracy_exact`, the sum of the coupling over all pairs of equal labels, and `aes`
-    (Eq. 30), the latter over the ratio of excluded points (Eq. 29). Raises
-    ValueError without a coupling, or without labels of both training clouds.
+    Σ_ij π_ij 1[label of x_i = label of y_j] / Σ_ij π_ij. Gives `matching_accuracy`, estimated from
+    `samples` draws as in the paper, `matching_accuracy_exact`, the sum of the coupling over all
+    pairs of equal labels, and `aes` (Eq. 30), the latter over the ratio of excluded points (Eq.
+    29). Raises ValueError without a coupling, or without labels of both training clouds.
     """
 
     samples: int = eqx.field(static=True, default=10_000)

@@ -21,6 +21,8 @@ from .gromov import intra_space
 class OTTSinkhorn(OTSolver):
     """`Sinkhorn` by OTT-JAX, on the dense cost (Eq. 1); several times slower.
 
+    min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), τ = λ / (λ + ε) (Eq. 28).
+
     OTT's entropy is relative to the counting measure, which changes nothing but the mass of an
     unbalanced coupling. It stops when the marginal error (unbalanced: the change of the
     potentials) is below `threshold`.

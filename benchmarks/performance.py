@@ -265,7 +265,7 @@ def write(results: dict[str, dict[int, dict[str, float] | None]], limit: float) 
         "",
         "## Growth",
         "",
-        "Exponent of the time, and what doubling n costs at fixed l:",
+        "Exponent of the time, and the price of doubling n at fixed l:",
         "",
     ]
     for method, sizes in results.items():

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import scipy.linalg
 from morphkit_baselines.anchor import NearestAnchor
+from morphkit_baselines.classes import LabelSpreading, LogisticHead, NearestClassMean
 from morphkit_baselines.linear import Procrustes, Ridge
-from sklearn.linear_model import RidgeCV
+from sklearn import semi_supervised
+from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.neighbors import KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -114,3 +116,48 @@ def test_bad_arguments_are_named():
         NearestAnchor("manhattan")
     with pytest.raises(ValueError, match="alphas"):
         Ridge((1.0, 0.0))
+
+
+@pytest.fixture
+def classes():
+    """90 points of three classes, whose targets are three points; 30 of them paired."""
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 3, 90)
+    x = 2 * rng.normal(size=(3, 5))[labels] + rng.normal(size=(90, 5))
+    targets = rng.normal(size=(3, 4)).astype(np.float32)
+    return paired(x, targets[labels], 30), labels, targets
+
+
+def test_the_nearest_class_mean_is_that_of_the_pairs_of_a_target(classes):
+    data, labels, targets = classes
+    x = np.asarray(data.x.points, float)
+    means = np.stack([x[:30][labels[:30] == c].mean(0) for c in range(3)])
+    nearest = ((x[:, None] - means) ** 2).sum(-1).argmin(1)
+    np.testing.assert_array_equal(NearestClassMean().fit(data)(data.x.points), targets[nearest])
+
+
+def test_the_logistic_head_is_scikit_learns(classes):
+    data, labels, targets = classes
+    x = np.asarray(data.x.points, float)
+    reference = make_pipeline(StandardScaler(), LogisticRegression(C=0.5, max_iter=1000))
+    expected = reference.fit(x[:30], labels[:30]).predict(x)
+    fitted = LogisticHead(strength=0.5).fit(data)
+    np.testing.assert_array_equal(fitted(data.x.points), targets[expected])
+
+
+def test_label_spreading_learns_from_unpaired_points(classes):
+    data, labels, targets = classes
+    known = np.where(np.arange(90) < 30, labels, -1)
+    x = np.asarray(data.x.points, float)
+    reference = semi_supervised.LabelSpreading(kernel="knn", n_neighbors=9).fit(x, known)
+    fitted = LabelSpreading(k=9).fit(data)
+    np.testing.assert_array_equal(fitted(data.x.points), targets[reference.predict(x)])
+
+
+@pytest.mark.parametrize("baseline", [NearestClassMean(), LogisticHead(), LabelSpreading()])
+def test_classifiers_of_one_target_or_no_pair(baseline):
+    x, y = sample()
+    one = paired(x, np.repeat(y[:1], len(y), 0), 4)
+    np.testing.assert_array_equal(baseline.fit(one)(jnp.asarray(x)), one.y.points)
+    with pytest.raises(ValueError, match="at least one pair"):
+        baseline.fit(paired(x, y, 0))

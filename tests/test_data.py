@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from morphkit.data import mnist
 from morphkit.data.arrays import Arrays, read_array, read_pairs, split_arrays
 from morphkit.data.digits import Digits
+from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
 from morphkit.data.swiss_roll import SwissRoll
 
@@ -185,6 +186,47 @@ def test_bad_arrays_are_named(change, message):
     given = {"source": x, "target": y, "pairs": np.array([[0, 0], [1, 1]])} | change
     with pytest.raises(ValueError, match=message):
         split_arrays(**given)
+
+
+def imagenet(folder, **change) -> str:
+    rng = np.random.default_rng(0)
+    arrays = {
+        "train_features": rng.normal(size=(20, 6)).astype(np.float16),
+        "train_label": rng.integers(0, 3, 20),
+        "val_features": rng.normal(size=(9, 6)).astype(np.float16),
+        "val_label": rng.integers(0, 3, 9),
+        "text_features": rng.normal(size=(3, 4)),
+        "class_name": np.array(["cat", "dog", "eel"]),
+    } | change
+    np.savez(folder / "features.npz", **{k: v for k, v in arrays.items() if v is not None})
+    return str(folder / "features.npz")
+
+
+def test_imagenet_features_go_with_the_text_of_their_class(tmp_path):
+    data = ImageNetFeatures(imagenet(tmp_path), test=5).load()
+    with np.load(tmp_path / "features.npz") as file:
+        texts, labels = file["text_features"].astype(np.float32), file["train_label"]
+        np.testing.assert_array_equal(data.train.source, file["train_features"])
+        np.testing.assert_array_equal(data.test.source_labels, file["val_label"][:5])
+    np.testing.assert_array_equal(data.train.target, texts[labels])
+    assert data.train.source.dtype == np.float32
+    assert data.class_names == ("cat", "dog", "eel")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"text_features": None}, "no array text_features"),
+        ({"train_label": np.arange(20)}, "train_label must be in 0 to 2"),
+        ({"val_label": np.zeros(8, int)}, r"val_features is \(9, 6\) and val_label \(8,\)"),
+        ({"text_features": np.full((3, 4), np.nan)}, "has NaN"),
+    ],
+)
+def test_imagenet_features_that_do_not_fit_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        ImageNetFeatures(imagenet(tmp_path, **change)).load()
+    with pytest.raises(FileNotFoundError, match=r"ImageNetFeatures\.path names"):
+        ImageNetFeatures(str(tmp_path / "none.npz")).load()
 
 
 def test_files_of_every_kind_give_the_same_data(tmp_path):

@@ -1,4 +1,4 @@
-"""What one would do without a morph: lookups and linear maps fitted on the pairs alone."""
+"""What one would do without a morph: lookups, linear maps and classifiers."""
 
 from morphkit import hookimpl
 
@@ -6,8 +6,11 @@ from morphkit import hookimpl
 @hookimpl
 def morphkit_register(registry) -> None:
     from .anchor import NearestAnchor
+    from .classes import LabelSpreading, LogisticHead, NearestClassMean
     from .linear import Procrustes, Ridge
 
     registry.add(NearestAnchor)
     registry.add(Ridge)
     registry.add(Procrustes)
+    for classifier in (NearestClassMean, LogisticHead, LabelSpreading):
+        registry.add(classifier)

@@ -1,0 +1,66 @@
+"""Features of ImageNet's images, and of the names of their classes (Sec. 5.2 of the paper)."""
+
+import os
+from pathlib import Path
+
+import equinox as eqx
+import numpy as np
+
+from ..interfaces import Data
+from ..types import Dataset, Split
+
+ARRAYS = (
+    "train_features", "train_label", "val_features", "val_label", "text_features", "class_name",
+)  # fmt: skip
+
+
+class ImageNetFeatures(Data):
+    """Features that a vision and a language model gave: every image goes with its class's text.
+
+    The .npz file `path` (default: $MORPHKIT_DATA/tiny_imagenet/tiny_imagenet.npz) has
+    `train_features` (n, p) and `val_features` (k, p) of images, their classes `train_label` (n,)
+    and `val_label` (k,), and for the c classes `text_features` (c, q) and `class_name` (c,). The
+    training images are the source; target point i is the text of image i's class, so that
+    targets coincide. The first `test` validation images evaluate; the others are for choosing
+    settings. Raises FileNotFoundError if there is no such file, and ValueError, naming the array,
+    if it does not hold what it should.
+    """
+
+    path: str | None = eqx.field(static=True, default=None)
+    test: int = eqx.field(static=True, default=4000)
+
+    def __check_init__(self):
+        if self.test < 1:
+            raise ValueError(f"ImageNetFeatures.test = {self.test} must be at least 1")
+
+    def load(self) -> Dataset:
+        folder = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
+        file = Path(self.path or folder / "tiny_imagenet" / "tiny_imagenet.npz")
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"there is no file {file}: ImageNetFeatures.path names an .npz file with "
+                f"{', '.join(ARRAYS)}"
+            )
+        with np.load(file, allow_pickle=False) as arrays:
+            if missing := [name for name in ARRAYS if name not in arrays.files]:
+                raise ValueError(f"{file} has no array {missing[0]}, only {arrays.files}")
+            found = {name: arrays[name] for name in ARRAYS}
+        texts = found["text_features"].astype(np.float32)
+
+        def split(side: str, count: int | None = None) -> Split:
+            images = found[f"{side}_features"][:count].astype(np.float32)
+            labels = found[f"{side}_label"][:count].astype(np.int32)
+            if images.ndim != 2 or labels.shape != images.shape[:1]:
+                raise ValueError(
+                    f"{file}: {side}_features is {images.shape} and {side}_label {labels.shape}, "
+                    "not (n, p) and (n,)"
+                )
+            if not np.isfinite(images).all() or not np.isfinite(texts).all():
+                raise ValueError(f"{file}: {side}_features or text_features has NaN or infinities")
+            if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(texts):
+                raise ValueError(f"{file}: {side}_label must be in 0 to {len(texts) - 1}")
+            pairs = np.stack([np.arange(len(images))] * 2, 1)
+            return Split(images, texts[labels], pairs, labels, labels)
+
+        names = tuple(map(str, found["class_name"]))
+        return Dataset("imagenet", None, split("train"), split("val", self.test), class_names=names)

@@ -39,8 +39,8 @@ often = settings(max_examples=15, deadline=None, derandomize=True, database=None
 
 
 def cloud(rng, size: int, dim: int) -> Cloud:
-    """Points of unequal weight, far from uniform."""
-    weights = rng.uniform(0.2, 2, size)
+    """Points of unequal weight, some of nearly none."""
+    weights = rng.gamma(0.5, size=size) + 1e-4
     return replace_weights(Cloud.uniform(rng.normal(size=(size, dim))), weights / weights.sum())
 
 
@@ -49,8 +49,10 @@ def replace_weights(cloud: Cloud, weights) -> Cloud:
 
 
 def problem(seed: int) -> PairedData:
+    """One to L distinct pairs, L with repetitions, of which some may share a point."""
     rng = np.random.default_rng(seed)
-    known = np.stack([rng.permutation(N)[:L], rng.permutation(M)[:L]], 1)
+    known = np.stack([rng.integers(0, N, L), rng.integers(0, M, L)], 1)
+    known = known[np.arange(L) % rng.integers(1, L + 1)]
     return PairedData(cloud(rng, N, 5), cloud(rng, M, 3), Pairs.from_array(known))
 
 
@@ -178,7 +180,8 @@ def test_points_listed_twice_change_nothing_once_collapsed(solver, seed):
     twice = PairedData(data.x, replace_weights(Cloud.uniform(points), weights), data.pairs)
     listed = values(couple(twice, BridgeCost(), solver))
     together = listed[:, :M] + listed[:, M:]
-    assert np.abs(together - values(solved(solver, data))).sum() < 2e-3
+    once = values(couple(data, BridgeCost(), solver))  # a pair listed twice counts once in both
+    assert np.abs(together - once).sum() < 2e-3
     np.testing.assert_allclose(listed[:, :M], part * together, rtol=1e-3, atol=1e-20)
 
 

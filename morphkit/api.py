@@ -125,7 +125,8 @@ def align(
         # Named by content: a run that is overwritten, or put back, keeps its own.
         file = folder.resolve() / f"arrays-{fingerprint(x, y, pairs)[:12]}.npz"
         names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
-        chosen = [*data_bindings(**names), f"data.Arrays.test_fraction = {float(test_fraction)}", *chosen]
+        fraction = f"data.Arrays.test_fraction = {float(test_fraction)}"
+        chosen = [*data_bindings(**names), fraction, *chosen]
         stack.enter_context(configuration.configured([config or "align.gin"], chosen))
         folder.mkdir(parents=True, exist_ok=True)
         np.savez(file, source=x, target=y, pairs=pairs)

@@ -131,7 +131,7 @@ class LocalSampler(Sampler):
         return Batch(x[row], y[col], x, y, eta, xi)
 
     def pairs(
-        self, key: PRNGKeyArray, num: int, batch_size: int = 256
+        self, key: PRNGKeyArray, num: int, batch_size: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         def batch(key: PRNGKeyArray) -> tuple[Array, Array]:
             key_solve, key_pi = jax.random.split(key)

@@ -99,7 +99,7 @@ def call(**given: Any) -> Result:
 def _check_values() -> None:
     """Raises ConfigurationError for the first literal that has not its argument's type."""
     for ((_, selector), argument), value in _bindings().items():
-        if next(_references(value), None) or isinstance(value, gin_config.ConfigurableReference):
+        if next(_references(value), None):
             continue
         target = gin_config._REGISTRY[selector].wrapped
         try:

@@ -78,9 +78,9 @@ def run(
     if twice := [row for row in rows if rows.count(row) > 1]:
         raise ValueError(f"run.baselines has two that are called {twice[0]!r}; use one a run")
     out = Path(out)
+    clock = Clock()
     raw = data.load()
     key_field, key_train, key_eval = jax.random.split(jax.random.key(seed), 3)
-    clock = Clock()
     with Log(out, wandb=wandb, config=configuration()) as log:
         features = extract(raw, source, target, log)
         clock.lap("features")
@@ -136,7 +136,7 @@ def run(
         (out / "config.gin").write_text(configuration())
         (out / "run.json").write_text(json.dumps(story, indent=2) + "\n")
         (out / "metrics.json").write_text(json.dumps(story["metrics"], indent=2) + "\n")
-        drawn = sampler.pairs(key_eval, 20_000)
+        drawn = sampler.pairs(key_eval, 20_000, training.batch_size)
         figures = collect(scene, morph, drawn, raw.class_names, key=key_eval)
         np.savez_compressed(out / "figures.npz", **figures)  # pyright: ignore[reportArgumentType]
         page = write_report(out)  # the last file: a folder that has it holds a finished run

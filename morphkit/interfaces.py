@@ -95,9 +95,10 @@ class Sampler(eqx.Module):
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch: ...
 
     def pairs(
-        self, key: PRNGKeyArray, num: int
+        self, key: PRNGKeyArray, num: int, batch_size: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]] | None:
-        """Indices of `num` points and targets it would draw, or None if it does not know them."""
+        """Indices of `num` points and targets that its batches would draw, or None if it does not
+        know them."""
         return None if self.coupling is None else self.coupling.sample(key, num)
 
 

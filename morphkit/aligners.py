@@ -7,9 +7,10 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from . import hookimpl
 from .collapse import CollapsedCoupling, collapse
-from .couplings import Coupling, PairCoupling, check_temperature, medoid, sharpen
+from .couplings import Coupling, PairCoupling
 from .geometry import Geometry
 from .interfaces import Aligner, FusedCost, OTSolver, Sampler
+from .sharpening import check_temperature, medoid, sharpen
 from .types import Batch, Cloud, PairedData
 
 
@@ -77,9 +78,9 @@ class GlobalAlignment(Aligner):
     """Solves one problem over all points, then trains on draws of its coupling.
 
     π solves Eq. 1, 2 or 3 between all of μ and ν; Eq. 4's expectation is over (x, y) ~ π.
-    `temperature` sharpens what is drawn from, see `morphkit.couplings.sharpen`: 1 is the
+    `temperature` sharpens what is drawn from, see `morphkit.sharpening.sharpen`: 1 is the
     coupling itself, 0 its mode. With `draws` above 1 every source point has one target, the
-    medoid of that many draws (`morphkit.couplings.medoid`): what a smooth coupling, of a large
+    medoid of that many draws (`morphkit.sharpening.medoid`): what a smooth coupling, of a large
     ε, should be trained on, unless a target per class is too few (text to image).
     """
 

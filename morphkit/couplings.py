@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
-from .geometry import DENSE_LIMIT, pairwise
+from .geometry import DENSE_LIMIT
 from .types import Pairs
 
 
@@ -118,7 +118,7 @@ class Coupling(eqx.Module):
             if key is None:
                 seen += jnp.sum(-jnp.expm1(size * jnp.log1p(-jnp.minimum(weights, 1))))
             else:
-                drawn = _draw_marginal(jax.random.fold_in(key, axis), cumulative(weights), size)
+                drawn = draw_marginal(jax.random.fold_in(key, axis), cumulative(weights), size)
                 seen += jnp.sum(jnp.zeros_like(weights).at[drawn].set(1))
         return 1 - seen / size
 
@@ -194,7 +194,8 @@ def bisect(
     return jax.lax.fori_loop(0, max(size - 1, 1).bit_length(), halve, bounds)[0]
 
 
-def _draw_marginal(key: PRNGKeyArray, cdf: Float[Array, " n"], num: int) -> Int[Array, " num"]:
+def draw_marginal(key: PRNGKeyArray, cdf: Float[Array, " n"], num: int) -> Int[Array, " num"]:
+    """`num` draws from one distribution, by its cumulative one."""
     return draw(key, cdf[None], jnp.zeros(num, jnp.int32))
 
 
@@ -254,7 +255,7 @@ class DenseCoupling(Coupling):
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_j = jax.random.split(key)
-        i = _draw_marginal(key_i, self.marginal_cdf, num)
+        i = draw_marginal(key_i, self.marginal_cdf, num)
         return i, self.targets(key_j, i)
 
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
@@ -262,36 +263,55 @@ class DenseCoupling(Coupling):
 
 
 class BridgeCoupling(Coupling):
-    """A mixture over l bridges: π_ij = Σ_p exp(left_ip + right_jp).
+    """A mixture over l bridges: π_ij = Σ_p exp(left_ip + right_jp), left_ip = f_i - a_ip / ε and
+    right_jp = g_j - b_jp / ε.
 
     Draws pick a source point, then the bridge it leaves by, then the target point that the
-    bridge leads to. Memory is O((n + m) l).
+    bridge leads to. Memory is O((n + m) l): the tables to draw from, and a and b, which are
+    kept as they are given, since a cost has them anyway.
     """
 
-    left: Float[Array, "n l"]
-    right: Float[Array, "m l"]
+    a: Float[Array, "n l"]
+    b: Float[Array, "m l"]
+    epsilon: Scalar | float
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
     source_cdf: Float[Array, " n"]
     bridge_cdf: Float[Array, "n l"]
     target_cdf: Float[Array, "l m"]
     convergence: Convergence
 
     def __init__(
-        self, left: Float[Array, "n l"], right: Float[Array, "m l"], convergence: Convergence
+        self,
+        a: Float[Array, "n l"],
+        b: Float[Array, "m l"],
+        epsilon: Scalar | float,
+        f: Float[Array, " n"],
+        g: Float[Array, " m"],
+        convergence: Convergence,
     ) -> None:
-        self.left, self.right, self.convergence = left, right, convergence
-        log_bridge = left + jax.nn.logsumexp(right, axis=0)
-        self.source_cdf = cumulative(jnp.exp(jax.nn.logsumexp(log_bridge, axis=1)))
-        self.bridge_cdf = cumulative(jax.nn.softmax(log_bridge, axis=1))
-        self.target_cdf = cumulative(jax.nn.softmax(right, axis=0).T)
+        self.a, self.b, self.epsilon, self.f, self.g = a, b, epsilon, f, g
+        self.convergence = convergence
+        self.source_cdf, self.bridge_cdf = _from_sources(a, b, epsilon, f, g)
+        self.target_cdf = _to_targets(b, epsilon, g)
+
+    @property
+    def left(self) -> Float[Array, "n l"]:
+        return self.f[:, None] - self.a / self.epsilon
+
+    @property
+    def right(self) -> Float[Array, "m l"]:
+        return self.g[:, None] - self.b / self.epsilon
 
     @property
     def shape(self) -> tuple[int, int]:
-        return self.left.shape[0], self.right.shape[0]
+        return self.a.shape[0], self.b.shape[0]
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         # Each factor is scaled by the square root of its bridge's mass, so that neither overflows.
-        balance = (self.right.max(0) - self.left.max(0)) / 2
-        return jnp.exp(self.left[i] + balance) @ jnp.exp(self.right - balance).T
+        left, right = self.left, self.right
+        balance = (right.max(0) - left.max(0)) / 2
+        return jnp.exp(left[i] + balance) @ jnp.exp(right - balance).T
 
     def marginal(self, axis: int) -> Float[Array, " n"]:
         here, there = (self.left, self.right) if axis == 0 else (self.right, self.left)
@@ -299,7 +319,7 @@ class BridgeCoupling(Coupling):
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_j = jax.random.split(key)
-        i = _draw_marginal(key_i, self.source_cdf, num)
+        i = draw_marginal(key_i, self.source_cdf, num)
         return i, self.targets(key_j, i)
 
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
@@ -307,78 +327,14 @@ class BridgeCoupling(Coupling):
         return draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))
 
 
-class PointCoupling(Coupling):
-    """All the mass of a source point on one target point."""
-
-    target: Int[Array, " n"]
-    weights: Float[Array, " n"]
-    size: int = eqx.field(static=True)
-    convergence: Convergence
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.target), self.size
-
-    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
-        return jax.nn.one_hot(self.target[i], self.size) * self.weights[i][:, None]
-
-    def marginal(self, axis: int) -> Float[Array, " n"]:
-        if axis == 0:
-            return self.weights
-        return jnp.zeros(self.size).at[self.target].add(self.weights)
-
-    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        i = _draw_marginal(key, cumulative(self.weights), num)
-        return i, self.target[i]
+# Compiled apart: the working memory of the one is free again when the other needs its own.
+@jax.jit
+def _from_sources(a: Array, b: Array, epsilon: Array, f: Array, g: Array) -> tuple[Array, Array]:
+    log = f[:, None] - a / epsilon + jax.nn.logsumexp(g[:, None] - b / epsilon, axis=0)
+    marginal = jnp.exp(jax.nn.logsumexp(log, axis=1))
+    return cumulative(marginal), cumulative(jax.nn.softmax(log, axis=1))
 
 
-def check_temperature(name: str, temperature: float) -> None:
-    """Raises ValueError, naming the argument, for a negative temperature."""
-    if temperature < 0:
-        raise ValueError(f"{name} = {temperature} must not be negative; 0 takes the mode")
-
-
-def sharpen(coupling: Coupling, temperature: float) -> Coupling:
-    """The coupling with conditionals π(y_j | x_i)^(1/T), normalised, and the same π_X.
-
-    A draw of a smooth coupling is a poor training target where its mode is a good one: T = 1
-    leaves it alone, T = 0 takes the mode, argmax_j π_ij, in O(n + m) memory beside the
-    coupling's own; between them the table is dense. Raises MemoryError where that is more than
-    4 GiB, ValueError for T < 0.
-    """
-    check_temperature("temperature", temperature)
-    if temperature == 1:
-        return coupling
-    marginal = coupling.marginal(0)
-    if temperature == 0:
-        target = coupling.fold(lambda row, i: jnp.argmax(row))
-        return PointCoupling(
-            target=target, weights=marginal, size=coupling.shape[1],
-            convergence=coupling.convergence,
-        )  # fmt: skip
-    log = jnp.log(coupling.to_dense()) / temperature
-    values = jax.nn.softmax(log, axis=1, where=marginal[:, None] > 0) * marginal[:, None]
-    return DenseCoupling(values, coupling.convergence)
-
-
-@eqx.filter_jit
-def medoid(
-    coupling: Coupling, y: Float[Array, "m q"], draws: int, key: PRNGKeyArray
-) -> PointCoupling:
-    """Each source point goes to the medoid of `draws` draws from π(· | x_i).
-
-    That is the draw with the least Euclidean distance to all others: a point estimate from
-    within the largest cluster of the conditional, where the mode may be any of its points.
-    O(n draws² q) time; no n × m numbers where the coupling has none.
-    """
-
-    def one(i: Int[Array, ""]) -> Int[Array, ""]:
-        j = coupling.targets(jax.random.fold_in(key, i), jnp.full(draws, i))
-        distance = jnp.sqrt(pairwise("sqeuclidean", y[j], y[j])).sum(1)
-        return j[distance.argmin()]
-
-    n, m = coupling.shape
-    target = jax.lax.map(one, jnp.arange(n), batch_size=min(64, n))
-    return PointCoupling(
-        target=target, weights=coupling.marginal(0), size=m, convergence=coupling.convergence
-    )
+@jax.jit
+def _to_targets(b: Array, epsilon: Array, g: Array) -> Array:
+    return cumulative(jax.nn.softmax(g[:, None] - b / epsilon, axis=0).T)

@@ -13,9 +13,8 @@ from morphkit.couplings import (
     Coupling,
     DenseCoupling,
     PairCoupling,
-    medoid,
-    sharpen,
 )
+from morphkit.sharpening import medoid, sharpen
 from morphkit.types import Pairs
 
 N, M = 7, 6
@@ -30,7 +29,10 @@ def make(kind: str) -> Coupling:
         return DenseCoupling(jnp.asarray(values / values.sum(), jnp.float32), Convergence.exact())
     left = 5 * rng.normal(size=(N, 3)) - np.array([200.0, 0.0, 60.0])
     right = 5 * rng.normal(size=(M, 3)) + np.array([198.0, 0.0, 60.0])
-    return BridgeCoupling(jnp.asarray(left), jnp.asarray(right), Convergence.exact())
+    nothing = jnp.zeros(N), jnp.zeros(M)
+    return BridgeCoupling(
+        -jnp.asarray(left), -jnp.asarray(right), 1.0, *nothing, Convergence.exact()
+    )
 
 
 KINDS = pytest.mark.parametrize("kind", ["pairs", "dense", "bridge"])

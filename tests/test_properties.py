@@ -133,7 +133,7 @@ def test_draws_follow_the_coupling(seed):
     table = jnp.asarray(rng.exponential(size=(N, M)), jnp.float32)
     key = jax.random.key(seed)
     for coupling in (
-        BridgeCoupling(*factors, Convergence.exact()),
+        BridgeCoupling(*factors, 1.0, jnp.zeros(N), jnp.zeros(M), Convergence.exact()),
         DenseCoupling(table, Convergence.exact()),
     ):
         expected = values(coupling).ravel()

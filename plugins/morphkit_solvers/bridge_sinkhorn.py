@@ -1,9 +1,9 @@
 """Sinkhorn for the bridge cost, on its two thin factors."""
 
 import equinox as eqx
-from jaxtyping import Scalar
+from jaxtyping import Array, Float, Scalar
 
-from morphkit.couplings import BridgeCoupling
+from morphkit.couplings import BridgeCoupling, Convergence
 from morphkit.geometry import BridgeGeometry, Geometry, nonzero
 from morphkit.interfaces import OTSolver
 from morphkit.types import Cloud
@@ -32,7 +32,6 @@ class BridgeSinkhorn(OTSolver):
     def __check_init__(self) -> None:
         check_entropic(self, self.epsilon, self.tau_x, self.tau_y, self.halvings)
 
-    @eqx.filter_jit
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost."""
         if not isinstance(cost, BridgeGeometry):
@@ -40,11 +39,17 @@ class BridgeSinkhorn(OTSolver):
                 f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
                 "use solver.Sinkhorn with other costs"
             )
+        f, g, epsilon, convergence = self._solve(cost, x, y)
+        return BridgeCoupling(cost.a, cost.b, epsilon, f, g, convergence)
+
+    @eqx.filter_jit
+    def _solve(
+        self, cost: BridgeGeometry, x: Cloud, y: Cloud
+    ) -> tuple[Float[Array, " n"], Float[Array, " m"], Scalar, Convergence]:
         mean = nonzero(cost.mean(x.weights, y.weights))
 
         def kernel(epsilon: Scalar | float) -> FactoredKernel:
             return FactoredKernel(cost.a, cost.b, mean * epsilon)
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
-        final = kernel(self.epsilon)
-        return BridgeCoupling(final.left(f), final.right(g), convergence)
+        return f, g, mean * self.epsilon, convergence

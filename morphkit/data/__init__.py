@@ -1,18 +1,23 @@
-"""Data sets: embedded digits and Swiss roll, MNIST, features of ImageNet, anybody's own arrays."""
+"""Data sets: embedded digits and Swiss roll, MNIST, ImageNet's features, image files, feature
+stores, anybody's own arrays."""
 
 from morphkit import hookimpl
 
 
 @hookimpl
 def morphkit_register(registry) -> None:
+    from ..store import Stored
     from .arrays import Arrays
     from .digits import Digits
     from .imagenet import ImageNetFeatures
+    from .images import Images
     from .mnist import MNIST
     from .swiss_roll import SwissRoll
 
     registry.add(Arrays)
     registry.add(Digits)
+    registry.add(Images)
     registry.add(ImageNetFeatures)
     registry.add(MNIST)
+    registry.add(Stored)
     registry.add(SwissRoll)

@@ -1,13 +1,18 @@
-"""Feature extractors: `Identity` for ready features, the VAEs of App. G.1.1."""
+"""Feature extractors: `Identity` for ready features, the VAEs of App. G.1.1, and models of
+the Hugging Face hub."""
 
 from morphkit import hookimpl
 
 
 @hookimpl
 def morphkit_register(registry) -> None:
+    from .hub import EfficientNet, MiniLM, ViT
     from .identity import Identity
     from .vae import VAEImage, VAEText
 
+    registry.add(EfficientNet)
     registry.add(Identity)
+    registry.add(MiniLM)
     registry.add(VAEImage)
     registry.add(VAEText)
+    registry.add(ViT)

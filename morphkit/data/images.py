@@ -1,0 +1,115 @@
+"""Images in files, and the names of their classes as texts (Sec. 5.2 of the paper)."""
+
+import csv
+from pathlib import Path
+from typing import Literal
+
+import equinox as eqx
+import numpy as np
+
+from ..interfaces import Data
+from ..types import Dataset, Split
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+class Images(Data):
+    """Image files and the names of their classes: every image goes with its class's text.
+
+    `path` is a folder of one folder a class, as ImageNet's, each searched to its bottom; a plain
+    folder of images, each then a class of its own that is called like the file; or a .csv file
+    of (image file, class name) rows, files as seen from its folder. Class folders are called
+    what they are called, unless `names`, a .csv file with a header, has a column that holds the
+    folders' names (wnids): then the last column has the classes'.
+
+    Source inputs are paths and target inputs class names, strings both, for extractors that
+    read them (`extractor.ViT`, `extractor.MiniLM`). `seed` splits the images into the
+    `fractions` to train (half in the paper), to choose settings by (a tenth) and to test (the
+    rest); a run is measured on the part that `evaluate` names. Raises FileNotFoundError for
+    what is not there, and ValueError for lists and names that do not fit.
+    """
+
+    path: str | None = eqx.field(static=True, default=None)
+    names: str | None = eqx.field(static=True, default=None)
+    fractions: tuple[float, float, float] = eqx.field(static=True, default=(0.5, 0.1, 0.4))
+    evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        if self.path is None:
+            raise ValueError("Images.path is missing: give a folder of images, or a .csv list")
+        if len(self.fractions) != 3 or min(self.fractions) < 0 or sum(self.fractions) > 1 + 1e-9:
+            raise ValueError(
+                f"Images.fractions = {self.fractions} must be three shares, of at most 1 in all"
+            )
+        if self.evaluate not in ("test", "validation"):
+            raise ValueError(f"Images.evaluate = {self.evaluate!r} must be 'test' or 'validation'")
+
+    def load(self) -> Dataset:
+        assert self.path is not None
+        path = Path(self.path)
+        files, classes = _listed(path) if path.is_file() else _found(path)
+        if self.names is not None:
+            classes = _named(classes, Path(self.names))
+        names, labels = np.unique(classes, return_inverse=True)
+        labels = labels.astype(np.int32)
+        order = np.random.default_rng(self.seed).permutation(len(files))
+        ends = np.round(np.cumsum(self.fractions) * len(files)).astype(int)
+        train, validation, test = np.split(order, ends)[:3]
+        judged = test if self.evaluate == "test" else validation
+        for part, rows in (("the first", train), (f"the {self.evaluate} part", judged)):
+            if len(rows) == 0:
+                raise ValueError(f"Images.fractions leave none of {len(files)} images to {part}")
+
+        def split(rows: np.ndarray) -> Split:
+            rows = np.sort(rows)
+            pairs = np.stack([np.arange(len(rows))] * 2, 1)
+            return Split(files[rows], names[labels[rows]], pairs, labels[rows], labels[rows])
+
+        return Dataset("images", None, split(train), split(judged), tuple(map(str, names)))
+
+
+def _found(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image files below `folder`, in order, and the folder (or file) that is each one's class."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"Images.path = {folder} is neither a folder nor a list of images")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise FileNotFoundError(f"no image ({', '.join(SUFFIXES)}) anywhere in {folder}")
+    inside = [f.relative_to(folder).parts for f in files]
+    plain = {len(parts) == 1 for parts in inside}
+    if len(plain) == 2:
+        loose = next(f for f, parts in zip(files, inside, strict=True) if len(parts) == 1)
+        raise ValueError(f"{folder} has class folders, and images beside them, such as {loose}")
+    classes = [f.stem for f in files] if plain == {True} else [parts[0] for parts in inside]
+    return np.array(list(map(str, files))), np.array(classes)
+
+
+def _listed(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2:
+            raise ValueError(
+                f"{path}, row {number}: {len(row)} cells, not (image file, class name)"
+            )
+    if rows and not rows[0][0].lower().endswith(SUFFIXES):
+        rows = rows[1:]  # a header
+    if not rows:
+        raise ValueError(f"{path} lists no image")
+    files, classes = zip(*rows, strict=True)
+    return np.array([str(path.parent / file) for file in files]), np.array(classes)
+
+
+def _named(classes: np.ndarray, path: Path) -> np.ndarray:
+    """The classes' names, by a table with a header."""
+    if not path.is_file():
+        raise FileNotFoundError(f"Images.names = {path} is no file")
+    with open(path, newline="", encoding="utf-8") as file:
+        _, *rows = [row for row in csv.reader(file) if row]
+    wanted = set(map(str, classes))
+    for column in range(min(map(len, rows), default=0)):
+        called = {row[column].strip(): row[-1].strip() for row in rows}
+        if wanted <= set(called):
+            return np.array([called[str(name)] for name in classes])
+    raise ValueError(f"{path} has no column with all class folders, such as {min(wanted)}")

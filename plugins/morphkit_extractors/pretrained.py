@@ -1,0 +1,114 @@
+"""Frozen torch models: loading, what to say when files are missing, images as they want them."""
+
+import hashlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+
+@lru_cache(maxsize=2)
+def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
+    """A vision model in evaluation mode, and its own image processor."""
+    torch, transformers = _imported(owner, "torch", "transformers")
+
+    def load() -> tuple[Any, Any]:
+        network = transformers.AutoModel.from_pretrained(model, dtype=getattr(torch, dtype))
+        return network, transformers.AutoImageProcessor.from_pretrained(model)
+
+    files = "config.json, model.safetensors and preprocessor_config.json"
+    network, processor = _found(owner, model, files, load)
+    return network.to(device).eval(), processor
+
+
+@lru_cache(maxsize=2)
+def sentences(owner: str, model: str, device: str, dtype: str) -> Any:
+    """A sentence-transformers pipeline: tokenizer, transformer, pooling, normalisation."""
+    torch, library = _imported(owner, "torch", "sentence_transformers")
+
+    def load() -> Any:
+        arguments = {"dtype": getattr(torch, dtype)}
+        return library.SentenceTransformer(model, device=device, model_kwargs=arguments)
+
+    files = "all files of its repository (modules.json, config.json, the tokenizer's, weights)"
+    return _found(owner, model, files, load).eval()
+
+
+def _imported(owner: str, *names: str) -> list[Any]:
+    from importlib import import_module
+
+    try:
+        return [import_module(name) for name in names]
+    except ImportError as error:
+        raise ImportError(
+            f"{owner} needs {error.name or names[-1]}: pip install 'morphkit-align[hf]'"
+        ) from error
+
+
+def _found(owner: str, model: str, files: str, load: Callable[[], Any]) -> Any:
+    try:
+        return load()
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(
+            f"{owner}.model = {model!r} is neither a folder with a model of this kind, nor on the "
+            f"Hugging Face hub or in its cache, as far as this machine can see. Offline, put "
+            f"{files} into a folder, and bind {owner}.model to its path. ({_first(error)})"
+        ) from error
+
+
+def _first(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def weights_fingerprint(network: Any) -> str:
+    """A hash of the names and values of all parameters and buffers."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:24]
+
+
+def images(owner: str, inputs: np.ndarray) -> list[UInt8[np.ndarray, "h w 3"]]:
+    """RGB images from file paths (n,), or from pixels (n, h, w, 1 or 3), uint8 or in [0, 1].
+
+    Raises ValueError for anything else, and what Pillow raises for a file that is no image.
+    """
+    from PIL import Image
+
+    if inputs.dtype.kind in "US" and inputs.ndim == 1:
+        found = []
+        for path in inputs:
+            with Image.open(path) as image:
+                found.append(np.asarray(image.convert("RGB")))
+        return found
+    if inputs.ndim != 4 or inputs.shape[3] not in (1, 3) or inputs.dtype.kind not in "uf":
+        raise ValueError(
+            f"{owner}: inputs is {inputs.dtype} of shape {inputs.shape}, neither paths (n,) nor "
+            "images (n, h, w, 1 or 3) of uint8, or of floats in [0, 1]"
+        )
+    if inputs.dtype.kind == "f":
+        if not (inputs.min() >= 0 and inputs.max() <= 1):
+            raise ValueError(f"{owner}: inputs of floats must be in [0, 1]; divide pixels by 255")
+        inputs = np.round(inputs * 255)
+    return list(np.broadcast_to(inputs.astype(np.uint8), (*inputs.shape[:3], 3)))
+
+
+def non_linearities(network: Any) -> list[str]:
+    """Names of the activation modules that come after a convolution, in the network's order."""
+    import torch
+
+    places = "torch.nn.modules.activation", "transformers.activations"
+    found, convolved = [], False
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d | torch.nn.Conv3d):
+            convolved = True
+        elif isinstance(module, torch.nn.Linear):
+            convolved = False
+        elif convolved and type(module).__module__ in places and not list(module.children()):
+            found.append(name)
+    return found

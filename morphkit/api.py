@@ -60,11 +60,11 @@ def extract(
     ConfigurationError for a wrong request; see `morphkit.store.fill` for more.
     """
     names = [files] if isinstance(files, str | Path) else list(files)
-    out, sides = Path(out), ("data", "source", "target")
+    out = Path(out)
     with configuration.configured(names, bindings):
-        found = configuration.built(sides)
+        found = configuration.built(["data", "source", "target"])
         with Log(out, wandb="disabled") as log:
-            fill(*(found[side] for side in sides), out, log)
+            fill(found["data"], found["source"], found["target"], out, log)
     return out
 
 

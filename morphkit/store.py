@@ -57,8 +57,9 @@ def fill(
         for name, value in getattr(raw, part)._asdict().items()
         if name not in SIDES and value is not None
     }
-    names = {} if raw.class_names is None else {"class_names": np.array(raw.class_names)}
-    _replace(out / "splits.npz", lambda path: np.savez(path, **labels, **names))
+    if raw.class_names is not None:
+        labels["class_names"] = np.array(raw.class_names)
+    _replace(out / "splits.npz", lambda path: np.savez(path, **labels))  # pyright: ignore[reportArgumentType]
 
 
 def _fill(
@@ -209,7 +210,9 @@ class Stored(Data):
             pairs = saved[f"{part}_pairs"]
             pairs = np.stack([renumbered[side][pairs[:, k]] for k, side in enumerate(SIDES)], 1)
             pairs = pairs[(pairs >= 0).all(1)]
-            return Split(*points.values(), pairs, *labels.values())
+            return Split(
+                points["source"], points["target"], pairs, labels["source"], labels["target"]
+            )
 
         names = saved.get("class_names")
         return Dataset(

@@ -26,7 +26,7 @@ def efficientnet(tmp_path_factory) -> str:
     folder = tmp_path_factory.mktemp("efficientnet")
     torch.manual_seed(0)
     config = transformers.EfficientNetConfig(
-        width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=40, image_size=32
+        width_coefficient=0.25, depth_coefficient=0.3, hidden_dim=320, image_size=32
     )
     transformers.EfficientNetModel(config).save_pretrained(folder)
     size = {"height": 32, "width": 32}
@@ -105,7 +105,7 @@ def test_minilm_gives_the_text_features_of_tiny_imagenet(minilm):
 
 
 def test_a_model_that_is_not_there_says_what_to_put_where(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     extractor = ViT((8, 8, 3), "nobody/nothing", key=KEY)
     with pytest.raises(FileNotFoundError, match=r"ViT.model = 'nobody/nothing'.*preprocessor_con"):
         extractor.encode(np.zeros((1, 8, 8, 3), np.uint8), key=KEY)

@@ -100,7 +100,6 @@ import resource, sys
 import jax.numpy as jnp
 import numpy as np
 import morphkit.store as store
-from conftest import DATA
 from morphkit_extractors.identity import Identity
 
 class Wide(Identity):

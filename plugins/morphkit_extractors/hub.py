@@ -112,10 +112,12 @@ class ViT(Pretrained):
         hidden, maps = out.last_hidden_state, out.last_hidden_state.ndim == 4
         if self.pooling == "mean":
             return hidden.mean((2, 3)) if maps else hidden[:, 1:].mean(1)
+        if self.pooling == "class" and not maps:
+            return hidden[:, 0]
         pooled = getattr(out, "pooler_output", None)
-        if (maps and self.pooling == "class") or (pooled is None and self.pooling == "pooler"):
+        if self.pooling == "class" or pooled is None:
             raise ValueError(f"ViT.pooling = {self.pooling!r}, but {self.model} has none")
-        return hidden[:, 0] if self.pooling == "class" else pooled.flatten(1)
+        return pooled.flatten(1)
 
 
 class EfficientNet(Pretrained):

@@ -13,6 +13,7 @@ from jaxtyping import UInt8
 def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
     """A vision model in evaluation mode, and its own image processor."""
     torch, transformers = _imported(owner, "torch", "transformers")
+    transformers.utils.logging.disable_progress_bar()
 
     def load() -> tuple[Any, Any]:
         network = transformers.AutoModel.from_pretrained(model, dtype=getattr(torch, dtype))
@@ -69,7 +70,7 @@ def weights_fingerprint(network: Any) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:24]
 
 

@@ -116,5 +116,5 @@ def mixture(out: Any) -> BridgeCoupling:
     errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
     error = errors[jnp.maximum(jnp.sum(errors != -1) - 1, 0)]
     state = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
-    nothing = [jnp.zeros(len(factor)) for factor in (out.q, out.r)]
-    return BridgeCoupling(-jnp.log(out.q), jnp.log(out.g) - jnp.log(out.r), 1.0, *nothing, state)
+    f, g = jnp.zeros(len(out.q)), jnp.zeros(len(out.r))
+    return BridgeCoupling(-jnp.log(out.q), jnp.log(out.g) - jnp.log(out.r), 1.0, f, g, state)

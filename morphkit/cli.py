@@ -161,13 +161,12 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    import os
-
     import jax
     import numpy as np
 
     from .data.arrays import read_array
     from .morph import load
+    from .serial import replace_file
 
     output = Path(arguments.output)
     if output.suffix != ".npy":
@@ -179,10 +178,7 @@ def _predict(arguments: argparse.Namespace) -> int:
         draws=arguments.draws,
         reduce=arguments.reduce,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(output.name + ".partial.npy")
-    np.save(partial, np.asarray(y))
-    os.replace(partial, output)
+    replace_file(output, lambda partial: np.save(partial, np.asarray(y)))
     print(f"{output}: {tuple(y.shape)}")
     return 0
 

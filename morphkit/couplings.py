@@ -297,11 +297,11 @@ class BridgeCoupling(Coupling):
 
     @property
     def left(self) -> Float[Array, "n l"]:
-        return self.f[:, None] - self.a / self.epsilon
+        return _exponents(self.f, self.a, self.epsilon)
 
     @property
     def right(self) -> Float[Array, "m l"]:
-        return self.g[:, None] - self.b / self.epsilon
+        return _exponents(self.g, self.b, self.epsilon)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -327,14 +327,18 @@ class BridgeCoupling(Coupling):
         return draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))
 
 
+def _exponents(potential: Array, cost: Array, epsilon: Array | float) -> Array:
+    return potential[:, None] - cost / epsilon
+
+
 # Compiled apart: the working memory of the one is free again when the other needs its own.
 @jax.jit
 def _from_sources(a: Array, b: Array, epsilon: Array, f: Array, g: Array) -> tuple[Array, Array]:
-    log = f[:, None] - a / epsilon + jax.nn.logsumexp(g[:, None] - b / epsilon, axis=0)
+    log = _exponents(f, a, epsilon) + jax.nn.logsumexp(_exponents(g, b, epsilon), axis=0)
     marginal = jnp.exp(jax.nn.logsumexp(log, axis=1))
     return cumulative(marginal), cumulative(jax.nn.softmax(log, axis=1))
 
 
 @jax.jit
 def _to_targets(b: Array, epsilon: Array, g: Array) -> Array:
-    return cumulative(jax.nn.softmax(g[:, None] - b / epsilon, axis=0).T)
+    return cumulative(jax.nn.softmax(_exponents(g, b, epsilon), axis=0).T)

@@ -16,7 +16,7 @@ import pooch
 from .interfaces import FeatureExtractor
 from .loggers import Log
 from .registry import registry
-from .serial import arguments, load_arrays, save_arrays
+from .serial import arguments, load_arrays, replace_file, save_arrays
 from .types import Cloud, Dataset, Split
 
 EXTRACTOR_SEED = 0
@@ -129,15 +129,8 @@ def encoded(
         except (ValueError, EOFError) as error:
             log.warn(f"{path} is damaged ({error}): made again")
     features = _checked(extractor, extractor.encode(inputs, key=key))
-    _cached(lambda: _save(path, np.asarray(features)), log)
+    _cached(lambda: replace_file(path, lambda new: np.save(new, np.asarray(features))), log)
     return features
-
-
-def _save(path: Path, array: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.npy")
-    np.save(partial, array)
-    os.replace(partial, path)
 
 
 def _cached(save: Callable[[], None], log: Log) -> bool:

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,22 @@ def _named_arrays(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path).lstrip("."): leaf for path, leaf in leaves}
 
 
+def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
+    """Has `path` written elsewhere in its folder (made if need be), and put in place whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{os.getpid()}.partial.{path.name}")  # np.save looks at the end
+    write(partial)
+    os.replace(partial, path)
+
+
 def save_arrays(path: Path, tree: Any) -> None:
     """Writes every array of `tree` under its tree path (safetensors), replacing `path` whole.
 
     A run killed while writing leaves the old file as it was.
     """
     arrays = {name: np.array(leaf, order="C") for name, leaf in _named_arrays(tree).items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(save(arrays))  # save_file would let nobody else read it
-    os.replace(partial, path)
+    # save_file would let nobody else read it
+    replace_file(path, lambda partial: partial.write_bytes(save(arrays)))
 
 
 def load_arrays(path: Path, like: Any) -> Any:

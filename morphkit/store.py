@@ -1,8 +1,6 @@
 """A feature store: features of any number of inputs, made once, in constant memory."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from numpy.lib.format import open_memmap
 from .features import EXTRACTOR_SEED, fingerprint, trained
 from .interfaces import Data, FeatureExtractor
 from .loggers import Log
-from .serial import record
+from .serial import record, replace_file
 from .types import Dataset, Split
 
 SIDES, PARTS = ("source", "target"), ("train", "test")
@@ -59,7 +57,7 @@ def fill(
     }
     if raw.class_names is not None:
         labels["class_names"] = np.array(raw.class_names)
-    _replace(out / "splits.npz", lambda path: np.savez(path, **labels))  # pyright: ignore[reportArgumentType]
+    replace_file(out / "splits.npz", lambda new: np.savez(new, allow_pickle=False, **labels))
 
 
 def _fill(
@@ -158,20 +156,14 @@ def _append(path: Path, found: Float[np.ndarray, "b d"] | None, start: int, coun
         return
     if not path.exists():
         shape = (count, found.shape[1])
-        _replace(path, lambda new: open_memmap(new, "w+", np.float32, shape).flush())
+        replace_file(path, lambda new: open_memmap(new, "w+", np.float32, shape).flush())
     array = open_memmap(path, "r+")
     array[start : start + len(found)] = found
     array.flush()
 
 
 def _write_json(path: Path, value: Any) -> None:
-    _replace(path, lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n"))
-
-
-def _replace(path: Path, write: Any) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        write(Path(folder) / path.name)
-        os.replace(Path(folder) / path.name, path)
+    replace_file(path, lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n"))
 
 
 class Stored(Data):

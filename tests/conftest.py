@@ -8,7 +8,7 @@ from pathlib import Path
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "jax")
 )
-os.environ.setdefault("JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import numpy as np
 import pytest
@@ -16,6 +16,11 @@ import pytest
 from morphkit.types import Cloud, PairedData, Pairs
 
 DATA = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
+
+
+def needs(folder: str) -> pytest.MarkDecorator:
+    """For tests on data that is not ours to pass on."""
+    return pytest.mark.skipif(not (DATA / folder).is_dir(), reason=f"no {DATA / folder}")
 
 
 @pytest.fixture

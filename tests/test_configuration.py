@@ -6,6 +6,7 @@ import gin
 from morphkit.configuration import (
     ConfigurationError,
     _check_values,
+    built,
     configured,
     gin_folder,
 )
@@ -30,6 +31,11 @@ def test_every_shipped_run_is_complete(file):
     with configured([file], []):
         bound = set(gin.get_bindings("morphkit.run"))
     assert {"data", "source", "target", "cost", "solver", "field", "evaluators"} <= bound
+
+
+def test_the_shipped_extraction_is_complete():
+    with configured(["imagenet/extract.gin"], ["Images.path = 'images'"]):
+        assert set(built(["data", "source", "target"])) == {"data", "source", "target"}
 
 
 def test_files_are_found_with_and_without_their_folder():

@@ -1,12 +1,11 @@
 """Data sets: shapes, splits, and what is said about bad files and arrays."""
 
 import gzip
-import os
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import DATA, needs
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
@@ -17,8 +16,7 @@ from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
 from morphkit.data.swiss_roll import SwissRoll
 
-HERE = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"), "mnist")
-needs_mnist = pytest.mark.skipif(not HERE.is_dir(), reason="MNIST is not here")
+HERE = DATA / "mnist"
 RNG = np.random.default_rng(0)
 
 
@@ -74,7 +72,7 @@ def test_the_spiral_is_the_swiss_roll_from_above():
         SwissRoll(noise=-1)
 
 
-@needs_mnist
+@needs("mnist")
 def test_mnist_is_the_papers_split():
     data = MNIST(direction="text_to_image").load()
     sizes = [len(s.target) for s in (data.pretrain, data.train, data.test)]
@@ -90,7 +88,7 @@ def test_mnist_is_the_papers_split():
     )
 
 
-@needs_mnist
+@needs("mnist")
 def test_mnist_reads_plain_files_and_names_damaged_ones(tmp_path):
     for name in mnist.MD5:
         (tmp_path / name).write_bytes(gzip.decompress((HERE / f"{name}.gz").read_bytes()))

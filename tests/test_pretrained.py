@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import DATA
+from conftest import DATA, needs
 from morphkit_extractors.hub import EfficientNet, MiniLM, ViT
 from morphkit_extractors.pretrained import non_linearities
 from PIL import Image
@@ -76,13 +76,13 @@ def test_every_activation_is_what_a_hook_sees(efficientnet, images):
         network(pixels)
     assert {"embeddings.activation", "encoder.top_activation"} < set(names)
     assert sum("depthwise_act" in name for name in names) == len(network.encoder.blocks)
-    extractor = EfficientNet((40, 48, 3), efficientnet, tuple(names), batch_size=2, key=KEY)
+    extractor = EfficientNet((40, 48, 3), efficientnet, names, batch_size=2, key=KEY)
     captured = extractor.captured(images)
-    assert list(captured) == names
+    assert tuple(captured) == names
     for name, values in captured.items():
         expected = seen[name].flatten(1)
         np.testing.assert_allclose(values, expected, atol=1e-4 * float(expected.abs().max()))
-    both = EfficientNet((40, 48, 3), efficientnet, tuple(names[-2:]), "mean", key=KEY)
+    both = EfficientNet((40, 48, 3), efficientnet, names[-2:], "mean", key=KEY)
     expected = torch.cat([seen[name].mean((2, 3)) for name in names[-2:]], 1)
     np.testing.assert_allclose(both.encode(images, key=KEY), expected, atol=1e-4)
 
@@ -94,11 +94,23 @@ def test_show_lists_the_activations(capsys):
     assert "  encoder.blocks.15.depthwise_conv.depthwise_act\n" in out
 
 
+def test_minilm_gives_what_transformers_gives(minilm):
+    texts = ["a photo of a goldfish", "a red bus"]
+    tokens = transformers.AutoTokenizer.from_pretrained(minilm)(
+        texts, padding=True, return_tensors="pt"
+    )
+    with torch.no_grad():
+        out = transformers.AutoModel.from_pretrained(minilm).eval()(**tokens).last_hidden_state
+    mask = tokens["attention_mask"][:, :, None]
+    expected = torch.nn.functional.normalize((out * mask).sum(1) / mask.sum(1))
+    extractor = MiniLM((), minilm, prompt="a {}", key=KEY)
+    values = extractor.encode(np.array(["photo of a goldfish", "red bus"]), key=KEY)
+    np.testing.assert_allclose(values, expected, atol=1e-5)
+
+
+@needs("tiny_imagenet")
 def test_minilm_gives_the_text_features_of_tiny_imagenet(minilm):
-    path = DATA / "tiny_imagenet" / "tiny_imagenet.npz"
-    if not path.exists():
-        pytest.skip("MORPHKIT_DATA has no tiny_imagenet")
-    with np.load(path) as file:
+    with np.load(DATA / "tiny_imagenet" / "tiny_imagenet.npz") as file:
         names, expected = file["class_name"], file["text_features"]
     extractor = MiniLM((), minilm, key=KEY)
     np.testing.assert_allclose(extractor.encode(names, key=KEY), expected, atol=1e-4)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphkit.interfaces import FeatureExtractor, Report, silent
 
-from .pretrained import images, non_linearities, sentences, vision, weights_fingerprint
+from .pretrained import images, imported, non_linearities, sentences, vision, weights_fingerprint
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -37,7 +37,7 @@ class Pretrained(FeatureExtractor):
 
     @abstractmethod
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
-        """Features of one batch, each a torch tensor (b, d), by name."""
+        """Features of one batch, each a torch tensor (b, d), by name; in inference mode."""
 
     def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
         return self
@@ -49,10 +49,12 @@ class Pretrained(FeatureExtractor):
         """What `encode` puts side by side, by name."""
         if len(inputs) == 0:
             raise ValueError(f"{type(self).__name__}: inputs is empty")
+        (torch,) = imported(type(self).__name__, "torch")
         parts = []
-        for start in range(0, len(inputs), self.batch_size):
-            found = self._encode(inputs[start : start + self.batch_size])
-            parts.append({name: value.float().cpu().numpy() for name, value in found.items()})
+        with torch.inference_mode():
+            for start in range(0, len(inputs), self.batch_size):
+                found = self._encode(inputs[start : start + self.batch_size])
+                parts.append({name: value.float().cpu().numpy() for name, value in found.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _vision(self, inputs: np.ndarray) -> tuple[Any, Any]:
@@ -102,11 +104,8 @@ class ViT(Pretrained):
         self.pooling = pooling
 
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
-        import torch
-
         network, pixels = self._vision(inputs)
-        with torch.inference_mode():
-            return {self.pooling: self._pooled(network(pixel_values=pixels))}
+        return {self.pooling: self._pooled(network(pixel_values=pixels))}
 
     def _pooled(self, out: Any) -> Any:
         hidden, maps = out.last_hidden_state, out.last_hidden_state.ndim == 4
@@ -154,8 +153,6 @@ class EfficientNet(Pretrained):
         self.activations, self.pooling = tuple(activations), pooling
 
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
-        import torch
-
         network, pixels = self._vision(inputs)
         there, known = dict(network.named_modules()), non_linearities(network)
         if unknown := [name for name in self.activations if name not in known]:
@@ -170,8 +167,7 @@ class EfficientNet(Pretrained):
 
         hooks = [there[name].register_forward_hook(keep(name)) for name in self.activations]
         try:
-            with torch.inference_mode():
-                network(pixel_values=pixels)
+            network(pixel_values=pixels)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -181,9 +177,10 @@ class EfficientNet(Pretrained):
     @classmethod
     def details(cls) -> str:
         """For `morphkit show`: the names of the default model's activations."""
-        import torch
-        import transformers
-
+        try:
+            torch, transformers = imported("EfficientNet", "torch", "transformers")
+        except ImportError as error:
+            return f"({error}; then its activations are listed here)"
         config = transformers.EfficientNetConfig(
             width_coefficient=1.0, depth_coefficient=1.0, hidden_dim=1280, image_size=224
         )

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 @lru_cache(maxsize=2)
 def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
     """A vision model in evaluation mode, and its own image processor."""
-    torch, transformers = _imported(owner, "torch", "transformers")
+    torch, transformers = imported(owner, "torch", "transformers")
     transformers.utils.logging.disable_progress_bar()
 
     def load() -> tuple[Any, Any]:
@@ -27,7 +27,7 @@ def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
 @lru_cache(maxsize=2)
 def sentences(owner: str, model: str, device: str, dtype: str) -> Any:
     """A sentence-transformers pipeline: tokenizer, transformer, pooling, normalisation."""
-    torch, library = _imported(owner, "torch", "sentence_transformers")
+    torch, library = imported(owner, "torch", "sentence_transformers")
 
     def load() -> Any:
         arguments = {"dtype": getattr(torch, dtype)}
@@ -37,7 +37,8 @@ def sentences(owner: str, model: str, device: str, dtype: str) -> Any:
     return _found(owner, model, files, load).eval()
 
 
-def _imported(owner: str, *names: str) -> list[Any]:
+def imported(owner: str, *names: str) -> list[Any]:
+    """Modules of the extra `hf`. Raises ImportError, saying what to install, without them."""
     from importlib import import_module
 
     try:
@@ -63,6 +64,7 @@ def _first(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+@lru_cache(maxsize=2)
 def weights_fingerprint(network: Any) -> str:
     """A hash of the names and values of all parameters and buffers."""
     import torch
@@ -99,7 +101,8 @@ def images(owner: str, inputs: np.ndarray) -> list[UInt8[np.ndarray, "h w 3"]]:
     return list(np.broadcast_to(inputs.astype(np.uint8), (*inputs.shape[:3], 3)))
 
 
-def non_linearities(network: Any) -> list[str]:
+@lru_cache(maxsize=2)
+def non_linearities(network: Any) -> tuple[str, ...]:
     """Names of the activation modules that come after a convolution, in the network's order."""
     import torch
 
@@ -112,4 +115,4 @@ def non_linearities(network: Any) -> list[str]:
             convolved = False
         elif convolved and type(module).__module__ in places and not list(module.children()):
             found.append(name)
-    return found
+    return tuple(found)

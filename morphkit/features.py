@@ -120,7 +120,7 @@ def encoded(
     """Features of `inputs`, from the cache when they are there."""
     key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
     if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)) and not extractor.provenance():
-        return _checked(extractor, extractor.encode(inputs, key=key))
+        return finite_features(extractor, extractor.encode(inputs, key=key))
     name = fingerprint(identity, salt, inputs)
     path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.npy"
     if path.exists():
@@ -128,7 +128,7 @@ def encoded(
             return jnp.asarray(np.load(path, allow_pickle=False))
         except (ValueError, EOFError) as error:
             log.warn(f"{path} is damaged ({error}): made again")
-    features = _checked(extractor, extractor.encode(inputs, key=key))
+    features = finite_features(extractor, extractor.encode(inputs, key=key))
     _cached(lambda: replace_file(path, lambda new: np.save(new, np.asarray(features))), log)
     return features
 
@@ -143,7 +143,8 @@ def _cached(save: Callable[[], None], log: Log) -> bool:
     return True
 
 
-def _checked(extractor: FeatureExtractor, features: jax.Array) -> jax.Array:
+def finite_features(extractor: FeatureExtractor, features: jax.Array) -> jax.Array:
+    """The features, if they are finite. Raises FloatingPointError, naming the extractor, if not."""
     if not bool(jnp.isfinite(features).all()):
         raise FloatingPointError(f"{type(extractor).__name__} produced NaN or infinite features")
     return features

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.lib.format import open_memmap
 
-from .features import EXTRACTOR_SEED, fingerprint, trained
+from .features import EXTRACTOR_SEED, finite_features, fingerprint, trained
 from .interfaces import Data, FeatureExtractor
 from .loggers import Log
 from .serial import record, replace_file
@@ -121,32 +121,27 @@ def _encoded(
     extractor: FeatureExtractor, batch: np.ndarray, key: jax.Array
 ) -> tuple[Float[np.ndarray, "b d"] | None, dict[int, str]]:
     """Features of a batch, NaN for inputs that cannot be read, which are named with the reason;
-    None if that is all of them."""
+    None if that is all of them. They are found by halving."""
     try:
-        return _finite(extractor, extractor.encode(batch, key=key)), {}
-    except OSError:
+        features = extractor.encode(batch, key=key)
+    except OSError as error:
         if batch.dtype.kind not in "US":
             raise
-    broken: dict[int, str] = {}
-    for k in range(len(batch)):
-        try:
-            extractor.encode(batch[k : k + 1], key=key)
-        except OSError as error:
-            broken[k] = f"{type(error).__name__}: {error}"
-    good = np.setdiff1d(np.arange(len(batch)), list(broken))
-    if len(good) == 0:
-        return None, broken
-    features = _finite(extractor, extractor.encode(batch[good], key=key))
-    found = np.full((len(batch), features.shape[1]), np.nan, np.float32)
-    found[good] = features
-    return found, broken
-
-
-def _finite(extractor: FeatureExtractor, features: Any) -> Float[np.ndarray, "b d"]:
-    features = np.asarray(features, np.float32)
-    if not np.isfinite(features).all():
-        raise FloatingPointError(f"{type(extractor).__name__} produced NaN or infinite features")
-    return features
+        if len(batch) == 1:
+            return None, {0: f"{type(error).__name__}: {error}"}
+        middle = len(batch) // 2
+        first, broken = _encoded(extractor, batch[:middle], key)
+        second, more = _encoded(extractor, batch[middle:], key)
+        broken |= {middle + k: reason for k, reason in more.items()}
+        whole = first if first is not None else second
+        if whole is None:
+            return None, broken
+        found = np.full((len(batch), whole.shape[1]), np.nan, np.float32)
+        for half, rows in ((first, slice(middle)), (second, slice(middle, None))):
+            if half is not None:
+                found[rows] = half
+        return found, broken
+    return np.asarray(finite_features(extractor, features), np.float32), {}
 
 
 def _append(path: Path, found: Float[np.ndarray, "b d"] | None, start: int, count: int) -> None:

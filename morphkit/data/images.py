@@ -57,9 +57,12 @@ class Images(Data):
         ends = np.round(np.cumsum(self.fractions) * len(files)).astype(int)
         train, validation, test = np.split(order, ends)[:3]
         judged = test if self.evaluate == "test" else validation
-        for part, rows in (("the first", train), (f"the {self.evaluate} part", judged)):
+        for purpose, rows in (("train on", train), (f"evaluate on ({self.evaluate})", judged)):
             if len(rows) == 0:
-                raise ValueError(f"Images.fractions leave none of {len(files)} images to {part}")
+                raise ValueError(
+                    f"Images.fractions = {self.fractions} leaves none of {len(files)} images to "
+                    f"{purpose}"
+                )
 
         def split(rows: np.ndarray) -> Split:
             rows = np.sort(rows)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.lib.format import open_memmap
 
-from .features import EXTRACTOR_SEED, finite_features, fingerprint, trained
+from .features import EXTRACTOR_SEED, fingerprint, finite_features, trained
 from .interfaces import Data, FeatureExtractor
 from .loggers import Log
 from .serial import record, replace_file

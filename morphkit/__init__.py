@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .api import align, extract, run
+    from .api import align, extract, run, search
     from .morph import Morph, load
     from .types import Cloud, PairedData, Pairs
 
@@ -18,6 +18,7 @@ _LAZY = {
     "align": ".api",
     "extract": ".api",
     "run": ".api",
+    "search": ".api",
     "load": ".morph",
     "Morph": ".morph",
     "Cloud": ".types",
@@ -25,7 +26,10 @@ _LAZY = {
     "PairedData": ".types",
 }
 
-__all__ = ["Cloud", "Morph", "PairedData", "Pairs", "align", "extract", "hookimpl", "load", "run"]
+__all__ = [
+    "Cloud", "Morph", "PairedData", "Pairs",
+    "align", "extract", "hookimpl", "load", "run", "search",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

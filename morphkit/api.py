@@ -1,4 +1,4 @@
-"""The public entry points: `run` for gin files, `align` for arrays."""
+"""The public entry points: `run`, `extract` and `search` for gin files, `align` for arrays."""
 
 import contextlib
 import os
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -15,10 +16,14 @@ from jaxtyping import Float, Int
 from . import configuration, experiment
 from .configuration import ConfigurationError
 from .data.arrays import split_arrays
+from .features import extract as features_of
 from .features import fingerprint
 from .loggers import Log
 from .morph import Morph
+from .search import Trial, write_search
+from .search import search as search_grid
 from .store import fill
+from .types import PairedData, Pairs
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 RESULTS = (
@@ -66,6 +71,41 @@ def extract(
         with Log(out, wandb="disabled") as log:
             fill(found["data"], found["source"], found["target"], out, log)
     return out
+
+
+def search(
+    files: str | Path | Sequence[str | Path],
+    bindings: Sequence[str] = (),
+    *,
+    out: str | Path,
+    **grid: Any,
+) -> list[Trial]:
+    """Tries τ_X, τ_Y, ε and paired fractions on the data, cost and solver of a run (App. L.2);
+    what `morphkit search` calls.
+
+    Nothing is trained. The points are those that the run would be measured on: choose on a
+    validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
+    fractions and seeds, see `morphkit.search.search`. Writes trials.csv and search.png (Fig. 19
+    and 20) to `out`, over older ones. Raises ConfigurationError for a wrong request, and
+    ValueError for data that has no labels or points to judge.
+    """
+    names = [files] if isinstance(files, str | Path) else list(files)
+    out = Path(out)
+    with configuration.configured(names, bindings):
+        found = configuration.built(["data", "source", "target", "cost", "solver"])
+        raw = found["data"].load()
+        if len(raw.test.pairs) == 0:
+            raise ValueError(
+                "the data has no pairs to judge a coupling by, beside those it trains on"
+            )
+        with Log(out, wandb="disabled") as log:
+            features = features_of(raw, found["source"], found["target"], log)
+            pairs = Pairs.from_array(raw.test.pairs)
+            judged = PairedData(features.x_test, features.y_test, pairs)
+            with log.progress("search") as report:
+                trials = search_grid(judged, found["cost"], found["solver"], report=report, **grid)
+        write_search(trials, out)
+    return trials
 
 
 @contextlib.contextmanager

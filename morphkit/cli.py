@@ -88,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", metavar="DIR", required=True, help="folder of the store")
     bindings(sub)
 
+    sub = command("search", _search, "Choose tau and epsilon of a run by its couplings (App. L.2).")
+    sub.add_argument("files", nargs="+", metavar="FILE.gin")
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder for trials and picture")
+    for name, what in (("taus", "of both sides"), ("epsilons", ""), ("fractions", "of the pairs")):
+        sub.add_argument(f"--{name}", type=float, nargs="+", metavar="X", help=what)
+    sub.add_argument("--seeds", type=int, help="choices of the pairs (default 3)")
+    bindings(sub)
+
     sub = command("predict", _predict, "Predict target features with a saved morph.")
     sub.add_argument("directory", metavar="DIR", help="a morph, or a run's folder")
     sub.add_argument("--input", required=True, metavar="X.npy")
@@ -157,6 +165,25 @@ def _extract(arguments: argparse.Namespace) -> int:
     from . import api
 
     print(api.extract(arguments.files, arguments.bindings, out=arguments.out))
+    return 0
+
+
+def _search(arguments: argparse.Namespace) -> int:
+    from . import api
+    from .search import best, regress
+
+    names = ("taus", "epsilons", "fractions", "seeds")
+    grid = {name: value for name in names if (value := getattr(arguments, name)) is not None}
+    trials = api.search(arguments.files, arguments.bindings, out=arguments.out, **grid)
+    stuck = sum(not trial.converged for trial in trials)
+    print(f"{len(trials)} couplings, {stuck} of which did not converge")
+    for degree in (1, 2):
+        print(
+            f"aes by OLS of degree {degree}: adjusted R² {regress(trials, degree).adjusted_r2:.3f}"
+        )
+    print("largest mean aes: tau_x = {:g}, tau_y = {:g}, epsilon = {:g}".format(*best(trials)))
+    for name in ("trials.csv", "search.png"):
+        print(Path(arguments.out) / name)
     return 0
 
 

@@ -1,6 +1,7 @@
 """One run, from data to report. Read `run` top to bottom: it is the whole story."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -273,5 +274,5 @@ def plugin_versions() -> dict[str, str]:
 
 
 def snake(name: str) -> str:
-    """NearestAnchor → nearest_anchor."""
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+    """NearestAnchor → nearest_anchor, PLS → pls."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

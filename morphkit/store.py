@@ -208,6 +208,25 @@ class Stored(Data):
         )  # fmt: skip
 
 
+def stored_files(out: Path) -> tuple[list[str], Float[np.ndarray, "n d"]]:
+    """Every file that was read into the store `out` as a source input, and its features.
+
+    Raises ValueError if `out` is not a complete store of files.
+    """
+    files: list[str] = []
+    features = []
+    for part in PARTS:
+        folder = out / "source" / part
+        if not (folder / "inputs.json").exists() or not (out / "splits.npz").exists():
+            raise ValueError(f"{out} is no complete store of files, as `morphkit extract` makes")
+        _, skipped = _progress(folder)
+        inputs = json.loads((folder / "inputs.json").read_text())
+        kept = [k for k in range(len(inputs)) if str(k) not in skipped]
+        files += [inputs[k] for k in kept]
+        features.append(np.load(folder / "features.npy", mmap_mode="r")[kept])
+    return files, np.concatenate(features)
+
+
 def _read(folder: Path) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
     """Features of the inputs that could be read, and which those are."""
     done, skipped = _progress(folder)

@@ -77,7 +77,8 @@ class Split(NamedTuple):
 
     `source` is (n, ...) and `target` is (m, ...). `pairs` (k, 2) lists every correspondence
     that is known; a run uses a fraction of them. `source_labels` (n,) and `target_labels`
-    (m,) are class indices for evaluation, or None.
+    (m,) are class indices for evaluation, or None; `reliability`, if known, is the share of
+    signal in the variance of each target coordinate, in [0, 1].
     """
 
     source: np.ndarray
@@ -85,6 +86,7 @@ class Split(NamedTuple):
     pairs: Int[np.ndarray, "k 2"]
     source_labels: Int[np.ndarray, " n"] | None = None
     target_labels: Int[np.ndarray, " m"] | None = None
+    reliability: Float[np.ndarray, " q"] | None = None
 
 
 class Dataset(NamedTuple):

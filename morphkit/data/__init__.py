@@ -1,5 +1,5 @@
 """Data sets: embedded digits and Swiss roll, MNIST, ImageNet's features, image files, feature
-stores, anybody's own arrays."""
+stores, neural recordings, anybody's own arrays."""
 
 from morphkit import hookimpl
 
@@ -12,6 +12,7 @@ def morphkit_register(registry) -> None:
     from .imagenet import ImageNetFeatures
     from .images import Images
     from .mnist import MNIST
+    from .recordings import Recordings
     from .swiss_roll import SwissRoll
 
     registry.add(Arrays)
@@ -19,5 +20,6 @@ def morphkit_register(registry) -> None:
     registry.add(Images)
     registry.add(ImageNetFeatures)
     registry.add(MNIST)
+    registry.add(Recordings)
     registry.add(Stored)
     registry.add(SwissRoll)

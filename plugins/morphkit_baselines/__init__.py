@@ -7,10 +7,11 @@ from morphkit import hookimpl
 def morphkit_register(registry) -> None:
     from .anchor import NearestAnchor
     from .classes import LabelSpreading, LogisticHead, NearestClassMean
-    from .linear import Procrustes, Ridge
+    from .linear import PLS, Procrustes, Ridge
 
     registry.add(NearestAnchor)
     registry.add(Ridge)
     registry.add(Procrustes)
+    registry.add(PLS)
     for classifier in (NearestClassMean, LogisticHead, LabelSpreading):
         registry.add(classifier)

@@ -1,9 +1,10 @@
-"""Linear maps fitted on the pairs: ridge regression and orthogonal Procrustes."""
+"""Linear maps fitted on the pairs: ridge, partial least squares, orthogonal Procrustes."""
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from sklearn.cross_decomposition import PLSRegression
 from sklearn.linear_model import RidgeCV
 
 from morphkit.interfaces import Baseline, LatentMap
@@ -56,6 +57,32 @@ class Ridge(Baseline):
         # One target dimension makes scikit-learn drop an axis.
         weight = np.asarray(model.coef_).reshape(y.shape[1], x.shape[1]).T / spread[:, None]
         return _linear_map(center, weight, np.broadcast_to(model.intercept_, y.shape[1]))
+
+
+class PLS(Baseline):
+    """Partial least squares regression, as Brain-Score's neural predictivity has it.
+
+    ŷ(x) = ȳ + B (x - x̄), B of rank `components` at most, from the directions in which source and
+    target points of the pairs vary most together (scikit-learn's PLSRegression, unscaled). No
+    more components than the pairs or the source's dimensions allow; a single pair gives the
+    constant map to its target. Raises ValueError for fewer than 1 component, and in `fit`
+    without pairs.
+    """
+
+    components: int = eqx.field(static=True, default=25)
+
+    def __check_init__(self):
+        if self.components < 1:
+            raise ValueError(f"PLS.components = {self.components} must be at least 1")
+
+    def fit(self, data: PairedData) -> LatentMap:
+        x, y = paired_points(data)
+        kept = min(self.components, len(x) - 1, x.shape[1])
+        if kept == 0 or np.ptp(y, axis=0).max() == 0:
+            return _linear_map(x.mean(0), np.zeros((x.shape[1], y.shape[1])), y.mean(0))
+        model = PLSRegression(kept, scale=False).fit(x, y)
+        weight = np.asarray(model.coef_).reshape(y.shape[1], x.shape[1]).T
+        return _linear_map(x.mean(0), weight, y.mean(0))
 
 
 class Procrustes(Baseline):

@@ -9,7 +9,9 @@ def morphkit_register(registry) -> None:
     from .features import FeatureOverlap, KNNAccuracy
     from .held_out import HeldOutPairs
     from .images import ClassImageMSE
+    from .layers import RSA, EffectiveDimensionality, Predictivity
     from .matching import MatchingAccuracy
+    from .neural import CategoryDecoding, NeuralPrediction, TargetDecoding
     from .pairs import PairedError
 
     registry.add(LabelAccuracy)
@@ -20,3 +22,7 @@ def morphkit_register(registry) -> None:
     registry.add(HeldOutPairs)
     registry.add(FeatureOverlap)
     registry.add(KNNAccuracy)
+    for neural in (NeuralPrediction, CategoryDecoding, TargetDecoding):
+        registry.add(neural)
+    for layer in (Predictivity, EffectiveDimensionality, RSA):
+        registry.add(layer)

@@ -1,0 +1,293 @@
+"""Responses of recorded sites, and a model's features of the same stimuli (Sec. 5.2 and G.3)."""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import equinox as eqx
+import numpy as np
+from jaxtyping import Float, Int
+
+from ..interfaces import Data
+from ..store import stored_files
+from ..types import Dataset, Split
+from .arrays import read_array
+
+logger = logging.getLogger("morphkit")
+
+SHARES = (0.6, 0.2, 0.2)
+"""Of the stimuli: to train, to choose settings by, and to test (Sec. 4)."""
+
+COORDINATES = {"presentation": ("stimulus_id", "category_name", "object_name"), "site": ("region",)}
+OLD_NAMES = {"image_id": "stimulus_id"}
+
+
+class Recordings(Data):
+    """From a model's features of stimuli to the responses of recorded sites, mean over repeats.
+
+    `path` is a NetCDF file in the schema of Brain-Score's assemblies (dimensions `presentation`
+    and `neuroid`), or an .npz file (default: $MORPHKIT_DATA/v4/v4_201025.npz) with `responses`
+    (presentations, sites). Both may say of each presentation its `stimulus_id` (otherwise each
+    is of a stimulus of its own), `category_name` and `object_name`, and of each site its
+    `region`. `region` keeps the sites of one. Stimuli that some site has fewer than `repeats`
+    finite responses to are left out. `labels` names the coordinate that classes are read from;
+    where it is not there, every stimulus is a class of its own.
+
+    `features` is an array of the .npz file, or 'FILE.npz::NAME' as in `data.Arrays`, (stimuli,
+    ...): row k is of the k-th stimulus, by `stimuli` (an array of ids, in a file, too), or else
+    in the order of the sorted ids (in that of the file where there are no ids). Or it is the
+    folder of a store that `morphkit extract` made of image files, their names without suffix
+    being the ids. `pretrain`, likewise, has features of other images, such as `extractor.PCA`
+    is fitted to.
+
+    60 % of the stimuli, chosen by `seed`, train, and the run is measured on the 20 % that
+    `evaluate` names. With `standardise`, each site's responses have mean 0 and variance 1 over
+    the training stimuli. Where every stimulus has repeats, the test split knows each site's
+    reliability (`reliability`). Raises FileNotFoundError, ImportError if NetCDF cannot be read,
+    and ValueError for files that lack something or do not fit together.
+    """
+
+    path: str | None = eqx.field(static=True, default=None)
+    features: str = eqx.field(static=True, default="features")
+    stimuli: str | None = eqx.field(static=True, default=None)
+    pretrain: str | None = eqx.field(static=True, default=None)
+    region: str | None = eqx.field(static=True, default=None)
+    repeats: int = eqx.field(static=True, default=1)
+    labels: str = eqx.field(static=True, default="category_name")
+    standardise: bool = eqx.field(static=True, default=True)
+    evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
+    seed: int = eqx.field(static=True, default=0)
+
+    def __check_init__(self):
+        if self.evaluate not in ("test", "validation"):
+            raise ValueError(
+                f"Recordings.evaluate = {self.evaluate!r} must be 'test' or 'validation'"
+            )
+        if self.repeats < 1:
+            raise ValueError(f"Recordings.repeats = {self.repeats} must be at least 1")
+        allowed = COORDINATES["presentation"]
+        if self.labels not in allowed:
+            raise ValueError(
+                f"Recordings.labels = {self.labels!r} must be one of {', '.join(allowed)}"
+            )
+
+    def load(self) -> Dataset:
+        folder = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
+        file = Path(self.path or folder / "v4" / "v4_201025.npz")
+        recorded = averaged(_region(read_recordings(file), self.region), self.repeats, self.labels)
+        source = self._features(file, recorded.stimuli)
+        names, labels = np.unique(recorded.classes, return_inverse=True)
+        order = np.random.default_rng(self.seed).permutation(len(source))
+        train, validation, test = np.split(
+            order, np.round(np.cumsum(SHARES) * len(order)).astype(int)[:2]
+        )
+        if min(map(len, (train, validation, test))) < 2:
+            raise ValueError(f"{file}: {len(order)} stimuli are too few for a 60/20/20 split")
+        responses = recorded.responses
+        if self.standardise:
+            spread = responses[train].std(0)
+            responses = (responses - responses[train].mean(0)) / np.where(spread > 0, spread, 1)
+
+        def split(rows: np.ndarray, reliability: np.ndarray | None = None) -> Split:
+            rows = np.sort(rows)
+            pairs, classes = np.stack([np.arange(len(rows))] * 2, 1), labels[rows].astype(np.int32)
+            return Split(source[rows], responses[rows], pairs, classes, classes, reliability)
+
+        learned = split(train)
+        pretrain = None
+        if self.pretrain is not None:
+            pretrain = Split(
+                _read_features(self.pretrain)[0], learned.target, np.zeros((0, 2), int)
+            )
+        judged = split(test if self.evaluate == "test" else validation, recorded.reliability)
+        return Dataset(f"recordings in {file.name}", pretrain, learned, judged, tuple(names))
+
+    def _features(self, file: Path, stimuli: np.ndarray) -> Float[np.ndarray, "n ..."]:
+        """Row k for stimulus k."""
+        name = self.features
+        if not Path(name).is_dir() and not Path(name.partition("::")[0]).suffix:
+            if file.suffix != ".npz":
+                raise ValueError(
+                    f"Recordings.features = {name!r} is no file and no store, and {file} holds "
+                    "responses alone; give 'FILE.npz::NAME'"
+                )
+            name = f"{file}::{name}"
+        rows, ids = _read_features(name)
+        if self.stimuli is not None:
+            ids = read_array(self.stimuli).astype(str)
+        ids = stimuli if ids is None else ids
+        if len(ids) != len(rows):
+            raise ValueError(
+                f"Recordings.features = {self.features!r} has {len(rows)} rows for {len(ids)} "
+                "stimuli; Recordings.stimuli has to name that of each row"
+            )
+        row = {stimulus: k for k, stimulus in enumerate(map(str, ids))}
+        if missing := [stimulus for stimulus in map(str, stimuli) if stimulus not in row]:
+            raise ValueError(
+                f"Recordings.features = {self.features!r}: {len(missing)} recorded stimuli have no "
+                f"row, {missing[0]!r} first; they go by their ids, see Recordings.stimuli"
+            )
+        return rows[[row[stimulus] for stimulus in map(str, stimuli)]]
+
+
+class Recorded(NamedTuple):
+    """Mean responses (k, sites) to k stimuli: their ids, classes, and the sites' reliability."""
+
+    responses: Float[np.ndarray, "k s"]
+    stimuli: np.ndarray
+    classes: np.ndarray
+    reliability: Float[np.ndarray, " s"] | None
+
+
+def read_recordings(file: Path) -> dict[str, np.ndarray]:
+    """`responses` (presentations, sites) and those coordinates of `COORDINATES` that are there.
+
+    Raises FileNotFoundError, ImportError for NetCDF without xarray, ValueError for another file.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"there is no file {file}: Recordings.path names a NetCDF assembly, or an .npz file "
+            "with responses (presentations, sites)"
+        )
+    names = ("responses", *COORDINATES["presentation"], *COORDINATES["site"])
+    if file.suffix == ".npz":
+        with np.load(file, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in names if name in arrays.files}
+            if "responses" not in found:
+                raise ValueError(f"{file} has no array responses, only {arrays.files}")
+    elif file.suffix in (".nc", ".nc4", ".netcdf", ".h5"):
+        found = _read_netcdf(file)
+    else:
+        raise ValueError(f"{file}: recordings are NetCDF (.nc) or .npz files")
+    shape = found["responses"].shape
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"{file}: responses has shape {shape}, not (presentations, sites)")
+    for axis, (dimension, coordinates) in enumerate(COORDINATES.items()):
+        for name in coordinates:
+            if name in found and found[name].shape != shape[axis : axis + 1]:
+                raise ValueError(
+                    f"{file}: {name} is {found[name].shape}, for {shape[axis]} {dimension}s"
+                )
+    return found
+
+
+def _read_netcdf(file: Path) -> dict[str, np.ndarray]:
+    try:
+        import h5netcdf  # noqa: F401  (what xarray reads NetCDF 4 with)
+        import h5py  # noqa: F401
+        import xarray
+    except ImportError as error:
+        raise ImportError(
+            f"{error.name} is missing: pip install 'morphkit-align[neural]' to read {file}"
+        ) from None
+    try:
+        opened = xarray.open_dataset(file, engine="h5netcdf")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{file} cannot be read as NetCDF: {error}") from error
+    with opened as assembly:
+        wanted = {"presentation", "neuroid"}
+        arrays = [name for name in assembly.data_vars if wanted <= set(assembly[name].dims)]
+        if len(arrays) != 1:
+            raise ValueError(
+                f"{file} has {len(arrays)} variables over presentation and neuroid, not one"
+            )
+        responses = assembly[arrays[0]]
+        extra = {d: responses.sizes[d] for d in responses.dims if d not in wanted}
+        if any(size > 1 for size in extra.values()):
+            raise ValueError(f"{file}: {arrays[0]} has {extra} besides; keep one time bin")
+        values = responses.squeeze(list(extra)).transpose("presentation", "neuroid").values
+        found: dict[str, Any] = {"responses": values}
+        known = (*COORDINATES["presentation"], *COORDINATES["site"], *OLD_NAMES)
+        for name in known:
+            if name in assembly.variables:
+                found.setdefault(OLD_NAMES.get(name, name), assembly[name].values.astype(str))
+    return found
+
+
+def _region(found: dict[str, np.ndarray], region: str | None) -> dict[str, np.ndarray]:
+    if region is None:
+        return found
+    regions = found.get("region")
+    if regions is None or not (kept := regions == region).any():
+        there = "says no regions" if regions is None else f"has {np.unique(regions).tolist()}"
+        raise ValueError(f"Recordings.region = {region!r}, but the file {there}")
+    return {**found, "responses": found["responses"][:, kept], "region": regions[kept]}
+
+
+def averaged(found: dict[str, np.ndarray], repeats: int, labels: str) -> Recorded:
+    """Means over presentations of a stimulus, of those shown often enough; see `Recordings`."""
+    values = found["responses"].astype(np.float64)
+    ids = found.get("stimulus_id")
+    if ids is None:
+        ids = np.array([f"{k:08d}" for k in range(len(values))])
+    stimuli, first, group = np.unique(ids.astype(str), return_index=True, return_inverse=True)
+    total, count = _sums(values, group)
+    kept = count.min(1) >= repeats
+    if not kept.all():
+        logger.info(f"{(~kept).sum()} of {len(kept)} stimuli have a site with < {repeats} repeats")
+    if not kept.any():
+        raise ValueError(
+            f"Recordings.repeats = {repeats} leaves no stimulus: at most {count.min(1).max()} "
+            f"finite responses of every site (site {count.max(0).argmin()} has the fewest)"
+        )
+    classes = found.get(labels)
+    classes = stimuli if classes is None else classes[first].astype(str)
+    reliable = None
+    if count[kept].min() >= 2:
+        shown = kept[group]
+        renumbered = np.cumsum(kept)[group[shown]] - 1
+        reliable = reliability(values[shown], renumbered).astype(np.float32)
+    means = (total[kept] / count[kept]).astype(np.float32)
+    return Recorded(means, stimuli[kept], classes[kept], reliable)
+
+
+def reliability(
+    responses: Float[np.ndarray, "r s"], group: Int[np.ndarray, " r"], halvings: int = 20
+) -> Float[np.ndarray, " s"]:
+    """What share of the variance of each site's mean response is signal: split-half.
+
+    The presentations of each stimulus (`group`, 0 to k - 1, at least two of each) are halved at
+    random; ρ is the correlation, over stimuli, of the two halves' means, its mean over
+    `halvings`, and the reliability of the mean of all is 2ρ / (1 + ρ) (Spearman-Brown).
+    Non-positive ρ, and sites that never change, have none: 0.
+    """
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(halvings):
+        order = np.lexsort((rng.random(len(group)), group))
+        place = np.arange(len(order)) - np.searchsorted(group[order], group[order])
+        means = []
+        for half in (0, 1):
+            rows = order[place % 2 == half]
+            total, count = _sums(responses[rows], group[rows])
+            mean = total / np.maximum(count, 1)
+            means.append(mean - mean.mean(0))
+        a, b = means
+        scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+        found.append((a * b).sum(0) / np.where(scale > 0, scale, 1))
+    rho = np.maximum(np.mean(found, axis=0), 0)
+    return 2 * rho / (1 + rho)
+
+
+def _sums(
+    values: Float[np.ndarray, "r s"], group: Int[np.ndarray, " r"]
+) -> tuple[Float[np.ndarray, "k s"], Int[np.ndarray, "k s"]]:
+    """Sums and numbers of the finite values in each group; no group, of 0 to k - 1, is empty."""
+    order = np.argsort(group, kind="stable")
+    starts = np.searchsorted(group[order], np.arange(group.max() + 1))
+    finite = np.isfinite(values[order])
+    total = np.add.reduceat(np.where(finite, values[order], 0), starts, axis=0)
+    return total, np.add.reduceat(finite, starts, axis=0, dtype=int)
+
+
+def _read_features(name: str) -> tuple[Float[np.ndarray, "n ..."], np.ndarray | None]:
+    """Features, and the ids of their rows where they are known: from a store or an array."""
+    if Path(name).is_dir():
+        files, rows = stored_files(Path(name))
+        ids = np.array([Path(file).stem for file in files])
+    else:
+        rows, ids = read_array(name).astype(np.float32), None
+    if rows.ndim < 2 or not np.isfinite(rows).all():
+        raise ValueError(f"{name} is {rows.shape}, or not finite: features are (stimuli, ...)")
+    return rows, ids

@@ -1,0 +1,186 @@
+"""Choosing τ and ε without training (App. L.2): a grid of couplings, judged by aes (Eq. 29–30)."""
+
+import csv
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.linear_model import LinearRegression
+from sklearn.preprocessing import PolynomialFeatures
+
+from .aligners import couple
+from .experiment import choose_pairs
+from .interfaces import FusedCost, OTSolver, Report, silent
+from .serial import arguments, replace_file
+from .types import PairedData, Pairs
+
+TAUS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
+EPSILONS = (1e-3, 3e-3, 1e-2, 3e-2)
+FRACTIONS = (0.2, 0.4, 0.6, 0.8)
+
+
+class Trial(NamedTuple):
+    """One coupling: how it was found, and what it is worth. `converged` is 1 or 0."""
+
+    tau_x: float
+    tau_y: float
+    epsilon: float
+    paired_fraction: float
+    seed: int
+    matching_accuracy: float
+    excluded_ratio: float
+    aes: float
+    converged: int
+
+
+def search(
+    data: PairedData,
+    cost: FusedCost,
+    solver: OTSolver,
+    *,
+    taus: Sequence[float] = TAUS,
+    epsilons: Sequence[float] = EPSILONS,
+    fractions: Sequence[float] = FRACTIONS,
+    seeds: int = 3,
+    report: Report = silent,
+) -> list[Trial]:
+    """The coupling of `data` for every τ_X, τ_Y, ε and paired fraction, `seeds` times each.
+
+    `data` has all pairs, of validation points; a fraction of them, chosen by the seed, is told
+    to `cost`, and `solver` gets the τ and ε. aes is the exact matching accuracy by the labels
+    of `data` over the expected excluded ratio. Each τ and ε compiles anew where `solver` is of
+    ours (seconds). Raises ValueError for data without labels, for a solver without the
+    arguments epsilon, tau_x and tau_y, and whatever the solver raises for their values.
+    """
+    labels_x, labels_y = data.x.labels, data.y.labels
+    if labels_x is None or labels_y is None:
+        raise ValueError("data has no labels, and aes is of a matching accuracy")
+    given = arguments(solver)
+    if missing := {"epsilon", "tau_x", "tau_y"} - set(given):
+        raise ValueError(f"{type(solver).__name__} has no {', '.join(sorted(missing))} to choose")
+    pairs = np.stack([data.pairs.source, data.pairs.target], 1)
+    solvers = [
+        type(solver)(**given | {"epsilon": epsilon, "tau_x": tau_x, "tau_y": tau_y})
+        for epsilon, tau_x, tau_y in itertools.product(epsilons, taus, taus)
+    ]
+    problems = list(itertools.product(fractions, range(seeds)))
+    found = []
+    for fraction, seed in problems:
+        told = choose_pairs(pairs, fraction, seed)
+        known = PairedData(data.x, data.y, Pairs.from_array(told))
+        for tried in solvers:
+            coupling = couple(known, cost, tried)
+            accuracy = float(coupling.matching_accuracy(labels_x, labels_y))
+            excluded = float(coupling.excluded_ratio())
+            used = arguments(tried)
+            found.append(
+                Trial(
+                    used["tau_x"], used["tau_y"], used["epsilon"], fraction, seed, accuracy,
+                    excluded, accuracy / excluded, int(coupling.convergence.converged),
+                )
+            )  # fmt: skip
+            report(len(found), len(problems) * len(solvers), {"aes": found[-1].aes})
+    return found
+
+
+def best(trials: Sequence[Trial]) -> tuple[float, float, float]:
+    """The τ_X, τ_Y and ε with the largest mean aes, of those that converged each time."""
+    groups: dict[tuple[float, float, float], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault((trial.tau_x, trial.tau_y, trial.epsilon), []).append(trial)
+    sure = {k: v for k, v in groups.items() if all(t.converged for t in v)} or groups
+    return max(sure, key=lambda k: float(np.mean([t.aes for t in sure[k]])))
+
+
+class Regression(NamedTuple):
+    """Ordinary least squares of aes: how much it explains, and what it predicts of each trial."""
+
+    adjusted_r2: float
+    predicted: Float[np.ndarray, " trials"]
+
+
+def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
+    """OLS of aes on log10 ε, τ_X, τ_Y and the paired fraction, and their products up to `degree`.
+
+    Fig. 19. The adjusted R² is 1 - (1 - R²)(n - 1) / (n - k - 1), for n trials and k regressors.
+    Raises ValueError for no more trials than regressors.
+    """
+    settings = np.array(
+        [(np.log10(t.epsilon), t.tau_x, t.tau_y, t.paired_fraction) for t in trials]
+    )
+    terms = PolynomialFeatures(degree, include_bias=False).fit_transform(settings)
+    aes = np.array([t.aes for t in trials])
+    n, k = terms.shape
+    if n < k + 2:
+        raise ValueError(f"{n} trials are too few for {k} regressors")
+    model = LinearRegression().fit(terms, aes)
+    r2 = float(model.score(terms, aes))
+    return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), model.predict(terms))
+
+
+def write_search(trials: Sequence[Trial], out: Path) -> None:
+    """Writes trials.csv and search.png into the folder `out`."""
+
+    def table(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(Trial._fields)
+            writer.writerows(trials)
+
+    replace_file(out / "trials.csv", table)
+    replace_file(out / "search.png", lambda path: draw(trials, path))
+
+
+def draw(trials: Sequence[Trial], path: Path) -> None:
+    """Heat maps of the mean aes over τ_X and τ_Y, an ε a row and a paired fraction a column
+    (Fig. 20), and predicted against true aes (Fig. 19)."""
+    import matplotlib.pyplot as plt
+
+    epsilons, fractions, taus = (
+        sorted({getattr(t, name) for t in trials})
+        for name in ("epsilon", "paired_fraction", "tau_x")
+    )
+    mean = {key: float(np.mean([t.aes for t in group])) for key, group in _grouped(trials).items()}
+    figure, axes = plt.subplots(
+        len(epsilons), len(fractions) + 1, squeeze=False, layout="constrained",
+        figsize=(2.3 * (len(fractions) + 1), 2.1 * len(epsilons) + 0.5),
+    )  # fmt: skip
+    for column, fraction in enumerate(fractions):
+        shown = [
+            np.array([[mean[e, fraction, tx, ty] for tx in taus] for ty in taus]) for e in epsilons
+        ]
+        low, high = np.min(shown), np.max(shown)
+        for row, (epsilon, values) in enumerate(zip(epsilons, shown, strict=True)):
+            axis = axes[row, column]
+            image = axis.imshow(values, origin="lower", vmin=low, vmax=high, cmap="viridis")
+            axis.set_xticks(range(len(taus)), [f"{t:g}" for t in taus], rotation=90, fontsize=7)
+            axis.set_yticks(range(len(taus)), [f"{t:g}" for t in taus], fontsize=7)
+            if row == 0:
+                axis.set_title(f"{fraction:.0%} paired", fontsize=9)
+            if row == len(epsilons) - 1:
+                axis.set_xlabel("τ_X")
+                figure.colorbar(image, ax=axes[:, column], location="bottom", label="aes", pad=0.02)
+            if column == 0:
+                axis.set_ylabel(f"ε = {epsilon:g}\nτ_Y")
+    for axis in axes[1:, -1]:
+        axis.remove()
+    aes = [t.aes for t in trials]
+    for degree, colour in ((1, "C0"), (2, "C1")):
+        fit = regress(trials, degree)
+        label = f"degree {degree}, R² = {fit.adjusted_r2:.2f}"
+        axes[0, -1].plot(aes, fit.predicted, ".", ms=3, color=colour, label=label, alpha=0.4)
+    axes[0, -1].axline((0, 0), slope=1, color="0.5", lw=1)
+    axes[0, -1].set(xlabel="aes", ylabel="predicted")
+    axes[0, -1].legend(fontsize=6)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def _grouped(trials: Sequence[Trial]) -> dict[tuple[float, float, float, float], list[Trial]]:
+    groups: dict[tuple[float, float, float, float], list[Trial]] = {}
+    for t in trials:
+        groups.setdefault((t.epsilon, t.paired_fraction, t.tau_x, t.tau_y), []).append(t)
+    return groups

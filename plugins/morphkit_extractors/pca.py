@@ -1,0 +1,60 @@
+"""Principal components of inputs that are features already."""
+
+import math
+from typing import Self
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray
+from sklearn import decomposition
+
+from morphkit.interfaces import Codec, Report, silent
+
+
+class PCA(Codec):
+    """z = W (x - mean): scores on the leading principal components of the inputs it is fitted to.
+
+    App. G.3.1 keeps the first 1,000 components of each layer, found on 1,000 validation images.
+    Inputs (n, *input_shape) are flattened to (n, d); features are (n, min(components, d)), with
+    the variances of the components. Fitted by scikit-learn, on the pretrain split where the data
+    has one. `decode` gives Wᵀ z + mean. Raises ValueError for fewer than 1 component, and in `fit`
+    for fewer inputs than components.
+    """
+
+    input_shape: tuple[int, ...] = eqx.field(static=True)
+    components: int = eqx.field(static=True)
+    mean: Float[Array, " d"]
+    weight: Float[Array, "k d"]
+
+    def __init__(self, input_shape: tuple[int, ...], components: int = 1000, *, key: PRNGKeyArray):
+        if components < 1:
+            raise ValueError(f"PCA.components = {components} must be at least 1")
+        self.input_shape, self.components = tuple(input_shape), components
+        width = math.prod(input_shape)
+        self.mean = jnp.zeros(width)
+        self.weight = jnp.zeros((min(components, width), width))
+
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+        flat = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
+        kept = len(self.weight)
+        if len(flat) < kept:
+            raise ValueError(
+                f"PCA.components = {self.components}: {kept} components need as many inputs, not "
+                f"{len(flat)}; take fewer components, or data with more to pretrain on"
+            )
+        model = decomposition.PCA(kept, random_state=0).fit(flat)
+        where = lambda pca: (pca.mean, pca.weight)  # noqa: E731
+        return eqx.tree_at(where, self, (jnp.asarray(model.mean_), jnp.asarray(model.components_)))
+
+    def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
+        if tuple(inputs.shape[1:]) != self.input_shape:
+            raise ValueError(
+                f"inputs has shape {inputs.shape}, but PCA was built for rows of shape "
+                f"{self.input_shape}"
+            )
+        flat = jnp.asarray(inputs, jnp.float32).reshape(len(inputs), -1)
+        return (flat - self.mean) @ self.weight.T
+
+    def decode(self, features: Float[Array, "n d"]) -> Float[Array, "n ..."]:
+        return (features @ self.weight + self.mean).reshape(len(features), *self.input_shape)

@@ -1,0 +1,102 @@
+"""How well does a layer suit a region, before any morph? (App. G.3.1)"""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float, PRNGKeyArray
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.model_selection import KFold
+
+from morphkit.interfaces import Evaluator, Scene
+
+from .neural import corrected, correlations
+
+
+class Predictivity(Evaluator):
+    """Neural predictivity as in Brain-Score (Schrimpf et al. 2018): cross-validated PLS.
+
+    Partial least squares with `components` components predicts the target points of held-out
+    training pairs from the source points. Gives `predictivity`: each site's (target coordinate's)
+    Pearson correlation with its prediction, the mean over `folds` folds, then the median over
+    sites; and `predictivity_corrected`, over √reliability, where that is known. Uses the known
+    pairs: set run.paired_fraction = 1 to compare layers. Raises ValueError for fewer than two
+    pairs a fold.
+    """
+
+    components: int = eqx.field(static=True, default=25)
+    folds: int = eqx.field(static=True, default=10)
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+
+    def __check_init__(self):
+        if self.components < 1 or self.folds < 2:
+            raise ValueError(
+                f"Predictivity: components = {self.components} must be at least 1, and folds = "
+                f"{self.folds} at least 2"
+            )
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        x, y = np.asarray(scene.train.x_paired), np.asarray(scene.train.y_paired)
+        if len(x) < 2 * self.folds:
+            raise ValueError(
+                f"Predictivity.folds = {self.folds} needs {2 * self.folds} pairs, not {len(x)}"
+            )
+        found = []
+        for known, held in KFold(self.folds, shuffle=True, random_state=0).split(x):
+            kept = min(self.components, x.shape[1], len(known) - 1)
+            model = PLSRegression(kept, scale=False).fit(x[known], y[known])
+            found.append(correlations(model.predict(x[held]).reshape(len(held), -1), y[held]))
+        sites, varies = np.mean(found, axis=0), y.std(0) > 0
+        median = {"predictivity": float(np.median(sites[varies]))}
+        return median | corrected("predictivity", sites, varies, scene.test.reliability)
+
+
+class EffectiveDimensionality(Evaluator):
+    """Over how many dimensions the variance is spread (Elmoznino & Bonner 2024).
+
+    (Σ_i λ_i)² / Σ_i λ_i², with λ the eigenvalues of the covariance of the training points:
+    between 1 and d. Gives `source_effective_dimensionality` and
+    `target_effective_dimensionality`. Points that all coincide have none, 0.
+    """
+
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        sides = {"source": scene.train.x.points, "target": scene.train.y.points}
+        return {
+            f"{side}_effective_dimensionality": effective_dimensionality(np.asarray(points))
+            for side, points in sides.items()
+        }
+
+
+def effective_dimensionality(points: Float[np.ndarray, "n d"]) -> float:
+    values = np.linalg.svd(points.astype(np.float64) - points.mean(0), compute_uv=False) ** 2
+    return float(values.sum() ** 2 / max((values**2).sum(), np.finfo(float).tiny))
+
+
+class RSA(Evaluator):
+    """Representational similarity analysis (Kriegeskorte et al. 2008).
+
+    Spearman's correlation, over pairs of stimuli, of the dissimilarities 1 - Pearson (Eq. 27)
+    in the source and in the target space. The stimuli are the known pairs, at most `points` of
+    them at random. Gives `rsa`; nothing for fewer than 3 pairs.
+    """
+
+    points: int = eqx.field(static=True, default=2000)
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+
+    def __check_init__(self):
+        if self.points < 3:
+            raise ValueError(f"RSA.points = {self.points} must be at least 3")
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        known = scene.train.pairs.size
+        if known < 3:
+            return {}
+        rows = np.asarray(jax.random.permutation(key, known))[: self.points]
+        x, y = np.asarray(scene.train.x_paired)[rows], np.asarray(scene.train.y_paired)[rows]
+        found = spearmanr(pdist(x, "correlation"), pdist(y, "correlation"))
+        return {"rsa": float(np.asarray(found)[0])}

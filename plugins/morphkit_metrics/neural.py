@@ -1,0 +1,143 @@
+"""Does the prediction look like the recorded responses, and does it carry what they carry?
+(Sec. 5.2, App. H.5)"""
+
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+
+from morphkit.interfaces import Evaluator, Scene
+
+from .scene import labels_of, predictions
+
+STRENGTHS = tuple(10.0**k for k in range(-5, 2))
+"""The values of C that cross-validation chooses from."""
+
+
+class NeuralPrediction(Evaluator):
+    """How well responses y of sites (target coordinates) to the test stimuli are predicted.
+
+    - `prediction_error`: the mean over stimuli and sites s of (ŷ_s - y_s)² / var(y_s), the
+      variance being over the training points: 1 is what the mean response gives. ŷ is one draw
+      of the map, as in Eq. 12;
+    - `mean_prediction_error`: the same for the mean of `draws` draws, which is what a squared
+      error asks of a map that draws;
+    - `site_correlation`: Pearson's correlation of y_s with that mean over stimuli, the median
+      over sites; sites that do not vary do not count, and a constant prediction has 0;
+    - `site_correlation_corrected`: likewise, of each site's correlation over √reliability, for
+      sites with one above 0, where the data has repeats (`data.Recordings`).
+
+    Raises ValueError without test pairs, or for fewer than 1 draw.
+    """
+
+    draws: int = eqx.field(static=True, default=20)
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+
+    def __check_init__(self):
+        if self.draws < 1:
+            raise ValueError(f"NeuralPrediction.draws = {self.draws} must be at least 1")
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        pairs = np.asarray(scene.test.pairs)
+        if len(pairs) == 0:
+            raise ValueError("NeuralPrediction: test.pairs is empty; give the test split pairs")
+        true = np.asarray(scene.y.points)[pairs[:, 1]]
+        keys = jax.random.split(key, self.draws)
+        drawn = [predictions(scene, self, key=k)[pairs[:, 0]] for k in keys]
+        mean = np.mean(drawn, axis=0)
+        variance = np.var(np.asarray(scene.train.y.points), axis=0)
+        varies = (variance > 0) & (true.std(0) > 0)
+        if not varies.any():
+            raise ValueError("NeuralPrediction: no site's response varies over the stimuli")
+
+        def error(predicted: np.ndarray) -> float:
+            return float(np.mean(((predicted - true) ** 2)[:, varies] / variance[varies]))
+
+        correlation = correlations(mean, true)
+        found = {
+            "prediction_error": error(drawn[0]),
+            "mean_prediction_error": error(mean),
+            "site_correlation": float(np.median(correlation[varies])),
+        }
+        return found | corrected("site_correlation", correlation, varies, scene.test.reliability)
+
+
+def correlations(
+    a: Float[np.ndarray, "n s"], b: Float[np.ndarray, "n s"]
+) -> Float[np.ndarray, " s"]:
+    """Pearson's correlation of each column of `a` with that of `b`; 0 where one is constant."""
+    a, b = a.astype(np.float64) - a.mean(0), b.astype(np.float64) - b.mean(0)
+    scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
+    return (a * b).sum(0) / np.where(scale > 0, scale, np.inf)
+
+
+def corrected(
+    name: str,
+    correlation: Float[np.ndarray, " s"],
+    varies: np.ndarray,
+    reliability: Float[np.ndarray, " s"] | None,
+) -> dict[str, float]:
+    """The median of correlation / √reliability, under `name`_corrected, where it is known."""
+    if reliability is None or not (usable := varies & (reliability > 0)).any():
+        return {}
+    noise_free = correlation[usable] / np.sqrt(reliability[usable])
+    return {f"{name}_corrected": float(np.median(noise_free))}
+
+
+def decoder(responses: Float[np.ndarray, "n s"], labels: Int[np.ndarray, " n"]) -> GridSearchCV:
+    """App. H.5: a linear C-SVC (hinge loss, L2; LIBSVM's, by scikit-learn) on standardised
+    responses, C chosen by 5-fold cross-validation, fitted on all of them.
+
+    Raises ValueError if a class has fewer than 5 points, or there is one class only.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2 or counts.min() < 5:
+        raise ValueError(
+            f"decoding needs 2 classes with 5 training points each, for 5 folds; there are "
+            f"{len(classes)}, of {counts.min()} points and more"
+        )
+    folds = StratifiedKFold(5, shuffle=True, random_state=0)
+    model = make_pipeline(StandardScaler(), SVC(kernel="linear"))
+    return GridSearchCV(model, {"svc__C": STRENGTHS}, cv=folds).fit(responses, labels)
+
+
+def _decoder(scene: Scene, metric: Evaluator) -> GridSearchCV:
+    labels = labels_of(scene.train.y.labels, "train.y.labels", metric)
+    return decoder(np.asarray(scene.train.y.points), labels)
+
+
+class CategoryDecoding(Evaluator):
+    """App. H.5: is the category of the stimulus in the predicted responses?
+
+    A linear C-SVC is fitted on all training target points and their labels (see `decoder`), and
+    gives the class of each prediction ŷ: `category_decoding` is how often it is the label of x.
+    `eval.TargetDecoding` has the bound. Raises ValueError without labels, or too few of a class.
+    """
+
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        labels = labels_of(scene.test.source_labels, "test.source_labels", self)
+        found = _decoder(scene, self).predict(predictions(scene, self, key=key))
+        return {"category_decoding": float(np.mean(found == labels))}
+
+
+class TargetDecoding(Evaluator):
+    """App. H.5: is the category of the stimulus in the recorded responses themselves?
+
+    1[C-SVC(y) = label of y], averaged over the test split: `target_decoding`, by the decoder of
+    `eval.CategoryDecoding`. Raises ValueError without labels, or too few of a class.
+    """
+
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        labels = labels_of(scene.test.target_labels, "test.target_labels", self)
+        found = _decoder(scene, self).predict(np.asarray(scene.y.points))
+        return {"target_decoding": float(np.mean(found == labels))}

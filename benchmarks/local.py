@@ -41,7 +41,7 @@ SOLVERS = {"linear": Sinkhorn(), "fused, α = 0.5": FusedGromovWasserstein()}
 
 
 def loop(field: AdaLN, data: PairedData, sampler: Sampler) -> Callable[[], float]:
-    scaling = Scaling.fit(data.x.points, data.y.points, standardised=True)
+    scaling = Scaling.fit(data.x.points, data.y.points, "each")
     steps = STEPS[field.size]
     training = Training(steps=steps, batch_size=BATCH, steps_per_dispatch=min(25, steps))
 

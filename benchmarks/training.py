@@ -62,7 +62,7 @@ def our_loop(field, x, y, steps_per_dispatch: int) -> Callable[[], None]:
     pairs = Pairs.from_array(np.stack([np.arange(len(x))] * 2, 1))
     data = PairedData(Cloud.uniform(x), Cloud.uniform(y), pairs)
     sampler = TrueAlignment().prepare(data, BridgeCost(), BridgeSinkhorn())
-    scaling = Scaling.fit(data.x.points, data.y.points, standardised=True)
+    scaling = Scaling.fit(data.x.points, data.y.points, "each")
     training = Training(steps=STEPS, batch_size=BATCH, steps_per_dispatch=steps_per_dispatch)
 
     def train() -> None:

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -14,6 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from .interfaces import Report, Sampler, VelocityField, silent
 from .serial import load_arrays, save_arrays
 from .types import Batch
+
+Standardise = Literal["each", "whole", "none"]
 
 
 class Reweighting(eqx.Module):
@@ -39,9 +41,10 @@ class Networks(eqx.Module):
 class Scaling(eqx.Module):
     """The affine maps between features and what the networks see.
 
-    With `standardised`, source coordinates are centred and each divided by its standard
-    deviation; target coordinates are centred and all divided by one number, so that directions
-    (and cosines) keep their meaning. Otherwise both are left as they are.
+    Both sides are centred, and target coordinates all divided by one number, so that directions
+    (and cosines) keep their meaning. Source coordinates are divided by "each" one's standard
+    deviation, or, "whole", likewise all by one number: better where those of little variance
+    are noise, as of principal components. With "none" both sides are left as they are.
     """
 
     x_shift: Float[Array, " p"]
@@ -50,8 +53,10 @@ class Scaling(eqx.Module):
     y_scale: Scalar
 
     @classmethod
-    def fit(cls, x: Float[Array, "n p"], y: Float[Array, "m q"], standardised: bool) -> "Scaling":
-        if not standardised:
+    def fit(
+        cls, x: Float[Array, "n p"], y: Float[Array, "m q"], standardise: Standardise
+    ) -> "Scaling":
+        if standardise == "none":
             zeros = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.zeros(y.shape[1])
             return cls(*zeros, jnp.array(1.0))
 
@@ -59,14 +64,12 @@ class Scaling(eqx.Module):
             # What rounding leaves of a constant coordinate is no scale.
             return jnp.where(std > 1e-6 * jnp.abs(points).max(0), std, 1.0)
 
-        y_shift = y.mean(0)
-        y_std = jnp.sqrt(((y - y_shift) ** 2).mean())
-        return cls(
-            x.mean(0),
-            usable(x.std(0), x),
-            y_shift,
-            usable(y_std, jnp.abs(y).max()[None]),
-        )
+        def whole(points: Array) -> Scalar:
+            std = jnp.sqrt(((points - points.mean(0)) ** 2).mean())
+            return usable(std, jnp.abs(points).max()[None])
+
+        x_scale = usable(x.std(0), x) if standardise == "each" else jnp.full(x.shape[1], whole(x))
+        return cls(x.mean(0), x_scale, y.mean(0), whole(y))
 
     def x(self, points: Float[Array, "... p"]) -> Float[Array, "... p"]:
         return (points - self.x_shift) / self.x_scale
@@ -114,15 +117,16 @@ def genot_loss(
 class Training(eqx.Module):
     """The training loop of Algorithm 1, with the paper's defaults.
 
-    `steps_per_dispatch` steps run in one compiled call. `standardise` scales features to unit
-    size for the networks (see `Scaling`); `reweight` trains η and ξ beside the field.
+    `steps_per_dispatch` steps run in one compiled call. `standardise` ("each", "whole" or
+    "none") scales features to unit size for the networks, see `Scaling`; `reweight` trains η and
+    ξ beside the field.
     """
 
     steps: int = eqx.field(static=True, default=10_000)
     batch_size: int = eqx.field(static=True, default=256)
     learning_rate: float = eqx.field(static=True, default=1e-4)
     noise_scale: float = eqx.field(static=True, default=1.0)
-    standardise: bool = eqx.field(static=True, default=True)
+    standardise: Standardise = eqx.field(static=True, default="each")
     reweight: bool = eqx.field(static=True, default=False)
     steps_per_dispatch: int = eqx.field(static=True, default=50)
     checkpoint_seconds: float = eqx.field(static=True, default=60.0)
@@ -131,6 +135,11 @@ class Training(eqx.Module):
         for name in ("steps", "batch_size", "learning_rate", "noise_scale", "steps_per_dispatch"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"Training.{name} = {getattr(self, name)} must be positive")
+        if self.standardise not in get_args(Standardise):
+            raise ValueError(
+                f"Training.standardise = {self.standardise!r} must be one of "
+                f"{', '.join(get_args(Standardise))}"
+            )
 
     def fit(
         self,

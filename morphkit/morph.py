@@ -139,7 +139,7 @@ def load(directory: str | Path) -> Morph:
             Reweighting(dim, key=key) if used else None
             for dim, used in zip((p, q), manifest["reweight"], strict=True)
         )
-        scaling = Scaling.fit(jnp.zeros((1, p)), jnp.zeros((1, q)), standardised=False)
+        scaling = Scaling.fit(jnp.zeros((1, p)), jnp.zeros((1, q)), "none")
         return Networks(field, eta, xi), scaling
 
     networks, scaling = load_arrays(

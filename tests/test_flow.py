@@ -61,7 +61,7 @@ def test_any_other_velocity_has_a_larger_loss():
 
 def test_integrating_the_optimal_velocity_gives_the_target():
     networks = Networks(GaussianField(2, 2, 1.0, 0.5), None, None)
-    scaling = Scaling.fit(jnp.zeros((1, 2)), jnp.zeros((1, 2)), standardised=False)
+    scaling = Scaling.fit(jnp.zeros((1, 2)), jnp.zeros((1, 2)), "none")
     point = jnp.array([[1.5, -2.0]])
     draws = Morph(networks, scaling, 1.0)(point, draws=4000, key=jax.random.key(2))[:, 0]
     np.testing.assert_allclose(draws.mean(0), point[0], atol=4 * 0.5 / np.sqrt(4000))
@@ -79,7 +79,7 @@ def toy():
     data = PairedData(Cloud.uniform(x), Cloud.uniform(y), pairs)
     sampler = TrueAlignment().prepare(data, BridgeCost(), Sinkhorn())
     networks = Networks(MLP(2, 2, layers=2, hidden=64, key=jax.random.key(0)), None, None)
-    scaling = Scaling.fit(data.x.points, data.y.points, standardised=True)
+    scaling = Scaling.fit(data.x.points, data.y.points, "each")
     training = Training(steps=4000, learning_rate=2e-3, steps_per_dispatch=500)
     trained = training.fit(networks, scaling, sampler, key=jax.random.key(1))
     return Morph(trained, scaling, 1.0), rotation
@@ -142,7 +142,7 @@ def leaves(tree):
 @pytest.mark.parametrize("aligner", [TrueAlignment(), GlobalAlignment(), LocalAlignment()])
 def test_every_alignment_trains_and_is_deterministic(paired, aligner):
     sampler = aligner.prepare(paired, BridgeCost(), BridgeSinkhorn(epsilon=0.05))
-    scaling = Scaling.fit(paired.x.points, paired.y.points, standardised=True)
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     losses = []
     training = Training(steps=60, batch_size=32, learning_rate=5e-3, steps_per_dispatch=20)
     results = [
@@ -163,7 +163,7 @@ class Killed(Exception):
 
 def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path):
     sampler = TrueAlignment().prepare(paired, BridgeCost(), Sinkhorn())
-    scaling = Scaling.fit(paired.x.points, paired.y.points, standardised=True)
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     training = Training(steps=50, batch_size=16, steps_per_dispatch=10, checkpoint_seconds=0)
     whole = training.fit(small_networks(), scaling, sampler, key=jax.random.key(0))
 
@@ -189,7 +189,7 @@ def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path):
 def test_reweighting_learns_the_marginals_of_an_unbalanced_coupling(paired):
     solver = BridgeSinkhorn(epsilon=0.05, tau_x=0.8, tau_y=0.8)
     sampler = GlobalAlignment().prepare(paired, BridgeCost(), solver)
-    scaling = Scaling.fit(paired.x.points, paired.y.points, standardised=True)
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     training = Training(steps=1500, batch_size=128, learning_rate=2e-3, reweight=True)
     trained = training.fit(small_networks(reweight=True), scaling, sampler, key=jax.random.key(0))
     eta = jax.vmap(trained.eta)(scaling.x(paired.x.points))
@@ -202,14 +202,14 @@ def test_reweighting_learns_the_marginals_of_an_unbalanced_coupling(paired):
 def test_a_diverging_loss_stops_the_training(paired):
     broken = eqx.tree_at(lambda d: d.y.points, paired, paired.y.points * jnp.inf)
     sampler = TrueAlignment().prepare(broken, BridgeCost(), Sinkhorn())
-    scaling = Scaling.fit(paired.x.points, paired.y.points, standardised=True)
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     with pytest.raises(FloatingPointError, match="learning_rate"):
         Training(steps=10).fit(small_networks(), scaling, sampler, key=jax.random.key(0))
 
 
 def test_scaling_makes_unit_features_and_goes_back(rng):
     x, y = rng.normal(size=(50, 3)) * 7 + 2, rng.normal(size=(60, 4)) * 0.01 - 5
-    scaling = Scaling.fit(jnp.asarray(x), jnp.asarray(y), standardised=True)
+    scaling = Scaling.fit(jnp.asarray(x), jnp.asarray(y), "each")
     np.testing.assert_allclose(np.std(scaling.x(x), axis=0), 1, rtol=1e-4)
     np.testing.assert_allclose(np.mean(np.square(scaling.y(y))), 1, rtol=1e-3)
     np.testing.assert_allclose(scaling.y_inverse(scaling.y(y)), y, rtol=1e-5)

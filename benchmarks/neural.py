@@ -1,0 +1,331 @@
+"""From layers of an image model to recorded V4 responses, per paired fraction (Fig. 10).
+
+`python benchmarks/neural.py` runs what is missing in benchmarks/results/neural.jsonl (a line of JSON
+a session, layer, method, fraction and seed; a killed benchmark goes on where it was) and writes
+neural.md beside it and docs/neural.png. Settings are those of gin/neural/unbalanced.gin; `--validation`
+measures on the validation stimuli, by which they were chosen, and writes nothing.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import statistics
+import time
+from functools import cache
+from pathlib import Path
+
+import jax
+import numpy as np
+from morphkit_baselines.linear import PLS, Ridge
+from morphkit_costs.bridge import BridgeCost
+from morphkit_extractors.identity import Identity
+from morphkit_fields.adaln import AdaLN
+from morphkit_metrics.layers import RSA, EffectiveDimensionality, Predictivity
+from morphkit_metrics.neural import correlations
+from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.stats import rankdata
+
+from morphkit.aligners import GlobalAlignment, TrueAlignment
+from morphkit.data.recordings import Recordings
+from morphkit.experiment import build_networks, choose_pairs
+from morphkit.flow import Scaling, Training
+from morphkit.interfaces import Baseline, LatentMap, Scene
+from morphkit.morph import Morph
+from morphkit.significance import compare
+from morphkit.types import Cloud, Dataset, PairedData, Pairs
+
+RESULTS = Path(__file__).parent / "results"
+LINES = RESULTS / "neural.jsonl"
+SESSIONS = ("201025", "210224")
+LAYERS = ("block2", "block5", "block9", "block12", "features")
+FRACTIONS = (0.2, 0.4, 0.6, 0.8)
+SEEDS = 5
+DRAWS = 20
+COST = BridgeCost("correlation", "correlation")
+MORPHS = {
+    "true": (TrueAlignment(), Sinkhorn()),
+    "global": (GlobalAlignment(), Sinkhorn(1e-3, 0.99, 0.99)),
+}
+BASELINES: dict[str, Baseline] = {"ridge": Ridge(), "PLS": PLS()}
+METHODS = (*MORPHS, *BASELINES)
+TRAINING = Training(steps=200, learning_rate=1e-3, standardise="whole", steps_per_dispatch=200)
+SHOWN = ("block2", "block9", "features")
+
+Key = tuple[str, str, str, float, int]  # session, layer, method, fraction, seed
+
+
+@cache
+def recordings(session: str, layer: str, evaluate: str) -> Dataset:
+    path = Path(os.environ.get("MORPHKIT_DATA", "../shared/data")) / "v4" / f"v4_{session}.npz"
+    return Recordings(str(path), layer, evaluate=evaluate).load()  # pyright: ignore[reportArgumentType]
+
+
+def clouds(data: Dataset) -> tuple[Cloud, Cloud]:
+    return Cloud.uniform(data.train.source), Cloud.uniform(data.train.target)  # pyright: ignore[reportArgumentType]
+
+
+def field(*, source_dim: int, target_dim: int, key) -> AdaLN:
+    return AdaLN(source_dim=source_dim, target_dim=target_dim, key=key, size="small")
+
+
+def measure(key: Key, evaluate: str) -> dict:
+    """The squared error of each test stimulus, mean over sites of unit variance, for one draw and
+    for the mean of DRAWS; and the median correlation of a site with that mean."""
+    session, layer, method, fraction, seed = key
+    data = recordings(session, layer, evaluate)
+    x, y = clouds(data)
+    known = PairedData(x, y, Pairs.from_array(choose_pairs(data.train.pairs, fraction, seed)))
+    test, true = data.test.source, data.test.target
+    if method in BASELINES:
+        drawn = np.asarray(BASELINES[method].fit(known)(test))[None]
+    else:
+        drawn = np.asarray(trained(known, method, seed)(test, draws=DRAWS))  # pyright: ignore[reportArgumentType]
+    mean = drawn.mean(0)
+    return {
+        "key": key,
+        "errors": [round(float(e), 3) for e in ((drawn[0] - true) ** 2).mean(1)],
+        "mean_errors": [round(float(e), 3) for e in ((mean - true) ** 2).mean(1)],
+        "correlation": float(np.median(correlations(mean, true))),
+    }
+
+
+def trained(known: PairedData, method: str, seed: int) -> LatentMap:
+    aligner, solver = MORPHS[method]
+    sampler = aligner.prepare(known, COST, solver)
+    if not bool(sampler.coupling.convergence.converged):
+        print("the solver did not converge", flush=True)
+    key_net, key_train = jax.random.split(jax.random.key(seed))
+    networks = build_networks(field, known.x.dim, known.y.dim, False, key_net)  # pyright: ignore[reportArgumentType]
+    scaling = Scaling.fit(known.x.points, known.y.points, TRAINING.standardise)
+    networks = TRAINING.fit(networks, scaling, sampler, key=key_train)
+    return Morph(networks, scaling, TRAINING.noise_scale)
+
+
+def keys() -> list[Key]:
+    grid = itertools.product(range(SEEDS), SESSIONS, METHODS, FRACTIONS, LAYERS)
+    return [
+        (session, layer, method, fraction, seed) for seed, session, method, fraction, layer in grid
+    ]
+
+
+def read() -> dict[Key, dict]:
+    lines = LINES.read_text().splitlines() if LINES.exists() else []
+    return {tuple(line["key"]): line for line in map(json.loads, lines)}
+
+
+def run() -> None:
+    there = read()
+    missing = [key for key in keys() if key not in there]
+    for k, key in enumerate(missing):
+        start = time.perf_counter()
+        found = measure(key, "test")
+        with LINES.open("a") as file:
+            file.write(json.dumps(found) + "\n")
+        error = statistics.mean(found["errors"])
+        print(
+            f"{k + 1}/{len(missing)} {key} {error:.3f}, {time.perf_counter() - start:.1f} s",
+            flush=True,
+        )
+
+
+def validate() -> None:
+    for method, layer, fraction in itertools.product(METHODS, SHOWN, FRACTIONS[1::2]):
+        found = measure((SESSIONS[0], layer, method, fraction, 0), "validation")
+        one, mean = (statistics.mean(found[name]) for name in ("errors", "mean_errors"))
+        print(f"{method} {layer} {fraction}: {one:.3f}, mean of draws {mean:.3f}, "
+              f"correlation {found['correlation']:.3f}", flush=True)  # fmt: skip
+
+
+def layer_table(session: str) -> list[str]:
+    """The three criteria of App. G.3.1 on the training stimuli, and the mean of their ranks."""
+    found = []
+    for layer in LAYERS:
+        data = recordings(session, layer, "test")
+        x, y = clouds(data)
+        model = Identity((x.dim,), key=jax.random.key(0))
+        paired = PairedData(x, y, Pairs.from_array(data.train.pairs))
+        scene = Scene(model, model, paired, x, y, data.test)
+        metrics = {}
+        for evaluator in (Predictivity(), EffectiveDimensionality(), RSA()):
+            metrics |= evaluator.evaluate(scene, key=jax.random.key(0))
+        found.append(
+            [metrics[m] for m in ("predictivity", "source_effective_dimensionality", "rsa")]
+        )
+    ranks = rankdata(-np.array(found), axis=0).mean(1)
+    lines = [
+        "| layer | predictivity | effective dimensionality | RSA | mean rank |",
+        "|---|---|---|---|---|",
+    ]
+    for layer, (pls, dimensions, rsa), rank in zip(LAYERS, found, ranks, strict=True):
+        lines.append(f"| {layer} | {pls:.3f} | {dimensions:.1f} | {rsa:.3f} | {rank:.1f} |")
+    return lines
+
+
+def by_seed(there: dict[Key, dict], group: tuple, value) -> list[float]:
+    return [value(there[(*group, seed)]) for seed in range(SEEDS) if (*group, seed) in there]
+
+
+def cell(numbers: list[float]) -> str:
+    if not numbers:
+        return "–"
+    spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
+    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)})"
+    return f"{statistics.mean(numbers):.3f}{spread}{fewer}"
+
+
+def table(there: dict[Key, dict], session: str, value) -> list[str]:
+    lines = ["| layer | method | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " |"]
+    lines.append("|---|---|" + "---|" * len(FRACTIONS))
+    for layer, method in itertools.product(LAYERS, METHODS):
+        cells = [cell(by_seed(there, (session, layer, method, f), value)) for f in FRACTIONS]
+        lines.append(f"| {layer} | {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def per_stimulus(there: dict[Key, dict], group: tuple) -> np.ndarray | None:
+    """Errors of the test stimuli, the mean over seeds, which are no further stimuli."""
+    found = by_seed(there, group, lambda line: line["errors"])
+    return np.mean(found, axis=0) if len(found) == SEEDS else None
+
+
+def tests(there: dict[Key, dict], session: str) -> list[str]:
+    """How the two alignments compare in each layer and fraction, and with the baselines."""
+    lines = ["| layer | compared | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " |"]
+    lines.append("|---|---|" + "---|" * len(FRACTIONS))
+    conditions = list(itertools.product(LAYERS, FRACTIONS, METHODS))
+    values = {
+        f"{layer} {fraction} {method}": errors
+        for layer, fraction, method in conditions
+        if (errors := per_stimulus(there, (session, layer, method, fraction))) is not None
+    }
+    found = {(c.first, c.second): c for c in compare(values)}
+    for layer, (a, b) in itertools.product(
+        LAYERS, (("true", "global"), ("true", "PLS"), ("global", "PLS"))
+    ):
+        cells = []
+        for fraction in FRACTIONS:
+            test = found.get((f"{layer} {fraction} {a}", f"{layer} {fraction} {b}"))
+            cells.append(significance(test, a, b) if test else "–")
+        lines.append(f"| {layer} | {a} / {b} | " + " | ".join(cells) + " |")
+    pairs = len(found)
+    different = sum(c.adjusted < 0.05 for c in found.values())
+    return [
+        *lines,
+        "",
+        f"Of all {pairs} pairs of conditions, {different} differ (adjusted p < .05).",
+    ]
+
+
+def significance(test, a: str, b: str) -> str:
+    if test.adjusted >= 0.05:
+        return "ns"
+    better = b if test.superiority > 0.5 else a
+    return f"{better} (p = {test.adjusted:.0e})"
+
+
+def draw(there: dict[Key, dict]) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(
+        len(SESSIONS),
+        len(LAYERS),
+        figsize=(12, 5.2),
+        sharey="row",
+        sharex=True,
+        layout="constrained",
+    )
+    colours = dict(zip(METHODS, ("C0", "C3", "0.6", "0.2"), strict=True))
+    for row, session in zip(axes, SESSIONS, strict=True):
+        for axis, layer in zip(row, LAYERS, strict=True):
+            for method in METHODS:
+                for name, style in (("errors", "-"), ("mean_errors", ":")):
+                    if method in BASELINES and name == "mean_errors":
+                        continue
+                    numbers = [
+                        by_seed(
+                            there,
+                            (session, layer, method, f),
+                            lambda line: statistics.mean(line[name]),
+                        )  # noqa: B023
+                        for f in FRACTIONS
+                    ]
+                    if not all(numbers):
+                        continue
+                    label = (
+                        method
+                        if method in BASELINES
+                        else (
+                            f"morph, {method}" + ("" if name == "errors" else f", mean of {DRAWS}")
+                        )
+                    )
+                    axis.errorbar(
+                        FRACTIONS, [np.mean(n) for n in numbers], [np.std(n) for n in numbers],
+                        marker="o", ms=3, ls=style, color=colours[method], label=label,
+                    )  # fmt: skip
+            axis.axhline(1, color="0.8", lw=1, zorder=0)
+            axis.set(title=layer if session == SESSIONS[0] else "", xticks=FRACTIONS)
+            axis.grid(alpha=0.3)
+        row[0].set_ylabel(f"session {session}\nprediction error")
+    for axis in axes[-1]:
+        axis.set_xlabel("paired fraction")
+    axes[0, -1].legend(fontsize=6)
+    figure.savefig(RESULTS.parent.parent / "docs" / "neural.png", dpi=130)
+
+
+def write() -> None:
+    there = read()
+    lines = [
+        "# From an image model to recorded V4",
+        "",
+        f"`python benchmarks/neural.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), {SEEDS} "
+        "seeds: mean ± standard deviation (the number of seeds, where fewer). A seed chooses the "
+        "pairs, initialisation and batches; the split of the stimuli is fixed. The prediction error "
+        "is the mean over test stimuli and sites of the squared error of responses that have mean 0 "
+        "and variance 1 over the training stimuli: 1 is the mean response. The recordings are means "
+        "over repeats, so nothing is corrected for noise.",
+    ]
+    for session in SESSIONS:
+        lines += ["", f"## Session {session}", ""]
+        lines += [
+            "Layers by the criteria of App. G.3.1, on all training stimuli:",
+            "",
+            *layer_table(session),
+        ]
+        lines += [
+            "",
+            "Prediction error of one draw of the morph (Eq. 12), and of the baselines:",
+            "",
+        ]
+        lines += table(there, session, lambda line: statistics.mean(line["errors"]))
+        lines += ["", f"Prediction error of the mean of {DRAWS} draws:", ""]
+        lines += table(there, session, lambda line: statistics.mean(line["mean_errors"]))
+        lines += ["", "Correlation with that mean over test stimuli, median over sites:", ""]
+        lines += table(there, session, lambda line: line["correlation"])
+        lines += [
+            "",
+            "Which has the smaller error of a draw, stimulus by stimulus (mean over seeds), by "
+            "Wilcoxon-Mann-Whitney tests, Holm's correction for all pairs of conditions of the session:",
+            "", *tests(there, session),
+        ]  # fmt: skip
+    draw(there)
+    (RESULTS / "neural.md").write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table-only", action="store_true", help="write what is there")
+    parser.add_argument("--validation", action="store_true", help="measure on validation stimuli")
+    arguments = parser.parse_args()
+    if arguments.validation:
+        validate()
+        return
+    if not arguments.table_only:
+        run()
+    write()
+
+
+if __name__ == "__main__":
+    main()

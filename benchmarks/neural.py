@@ -1,9 +1,9 @@
 """From layers of an image model to recorded V4 responses, per paired fraction (Fig. 10).
 
-`python benchmarks/neural.py` runs what is missing in benchmarks/results/neural.jsonl (a line of JSON
-a session, layer, method, fraction and seed; a killed benchmark goes on where it was) and writes
-neural.md beside it and docs/neural.png. Settings are those of gin/neural/unbalanced.gin; `--validation`
-measures on the validation stimuli, by which they were chosen, and writes nothing.
+`python benchmarks/neural.py` runs what is missing in benchmarks/results/neural.jsonl (a line of
+JSON a session, layer, method, fraction and seed; a killed benchmark goes on where it was) and
+writes neural.md beside it and docs/neural.png. Settings are those of gin/neural/unbalanced.gin;
+`--validation` measures on the validation stimuli, by which they were chosen, and writes nothing.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import os
 import platform
 import statistics
 import time
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -191,31 +191,24 @@ def per_stimulus(there: dict[Key, dict], group: tuple) -> np.ndarray | None:
 
 
 def tests(there: dict[Key, dict], session: str) -> list[str]:
-    """How the two alignments compare in each layer and fraction, and with the baselines."""
-    lines = ["| layer | compared | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " |"]
-    lines.append("|---|---|" + "---|" * len(FRACTIONS))
-    conditions = list(itertools.product(LAYERS, FRACTIONS, METHODS))
-    values = {
-        f"{layer} {fraction} {method}": errors
-        for layer, fraction, method in conditions
-        if (errors := per_stimulus(there, (session, layer, method, fraction))) is not None
-    }
-    found = {(c.first, c.second): c for c in compare(values)}
-    for layer, (a, b) in itertools.product(
-        LAYERS, (("true", "global"), ("true", "PLS"), ("global", "PLS"))
-    ):
-        cells = []
-        for fraction in FRACTIONS:
-            test = found.get((f"{layer} {fraction} {a}", f"{layer} {fraction} {b}"))
-            cells.append(significance(test, a, b) if test else "–")
-        lines.append(f"| {layer} | {a} / {b} | " + " | ".join(cells) + " |")
-    pairs = len(found)
-    different = sum(c.adjusted < 0.05 for c in found.values())
-    return [
-        *lines,
-        "",
-        f"Of all {pairs} pairs of conditions, {different} differ (adjusted p < .05).",
-    ]
+    """Within each layer, all pairs of methods and fractions; those of one fraction are shown."""
+    shown = [("true", "global"), ("true", "PLS"), ("global", "PLS")]
+    lines = ["| layer | compared | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " | in all |"]
+    lines.append("|---|---|" + "---|" * (len(FRACTIONS) + 1))
+    for layer in LAYERS:
+        values = {
+            f"{fraction} {method}": errors
+            for fraction, method in itertools.product(FRACTIONS, METHODS)
+            if (errors := per_stimulus(there, (session, layer, method, fraction))) is not None
+        }
+        found = {(c.first, c.second): c for c in compare(values)}
+        different = sum(c.adjusted < 0.05 for c in found.values())
+        for a, b in shown:
+            kept = [found.get((f"{f} {a}", f"{f} {b}")) for f in FRACTIONS]
+            cells = [significance(test, a, b) if test else "–" for test in kept]
+            cells.append(f"{different} of {len(found)}" if (a, b) == shown[0] else "")
+            lines.append(f"| {layer} | {a} / {b} | " + " | ".join(cells) + " |")
+    return lines
 
 
 def significance(test, a: str, b: str) -> str:
@@ -229,41 +222,27 @@ def draw(there: dict[Key, dict]) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(
-        len(SESSIONS),
-        len(LAYERS),
-        figsize=(12, 5.2),
-        sharey="row",
-        sharex=True,
+        len(SESSIONS), len(LAYERS), figsize=(12, 5.2), sharey="row", sharex=True,
         layout="constrained",
-    )
+    )  # fmt: skip
     colours = dict(zip(METHODS, ("C0", "C3", "0.6", "0.2"), strict=True))
+    shown = [(method, "errors", "-") for method in METHODS]
+    shown += [(method, "mean_errors", ":") for method in MORPHS]
     for row, session in zip(axes, SESSIONS, strict=True):
         for axis, layer in zip(row, LAYERS, strict=True):
-            for method in METHODS:
-                for name, style in (("errors", "-"), ("mean_errors", ":")):
-                    if method in BASELINES and name == "mean_errors":
-                        continue
-                    numbers = [
-                        by_seed(
-                            there,
-                            (session, layer, method, f),
-                            lambda line: statistics.mean(line[name]),
-                        )  # noqa: B023
-                        for f in FRACTIONS
-                    ]
-                    if not all(numbers):
-                        continue
-                    label = (
-                        method
-                        if method in BASELINES
-                        else (
-                            f"morph, {method}" + ("" if name == "errors" else f", mean of {DRAWS}")
-                        )
-                    )
-                    axis.errorbar(
-                        FRACTIONS, [np.mean(n) for n in numbers], [np.std(n) for n in numbers],
-                        marker="o", ms=3, ls=style, color=colours[method], label=label,
-                    )  # fmt: skip
+            for method, name, style in shown:
+                error = partial(mean_of, name)
+                groups = [(session, layer, method, f) for f in FRACTIONS]
+                numbers = [by_seed(there, group, error) for group in groups]
+                if not all(numbers):
+                    continue
+                label = f"morph, {method}" if method in MORPHS else method
+                label += f", mean of {DRAWS}" if name == "mean_errors" else ""
+                mean, spread = (list(map(f, numbers)) for f in (np.mean, np.std))
+                axis.errorbar(
+                    FRACTIONS, mean, spread, marker="o", ms=3, ls=style, color=colours[method],
+                    label=label,
+                )  # fmt: skip
             axis.axhline(1, color="0.8", lw=1, zorder=0)
             axis.set(title=layer if session == SESSIONS[0] else "", xticks=FRACTIONS)
             axis.grid(alpha=0.3)
@@ -274,41 +253,50 @@ def draw(there: dict[Key, dict]) -> None:
     figure.savefig(RESULTS.parent.parent / "docs" / "neural.png", dpi=130)
 
 
+def mean_of(name: str, line: dict) -> float:
+    return statistics.mean(line[name])
+
+
 def write() -> None:
     there = read()
     lines = [
         "# From an image model to recorded V4",
         "",
-        f"`python benchmarks/neural.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), {SEEDS} "
-        "seeds: mean ± standard deviation (the number of seeds, where fewer). A seed chooses the "
-        "pairs, initialisation and batches; the split of the stimuli is fixed. The prediction error "
-        "is the mean over test stimuli and sites of the squared error of responses that have mean 0 "
-        "and variance 1 over the training stimuli: 1 is the mean response. The recordings are means "
-        "over repeats, so nothing is corrected for noise.",
+        f"`python benchmarks/neural.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
+        f"{SEEDS} seeds: mean ± standard deviation (the number of seeds, where fewer). A seed "
+        "chooses the pairs, initialisation and batches; the split of the stimuli is fixed. The "
+        "prediction error is the mean over test stimuli and sites of the squared error of "
+        "responses that have mean 0 and variance 1 over the training stimuli: 1 is the mean "
+        "response. The recordings are means over repeats, so nothing is corrected for noise.",
     ]
     for session in SESSIONS:
-        lines += ["", f"## Session {session}", ""]
+        measured = partial(table, there, session)
         lines += [
+            "",
+            f"## Session {session}",
+            "",
             "Layers by the criteria of App. G.3.1, on all training stimuli:",
             "",
             *layer_table(session),
-        ]
-        lines += [
             "",
             "Prediction error of one draw of the morph (Eq. 12), and of the baselines:",
             "",
-        ]
-        lines += table(there, session, lambda line: statistics.mean(line["errors"]))
-        lines += ["", f"Prediction error of the mean of {DRAWS} draws:", ""]
-        lines += table(there, session, lambda line: statistics.mean(line["mean_errors"]))
-        lines += ["", "Correlation with that mean over test stimuli, median over sites:", ""]
-        lines += table(there, session, lambda line: line["correlation"])
-        lines += [
+            *measured(partial(mean_of, "errors")),
+            "",
+            f"Prediction error of the mean of {DRAWS} draws:",
+            "",
+            *measured(partial(mean_of, "mean_errors")),
+            "",
+            "Correlation with that mean over test stimuli, median over sites:",
+            "",
+            *measured(lambda line: line["correlation"]),
             "",
             "Which has the smaller error of a draw, stimulus by stimulus (mean over seeds), by "
-            "Wilcoxon-Mann-Whitney tests, Holm's correction for all pairs of conditions of the session:",
-            "", *tests(there, session),
-        ]  # fmt: skip
+            "Wilcoxon-Mann-Whitney tests with Holm's correction for all pairs of methods and "
+            "fractions of a layer; how many of these pairs differ (adjusted p < .05):",
+            "",
+            *tests(there, session),
+        ]
     draw(there)
     (RESULTS / "neural.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))

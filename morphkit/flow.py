@@ -119,7 +119,7 @@ class Training(eqx.Module):
 
     `steps_per_dispatch` steps run in one compiled call. `standardise` ("each", "whole" or
     "none") scales features to unit size for the networks, see `Scaling`; `reweight` trains η and
-    ξ beside the field.
+    ξ beside the field; with `decay` the learning rate falls to 0, by a cosine.
     """
 
     steps: int = eqx.field(static=True, default=10_000)
@@ -127,6 +127,7 @@ class Training(eqx.Module):
     learning_rate: float = eqx.field(static=True, default=1e-4)
     noise_scale: float = eqx.field(static=True, default=1.0)
     standardise: Standardise = eqx.field(static=True, default="each")
+    decay: bool = eqx.field(static=True, default=False)
     reweight: bool = eqx.field(static=True, default=False)
     steps_per_dispatch: int = eqx.field(static=True, default=50)
     checkpoint_seconds: float = eqx.field(static=True, default=60.0)
@@ -181,6 +182,8 @@ class Training(eqx.Module):
 
     def _optimiser(self) -> optax.GradientTransformation:
         # Made anew where it is needed: as an argument, its closures would defeat jit's cache.
+        if self.decay:
+            return optax.adam(optax.cosine_decay_schedule(self.learning_rate, self.steps))
         return optax.adam(self.learning_rate)
 
 

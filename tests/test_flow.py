@@ -17,6 +17,8 @@ from morphkit.interfaces import VelocityField
 from morphkit.morph import Morph, load
 from morphkit.types import Cloud, PairedData, Pairs
 
+SCALINGS = ("each", "whole", "none")
+
 
 class GaussianField(VelocityField):
     """The optimal velocity from N(0, s² I) to N(x, σ² I): E[y - z | t y + (1 - t) z, x]."""
@@ -157,14 +159,52 @@ def test_every_alignment_trains_and_is_deterministic(paired, aligner):
         np.testing.assert_array_equal(one, other)
 
 
+def test_scalings_leave_unit_size_and_directions(rng):
+    x = rng.normal(size=(500, 3)) * [10, 1, 0.1] + 5
+    y = rng.normal(size=(400, 2)) * [3, 1]
+    each, whole, none = (Scaling.fit(jnp.asarray(x), jnp.asarray(y), how) for how in SCALINGS)
+    np.testing.assert_allclose(each.x(x).std(0), 1, rtol=1e-4)
+    scaled = np.asarray(whole.x(x))
+    np.testing.assert_allclose(scaled.mean(0), 0, atol=1e-4)
+    assert (scaled**2).mean() == pytest.approx(1, rel=1e-4)
+    np.testing.assert_allclose(scaled.std(0) / scaled.std(0)[0], x.std(0) / x.std(0)[0], rtol=1e-3)
+    np.testing.assert_allclose(none.x(x), x, rtol=1e-6)
+    for scaling in (each, whole):
+        assert (np.asarray(scaling.y(y)) ** 2).mean() == pytest.approx(1, rel=1e-4)
+        np.testing.assert_allclose(scaling.y_inverse(scaling.y(y)), y, atol=1e-4)
+    still = Scaling.fit(jnp.ones((5, 3)), jnp.ones((5, 2)), "whole")
+    np.testing.assert_array_equal(still.x(jnp.ones((5, 3))), 0)
+    with pytest.raises(ValueError, match="standardise = 'all' must be one of each, whole, none"):
+        Training(standardise="all")
+
+
+def test_decay_is_a_cosine_over_all_steps():
+    """Under a constant gradient, Adam's step is the learning rate itself."""
+
+    def rates(decay):
+        optimiser = Training(steps=20, learning_rate=1e-2, decay=decay)._optimiser()
+        state, found = optimiser.init(jnp.ones(1)), []
+        for _ in range(20):
+            updates, state = optimiser.update(jnp.ones(1), state)
+            found.append(-float(updates[0]))
+        return found
+
+    np.testing.assert_allclose(rates(False), 1e-2, rtol=1e-3)
+    expected = 1e-2 * (1 + np.cos(np.pi * np.arange(20) / 20)) / 2
+    np.testing.assert_allclose(rates(True), expected, rtol=1e-3)
+
+
 class Killed(Exception):
     pass
 
 
-def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path):
+@pytest.mark.parametrize("decay", [False, True])
+def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path, decay):
     sampler = TrueAlignment().prepare(paired, BridgeCost(), Sinkhorn())
     scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
-    training = Training(steps=50, batch_size=16, steps_per_dispatch=10, checkpoint_seconds=0)
+    training = Training(
+        steps=50, batch_size=16, steps_per_dispatch=10, checkpoint_seconds=0, decay=decay
+    )
     whole = training.fit(small_networks(), scaling, sampler, key=jax.random.key(0))
 
     def kill(step, total, metrics):

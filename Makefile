@@ -35,6 +35,8 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/mnist.py
 	$(BIN)/python benchmarks/geodesic.py
+	$(BIN)/python benchmarks/imagenet.py
+	$(BIN)/python benchmarks/neural.py
 	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/performance.py
 

@@ -11,6 +11,7 @@ import xarray
 from conftest import DATA, needs
 from morphkit_baselines.linear import PLS
 from morphkit_costs.bridge import BridgeCost
+from morphkit_extractors.hub import ViT
 from morphkit_extractors.identity import Identity
 from morphkit_extractors.pca import PCA
 from morphkit_metrics.layers import RSA, EffectiveDimensionality, Predictivity
@@ -22,6 +23,7 @@ from morphkit_metrics.neural import (
     decoder,
 )
 from morphkit_solvers.sinkhorn import Sinkhorn
+from PIL import Image
 from scipy.stats import mannwhitneyu, pearsonr, spearmanr
 from sklearn import decomposition
 from sklearn.cross_decomposition import PLSRegression
@@ -382,6 +384,30 @@ def test_regression_and_choice_of_trials(rng):
         trial(1.0, 0.9, 1e-2, 0.2, 2.5), trial(0.8, 0.8, 1e-2, 0.2, 9.0, converged=0),
     ]  # fmt: skip
     assert best(choices) == (1.0, 0.9, 1e-2)
+
+
+def test_features_come_from_a_store_by_file_name(tmp_path, rng, vit, minilm):
+    (tmp_path / "stimuli").mkdir()
+    for k in rng.permutation(10):
+        pixels = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "stimuli" / f"im{k}.png")
+    bindings = [
+        f"Images.path = '{tmp_path / 'stimuli'}'", "Images.fractions = (0.5, 0, 0.5)",
+        f"ViT.model = '{vit}'", f"MiniLM.model = '{minilm}'",
+    ]  # fmt: skip
+    store = morphkit.extract("gin/imagenet/extract.gin", bindings, out=tmp_path / "store")
+    ids = np.array([f"im{k}" for k in range(10)])
+    np.savez(tmp_path / "a.npz", responses=rng.normal(size=(10, 3)), stimulus_id=ids)
+    raw = Recordings(str(tmp_path / "a.npz"), str(store), pretrain=str(store)).load()
+    files = [str(tmp_path / "stimuli" / f"{name}.png") for name in ids]
+    expected = np.asarray(ViT((), model=vit, key=KEY).encode(np.array(files), key=KEY))
+    order = np.random.default_rng(0).permutation(10)
+    np.testing.assert_allclose(raw.train.source, expected[np.sort(order[:6])], atol=1e-5)
+    assert raw.pretrain is not None
+    assert raw.pretrain.source.shape == (10, 24)
+    (store / "splits.npz").unlink()
+    with pytest.raises(ValueError, match="no complete store of files"):
+        Recordings(str(tmp_path / "a.npz"), str(store)).load()
 
 
 @pytest.fixture

@@ -13,6 +13,9 @@ DENSE_LIMIT = 4 * 2**30
 MEAN_PAIRS = 2**24
 """Entries of a bridge cost beyond which its mean is taken over as many of them."""
 
+TILE = 2**16
+"""Entries of a bridge cost that are computed at once: what stays in a core's cache."""
+
 METRICS = ("cosine", "sqeuclidean", "correlation")
 
 
@@ -204,6 +207,6 @@ def min_plus(a: Float[Array, "n l"], b: Float[Array, "m l"]) -> Float[Array, "n 
             start = jnp.full(bt.shape[1], jnp.inf, a.dtype)
             return jax.lax.fori_loop(0, len(bt), fold, start, unroll=4)
 
-        return jax.lax.map(row, a, batch_size=min(32, a.shape[0]))
+        return jax.lax.map(row, a, batch_size=min(TILE // bt.shape[1], a.shape[0]))
 
     return jnp.concatenate([tile(b[k : k + 2048].T) for k in range(0, len(b), 2048)], axis=1)

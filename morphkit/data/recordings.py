@@ -101,7 +101,9 @@ class Recordings(Data):
                 _read_features(self.pretrain)[0], learned.target, np.zeros((0, 2), int)
             )
         judged = split(test if self.evaluate == "test" else validation, recorded.reliability)
-        return Dataset(f"recordings in {file.name}", pretrain, learned, judged, tuple(names))
+        return Dataset(
+            f"recordings in {file.name}", pretrain, learned, judged, tuple(map(str, names))
+        )
 
     def _features(self, file: Path, stimuli: np.ndarray) -> Float[np.ndarray, "n ..."]:
         """Row k for stimulus k."""

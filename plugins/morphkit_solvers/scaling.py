@@ -42,14 +42,23 @@ class DenseKernel(Kernel):
     log: Float[Array, "n m"]
 
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        return logsumexp(self.log + g, axis=1)
+        largest, rows = self._rows(g)
+        return largest + jnp.log(rows.sum(1))
 
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         return logsumexp(self.log + f[:, None], axis=0)
 
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> tuple[Product, Product]:
-        kernel = jnp.exp(self.log + f[:, None] + g)
-        return lambda v: kernel @ v, lambda u: u @ kernel
+        largest, rows = self._rows(g)
+        scale = jnp.exp(f + largest)
+        return lambda v: scale * (rows @ v), lambda u: (u * scale) @ rows
+
+    def _rows(self, g: Float[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, "n m"]]:
+        """Each row of the kernel with g over its largest entry, and that entry's logarithm: both
+        `log_to_source` and `around` need it, and a compiler takes the exponentials once."""
+        rows = self.log + g
+        largest = rows.max(1)
+        return largest, jnp.exp(rows - largest[:, None])
 
 
 class FactoredKernel(Kernel):
@@ -137,9 +146,15 @@ def sinkhorn(
         old = s.f + s.u
         g = log_nu - tau_y * kernel.log_to_target(old)
         f = log_mu - tau_x * kernel.log_to_source(g)
-        # Scalings around a centre that still moves far would leave float32's range at once.
-        settled = near(f - old, log_nu - tau_y * kernel.log_to_target(f) - g)
         to_source, to_target = kernel.around(f, g)
+        column = to_target(jnp.ones_like(f))
+        log_column = jax.lax.cond(
+            jnp.all(column > tiny),
+            lambda: jnp.log(column) - g,
+            lambda: kernel.log_to_target(f),
+        )
+        # Scalings around a centre that still moves far would leave float32's range at once.
+        settled = near(f - old, log_nu - tau_y * log_column - g)
 
         def step(s: _State) -> _State:
             column = to_target(jnp.exp(s.u))

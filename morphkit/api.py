@@ -28,7 +28,7 @@ from .types import PairedData, Pairs
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 RESULTS = (
     "metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl", "run.json",
-    "config.gin", "morph",
+    "config.gin", "split.json", "morph",
 )  # fmt: skip
 
 

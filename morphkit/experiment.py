@@ -136,6 +136,9 @@ def run(
         morph.save(out / "morph")
         (out / "config.gin").write_text(configuration())
         (out / "run.json").write_text(json.dumps(story, indent=2) + "\n")
+        if raw.train.source.dtype.kind in "US":  # files: which of them did what
+            split = {"train": raw.train.source.tolist(), "test": raw.test.source.tolist()}
+            (out / "split.json").write_text(json.dumps(split, indent=1) + "\n")
         (out / "metrics.json").write_text(json.dumps(story["metrics"], indent=2) + "\n")
         drawn = sampler.pairs(key_eval, 20_000, training.batch_size)
         figures = collect(scene, morph, drawn, raw.class_names, key=key_eval)

@@ -236,6 +236,21 @@ def test_extract_wants_data_and_extractors(tmp_path):
         morphkit.extract(file, out=tmp_path / "store")
 
 
+def test_a_run_on_images_says_which_of_them_did_what(folders, models):
+    (folders / "images" / "n02" / "images" / "3.png").unlink()  # the broken one
+    bindings = [
+        "run.data = @data.Images()", f"Images.path = {str(folders / 'images')!r}",
+        "run.source = @extractor.ViT", "run.target = @extractor.MiniLM", "Training.steps = 5",
+        "run.wandb = 'disabled'", "run.evaluators = [@eval.NearestTargetAccuracy()]",
+        "run.baselines = [@baseline.NearestAnchor()]", "run.paired_fraction = 1.0",
+        *(f"{name} = {value!r}" for name, value in models.items()),
+    ]  # fmt: skip
+    out = morphkit.run("imagenet/image_to_text.gin", bindings, folders / "run").out
+    split = json.loads((out / "split.json").read_text())
+    data = Images(str(folders / "images")).load()
+    assert split == {"train": data.train.source.tolist(), "test": data.test.source.tolist()}
+
+
 @needs("v4")
 def test_the_whole_path_from_images_to_a_run(tmp_path, models):
     """The 800 stimuli of a V4 session through a random ViT, their numbers as texts."""

@@ -148,6 +148,8 @@ def run() -> None:
     for k, key in enumerate(missing):
         start = time.perf_counter()
         assert problem is not None
+        if k % 50 == 0:
+            jax.clear_caches()  # compiled programs pile up until memory cannot be mapped
         found = problem.measure(key)
         with LINES.open("a") as file:
             file.write(json.dumps(found) + "\n")

@@ -120,6 +120,8 @@ def run() -> None:
     missing = [key for key in keys() if key not in there]
     for k, key in enumerate(missing):
         start = time.perf_counter()
+        if k % 50 == 0:
+            jax.clear_caches()  # compiled programs pile up until memory cannot be mapped
         found = measure(key, "test")
         with LINES.open("a") as file:
             file.write(json.dumps(found) + "\n")

@@ -1,10 +1,10 @@
 """The interfaces a component implements. Subclass one, register the class, and a run can use it.
 
 Every class here is abstract; every component is final (no subclass of a component). A
-component is an Equinox module whose constructor arguments, `key` apart, are static fields of
-the same name, so that it can be rebuilt from its own record. Components that hold weights
-(`FeatureExtractor`, `VelocityField`) are built by the run, which knows the shapes of the
-data; all others are built by gin.
+component is an Equinox module whose constructor arguments, `key` apart, are fields of the same
+name (static, as a rule), so that it can be rebuilt from its own record. Components that hold
+weights (`FeatureExtractor`, `VelocityField`) are built by the run, which knows the shapes of
+the data; all others are built by gin.
 """
 
 from abc import abstractmethod

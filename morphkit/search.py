@@ -1,11 +1,13 @@
 """Choosing τ and ε without training (App. L.2): a grid of couplings, judged by aes (Eq. 29–30)."""
 
 import csv
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from sklearn.linear_model import LinearRegression
@@ -51,39 +53,43 @@ def search(
 
     `data` has all pairs, of validation points; a fraction of them, chosen by the seed, is told
     to `cost`, and `solver` gets the τ and ε. aes is the exact matching accuracy by the labels
-    of `data` over the expected excluded ratio. Each τ and ε compiles anew where `solver` is of
-    ours (seconds). Raises ValueError for data without labels, for a solver without the
-    arguments epsilon, tau_x and tau_y, and whatever the solver raises for their values.
+    of `data` over the expected excluded ratio. A solver whose τ and ε are static fields compiles
+    anew for each (seconds); `solver.Sinkhorn` does not. Raises ValueError for data without labels,
+    for a solver without the arguments epsilon, tau_x and tau_y, and whatever the solver raises
+    for their values.
     """
     labels_x, labels_y = data.x.labels, data.y.labels
     if labels_x is None or labels_y is None:
         raise ValueError("data has no labels, and aes is of a matching accuracy")
-    given = arguments(solver)
-    if missing := {"epsilon", "tau_x", "tau_y"} - set(given):
+    if missing := {"epsilon", "tau_x", "tau_y"} - set(arguments(solver)):
         raise ValueError(f"{type(solver).__name__} has no {', '.join(sorted(missing))} to choose")
     pairs = np.stack([data.pairs.source, data.pairs.target], 1)
-    solvers = [
-        type(solver)(**given | {"epsilon": epsilon, "tau_x": tau_x, "tau_y": tau_y})
-        for epsilon, tau_x, tau_y in itertools.product(epsilons, taus, taus)
-    ]
+    settings = list(itertools.product(epsilons, taus, taus))
+    solvers = [_with(solver, epsilon, tau_x, tau_y) for epsilon, tau_x, tau_y in settings]
     problems = list(itertools.product(fractions, range(seeds)))
     found = []
     for fraction, seed in problems:
         told = choose_pairs(pairs, fraction, seed)
         known = PairedData(data.x, data.y, Pairs.from_array(told))
-        for tried in solvers:
+        for (epsilon, tau_x, tau_y), tried in zip(settings, solvers, strict=True):
             coupling = couple(known, cost, tried)
             accuracy = float(coupling.matching_accuracy(labels_x, labels_y))
             excluded = float(coupling.excluded_ratio())
-            used = arguments(tried)
             found.append(
                 Trial(
-                    used["tau_x"], used["tau_y"], used["epsilon"], fraction, seed, accuracy,
-                    excluded, accuracy / excluded, int(coupling.convergence.converged),
+                    tau_x, tau_y, epsilon, fraction, seed, accuracy, excluded,
+                    accuracy / excluded, int(coupling.convergence.converged),
                 )
             )  # fmt: skip
             report(len(found), len(problems) * len(solvers), {"aes": found[-1].aes})
     return found
+
+
+def _with(solver: OTSolver, epsilon: float, tau_x: float, tau_y: float) -> OTSolver:
+    chosen = {"epsilon": epsilon, "tau_x": tau_x, "tau_y": tau_y}
+    static = {f.name for f in dataclasses.fields(solver) if f.metadata.get("static")}
+    traced = {k: v if k in static else jnp.float32(v) for k, v in chosen.items()}
+    return type(solver)(**arguments(solver) | traced)
 
 
 def best(trials: Sequence[Trial]) -> tuple[float, float, float]:

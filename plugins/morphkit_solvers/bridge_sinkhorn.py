@@ -22,9 +22,9 @@ class BridgeSinkhorn(OTSolver):
     arguments are those of `Sinkhorn`; costs are divided by the mean of the hard-minimum cost.
     """
 
-    epsilon: float = eqx.field(static=True, default=5e-3)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
+    epsilon: float = 5e-3  # not static: a search compiles once for all, if it gives arrays
+    tau_x: float = 1.0
+    tau_y: float = 1.0
     threshold: float = eqx.field(static=True, default=1e-3)
     max_iterations: int = eqx.field(static=True, default=2000)
     halvings: int = eqx.field(static=True, default=3)

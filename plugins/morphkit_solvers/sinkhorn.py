@@ -33,9 +33,9 @@ class Sinkhorn(OTSolver):
     whose cost is the soft minimum of Eq. 6.
     """
 
-    epsilon: float = eqx.field(static=True, default=5e-3)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
+    epsilon: float = 5e-3  # not static: a search compiles once for all, if it gives arrays
+    tau_x: float = 1.0
+    tau_y: float = 1.0
     threshold: float = eqx.field(static=True, default=1e-3)
     max_iterations: int = eqx.field(static=True, default=2000)
     halvings: int = eqx.field(static=True, default=3)

@@ -71,8 +71,8 @@ def field(*, source_dim: int, target_dim: int, key) -> AdaLN:
 
 
 def measure(key: Key, evaluate: str) -> dict:
-    """The squared error of each test stimulus, mean over sites of unit variance, for one draw and
-    for the mean of DRAWS; and the median correlation of a site with that mean."""
+    """The squared error of each test stimulus, mean over sites of unit variance, of one draw; over
+    all stimuli, that of the mean of DRAWS; the median correlation of a site with that mean."""
     session, layer, method, fraction, seed = key
     data = recordings(session, layer, evaluate)
     x, y = clouds(data)
@@ -86,7 +86,7 @@ def measure(key: Key, evaluate: str) -> dict:
     return {
         "key": key,
         "errors": [round(float(e), 3) for e in ((drawn[0] - true) ** 2).mean(1)],
-        "mean_errors": [round(float(e), 3) for e in ((mean - true) ** 2).mean(1)],
+        "mean_error": float(((mean - true) ** 2).mean()),
         "correlation": float(np.median(correlations(mean, true))),
     }
 
@@ -125,9 +125,8 @@ def run() -> None:
         found = measure(key, "test")
         with LINES.open("a") as file:
             file.write(json.dumps(found) + "\n")
-        error = statistics.mean(found["errors"])
         print(
-            f"{k + 1}/{len(missing)} {key} {error:.3f}, {time.perf_counter() - start:.1f} s",
+            f"{k + 1}/{len(missing)} {key} {error(found):.3f}, {time.perf_counter() - start:.1f} s",
             flush=True,
         )
 
@@ -135,7 +134,7 @@ def run() -> None:
 def validate() -> None:
     for method, layer, fraction in itertools.product(METHODS, SHOWN, FRACTIONS[1::2]):
         found = measure((SESSIONS[0], layer, method, fraction, 0), "validation")
-        one, mean = (statistics.mean(found[name]) for name in ("errors", "mean_errors"))
+        one, mean = error(found), found["mean_error"]
         print(f"{method} {layer} {fraction}: {one:.3f}, mean of draws {mean:.3f}, "
               f"correlation {found['correlation']:.3f}", flush=True)  # fmt: skip
 
@@ -228,18 +227,17 @@ def draw(there: dict[Key, dict]) -> None:
         layout="constrained",
     )  # fmt: skip
     colours = dict(zip(METHODS, ("C0", "C3", "0.6", "0.2"), strict=True))
-    shown = [(method, "errors", "-") for method in METHODS]
-    shown += [(method, "mean_errors", ":") for method in MORPHS]
+    shown = [(method, error, "-") for method in METHODS]
+    shown += [(method, mean_error, ":") for method in MORPHS]
     for row, session in zip(axes, SESSIONS, strict=True):
         for axis, layer in zip(row, LAYERS, strict=True):
-            for method, name, style in shown:
-                error = partial(mean_of, name)
+            for method, value, style in shown:
                 groups = [(session, layer, method, f) for f in FRACTIONS]
-                numbers = [by_seed(there, group, error) for group in groups]
+                numbers = [by_seed(there, group, value) for group in groups]
                 if not all(numbers):
                     continue
                 label = f"morph, {method}" if method in MORPHS else method
-                label += f", mean of {DRAWS}" if name == "mean_errors" else ""
+                label += f", mean of {DRAWS}" if value is mean_error else ""
                 mean, spread = (list(map(f, numbers)) for f in (np.mean, np.std))
                 axis.errorbar(
                     FRACTIONS, mean, spread, marker="o", ms=3, ls=style, color=colours[method],
@@ -251,12 +249,17 @@ def draw(there: dict[Key, dict]) -> None:
         row[0].set_ylabel(f"session {session}\nprediction error")
     for axis in axes[-1]:
         axis.set_xlabel("paired fraction")
-    axes[0, -1].legend(fontsize=6)
+    lines, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=len(labels), fontsize=8)
     figure.savefig(RESULTS.parent.parent / "docs" / "neural.png", dpi=130)
 
 
-def mean_of(name: str, line: dict) -> float:
-    return statistics.mean(line[name])
+def error(line: dict) -> float:
+    return statistics.mean(line["errors"])
+
+
+def mean_error(line: dict) -> float:
+    return line["mean_error"]
 
 
 def write() -> None:
@@ -283,11 +286,11 @@ def write() -> None:
             "",
             "Prediction error of one draw of the morph (Eq. 12), and of the baselines:",
             "",
-            *measured(partial(mean_of, "errors")),
+            *measured(error),
             "",
             f"Prediction error of the mean of {DRAWS} draws:",
             "",
-            *measured(partial(mean_of, "mean_errors")),
+            *measured(mean_error),
             "",
             "Correlation with that mean over test stimuli, median over sites:",
             "",

@@ -197,7 +197,8 @@ def draw(there: dict[Key, dict]) -> None:
                 *((p, np.mean(n), np.std(n)) for p, n in shown), strict=True
             )
             axis.errorbar(
-                percent, mean, spread, marker="o", ms=3, label=method,
+                percent, mean, spread, label=method, ms=3,
+                marker="o" if ours else "s^vDx"[k - len(MORPHS)],
                 ls="-" if ours else "--", lw=1.6 if ours else 1,
                 color=f"C{k}" if ours else str(0.15 * (k - len(MORPHS))),
             )  # fmt: skip

@@ -63,6 +63,11 @@ def search(
         raise ValueError("data has no labels, and aes is of a matching accuracy")
     if missing := {"epsilon", "tau_x", "tau_y"} - set(arguments(solver)):
         raise ValueError(f"{type(solver).__name__} has no {', '.join(sorted(missing))} to choose")
+    grid = {"taus": taus, "epsilons": epsilons, "fractions": fractions, "seeds": range(seeds)}
+    if empty := [name for name, values in grid.items() if len(values) == 0]:
+        raise ValueError(f"{empty[0]} leaves nothing to try")
+    if wrong := [f for f in fractions if not 0 < f <= 1]:
+        raise ValueError(f"fractions: {wrong[0]:g} must be in (0, 1]")
     pairs = np.stack([data.pairs.source, data.pairs.target], 1)
     settings = list(itertools.product(epsilons, taus, taus))
     solvers = [_with(solver, epsilon, tau_x, tau_y) for epsilon, tau_x, tau_y in settings]
@@ -78,7 +83,7 @@ def search(
             found.append(
                 Trial(
                     tau_x, tau_y, epsilon, fraction, seed, accuracy, excluded,
-                    accuracy / excluded, int(coupling.convergence.converged),
+                    float(coupling.aes(labels_x, labels_y)), int(coupling.convergence.converged),
                 )
             )  # fmt: skip
             report(len(found), len(problems) * len(solvers), {"aes": found[-1].aes})
@@ -93,16 +98,24 @@ def _with(solver: OTSolver, epsilon: float, tau_x: float, tau_y: float) -> OTSol
 
 
 def best(trials: Sequence[Trial]) -> tuple[float, float, float]:
-    """The τ_X, τ_Y and ε with the largest mean aes, of those that converged each time."""
+    """The τ_X, τ_Y and ε with the largest mean aes, of those that converged each time.
+
+    Raises ValueError if no aes is finite.
+    """
     groups: dict[tuple[float, float, float], list[Trial]] = {}
     for trial in trials:
+        if not np.isfinite(trial.aes):  # no point is excluded, or none is left
+            continue
         groups.setdefault((trial.tau_x, trial.tau_y, trial.epsilon), []).append(trial)
+    if not groups:
+        raise ValueError("no trial has a finite aes")
     sure = {k: v for k, v in groups.items() if all(t.converged for t in v)} or groups
     return max(sure, key=lambda k: float(np.mean([t.aes for t in sure[k]])))
 
 
 class Regression(NamedTuple):
-    """Ordinary least squares of aes: how much it explains, and what it predicts of each trial."""
+    """Ordinary least squares of aes: how much it explains, and what it predicts of each trial
+    whose aes is finite."""
 
     adjusted_r2: float
     predicted: Float[np.ndarray, " trials"]
@@ -111,20 +124,22 @@ class Regression(NamedTuple):
 def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
     """OLS of aes on log10 ε, τ_X, τ_Y and the paired fraction, and their products up to `degree`.
 
-    Fig. 19. The adjusted R² is 1 - (1 - R²)(n - 1) / (n - k - 1), for n trials and k regressors.
-    Raises ValueError for no more trials than regressors.
+    Fig. 19. The adjusted R² is 1 - (1 - R²)(n - 1) / (n - k - 1), for n trials of finite aes and k
+    independent regressors; NaN for too few trials.
     """
+    trials = [t for t in trials if np.isfinite(t.aes)]
     settings = np.array(
         [(np.log10(t.epsilon), t.tau_x, t.tau_y, t.paired_fraction) for t in trials]
     )
     terms = PolynomialFeatures(degree, include_bias=False).fit_transform(settings)
     aes = np.array([t.aes for t in trials])
-    n, k = terms.shape
-    if n < k + 2:
-        raise ValueError(f"{n} trials are too few for {k} regressors")
+    n, k = len(terms), int(np.linalg.matrix_rank(terms - terms.mean(0)))
     model = LinearRegression().fit(terms, aes)
+    predicted = model.predict(terms)
+    if n < k + 2:
+        return Regression(float("nan"), predicted)
     r2 = float(model.score(terms, aes))
-    return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), model.predict(terms))
+    return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), predicted)
 
 
 def write_search(trials: Sequence[Trial], out: Path) -> None:
@@ -173,7 +188,7 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
                 axis.set_ylabel(f"ε = {epsilon:g}\nτ_Y")
     for axis in axes[1:, -1]:
         axis.remove()
-    aes = [t.aes for t in trials]
+    aes = [t.aes for t in trials if np.isfinite(t.aes)]
     for degree, colour in ((1, "C0"), (2, "C1")):
         fit = regress(trials, degree)
         label = f"degree {degree}, R² = {fit.adjusted_r2:.2f}"

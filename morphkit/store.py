@@ -198,8 +198,9 @@ class Stored(Data):
             pairs = np.stack([renumbered[side][pairs[:, k]] for k, side in enumerate(SIDES)], 1)
             pairs = pairs[(pairs >= 0).all(1)]
             return Split(
-                points["source"], points["target"], pairs, labels["source"], labels["target"]
-            )
+                points["source"], points["target"], pairs, labels["source"], labels["target"],
+                saved.get(f"{part}_reliability"),
+            )  # fmt: skip
 
         names = saved.get("class_names")
         return Dataset(

@@ -76,7 +76,7 @@ class Recordings(Data):
         folder = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
         file = Path(self.path or folder / "v4" / "v4_201025.npz")
         recorded = averaged(_region(read_recordings(file), self.region), self.repeats, self.labels)
-        source = self._features(file, recorded.stimuli)
+        source = self._features(file, recorded)
         names, labels = np.unique(recorded.classes, return_inverse=True)
         order = np.random.default_rng(self.seed).permutation(len(source))
         train, validation, test = np.split(
@@ -86,58 +86,62 @@ class Recordings(Data):
             raise ValueError(f"{file}: {len(order)} stimuli are too few for a 60/20/20 split")
         responses = recorded.responses
         if self.standardise:
-            spread = responses[train].std(0)
-            responses = (responses - responses[train].mean(0)) / np.where(spread > 0, spread, 1)
+            learned = responses[train].astype(np.float64)
+            spread = np.where(np.ptp(learned, axis=0) > 0, learned.std(0), 1)
+            responses = ((responses - learned.mean(0)) / spread).astype(np.float32)
 
         def split(rows: np.ndarray, reliability: np.ndarray | None = None) -> Split:
             rows = np.sort(rows)
             pairs, classes = np.stack([np.arange(len(rows))] * 2, 1), labels[rows].astype(np.int32)
             return Split(source[rows], responses[rows], pairs, classes, classes, reliability)
 
-        learned = split(train)
         pretrain = None
         if self.pretrain is not None:
-            pretrain = Split(
-                _read_features(self.pretrain)[0], learned.target, np.zeros((0, 2), int)
-            )
+            images = _read_features(self.pretrain)[0]
+            pretrain = Split(images, responses[train], np.zeros((0, 2), int))
         judged = split(test if self.evaluate == "test" else validation, recorded.reliability)
         return Dataset(
-            f"recordings in {file.name}", pretrain, learned, judged, tuple(map(str, names))
+            f"recordings in {file.name}", pretrain, split(train), judged, tuple(map(str, names))
         )
 
-    def _features(self, file: Path, stimuli: np.ndarray) -> Float[np.ndarray, "n ..."]:
-        """Row k for stimulus k."""
+    def _features(self, file: Path, recorded: "Recorded") -> Float[np.ndarray, "n ..."]:
+        """Row k for stimulus k of those that are kept."""
         name = self.features
-        if not Path(name).is_dir() and not Path(name.partition("::")[0]).suffix:
-            if file.suffix != ".npz":
-                raise ValueError(
-                    f"Recordings.features = {name!r} is no file and no store, and {file} holds "
-                    "responses alone; give 'FILE.npz::NAME'"
-                )
+        if name in _arrays(file):
             name = f"{file}::{name}"
+        elif not Path(name.partition("::")[0]).exists():
+            raise ValueError(
+                f"Recordings.features = {name!r} is no array of {file} (which has "
+                f"{_arrays(file)}), no file and no store; another file's array is 'FILE.npz::NAME'"
+            )
         rows, ids = _read_features(name)
         if self.stimuli is not None:
-            ids = read_array(self.stimuli).astype(str)
-        ids = stimuli if ids is None else ids
+            ids = _text(read_array(self.stimuli)).astype(str)
+        ids = recorded.shown if ids is None else ids
         if len(ids) != len(rows):
             raise ValueError(
                 f"Recordings.features = {self.features!r} has {len(rows)} rows for {len(ids)} "
                 "stimuli; Recordings.stimuli has to name that of each row"
             )
         row = {stimulus: k for k, stimulus in enumerate(map(str, ids))}
-        if missing := [stimulus for stimulus in map(str, stimuli) if stimulus not in row]:
+        if len(row) < len(ids):
+            twice = next(stimulus for k, stimulus in enumerate(map(str, ids)) if row[stimulus] != k)
+            raise ValueError(f"Recordings.features = {self.features!r} has two rows of {twice!r}")
+        if missing := [stimulus for stimulus in map(str, recorded.stimuli) if stimulus not in row]:
             raise ValueError(
                 f"Recordings.features = {self.features!r}: {len(missing)} recorded stimuli have no "
                 f"row, {missing[0]!r} first; they go by their ids, see Recordings.stimuli"
             )
-        return rows[[row[stimulus] for stimulus in map(str, stimuli)]]
+        return rows[[row[stimulus] for stimulus in map(str, recorded.stimuli)]]
 
 
 class Recorded(NamedTuple):
-    """Mean responses (k, sites) to k stimuli: their ids, classes, and the sites' reliability."""
+    """Mean responses (k, sites) to k stimuli: their ids and classes, the ids of all that were
+    `shown`, rarely or not, and the sites' reliability."""
 
     responses: Float[np.ndarray, "k s"]
     stimuli: np.ndarray
+    shown: np.ndarray
     classes: np.ndarray
     reliability: Float[np.ndarray, " s"] | None
 
@@ -155,7 +159,7 @@ def read_recordings(file: Path) -> dict[str, np.ndarray]:
     names = ("responses", *COORDINATES["presentation"], *COORDINATES["site"])
     if file.suffix == ".npz":
         with np.load(file, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in names if name in arrays.files}
+            found = {name: _text(arrays[name]) for name in names if name in arrays.files}
             if "responses" not in found:
                 raise ValueError(f"{file} has no array responses, only {arrays.files}")
     elif file.suffix in (".nc", ".nc4", ".netcdf", ".h5"):
@@ -203,8 +207,20 @@ def _read_netcdf(file: Path) -> dict[str, np.ndarray]:
         known = (*COORDINATES["presentation"], *COORDINATES["site"], *OLD_NAMES)
         for name in known:
             if name in assembly.variables:
-                found.setdefault(OLD_NAMES.get(name, name), assembly[name].values.astype(str))
+                found.setdefault(OLD_NAMES.get(name, name), _text(assembly[name].values))
     return found
+
+
+def _arrays(file: Path) -> list[str]:
+    if file.suffix != ".npz":
+        return []
+    with np.load(file, allow_pickle=False) as arrays:
+        return arrays.files
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+    """Bytes and objects as strings; numbers stay numbers, whose order is another."""
+    return values.astype(str) if values.dtype.kind in "SO" else values
 
 
 def _region(found: dict[str, np.ndarray], region: str | None) -> dict[str, np.ndarray]:
@@ -221,9 +237,8 @@ def averaged(found: dict[str, np.ndarray], repeats: int, labels: str) -> Recorde
     """Means over presentations of a stimulus, of those shown often enough; see `Recordings`."""
     values = found["responses"].astype(np.float64)
     ids = found.get("stimulus_id")
-    if ids is None:
-        ids = np.array([f"{k:08d}" for k in range(len(values))])
-    stimuli, first, group = np.unique(ids.astype(str), return_index=True, return_inverse=True)
+    ids = np.arange(len(values)) if ids is None else ids
+    stimuli, first, group = np.unique(ids, return_index=True, return_inverse=True)
     total, count = _sums(values, group)
     kept = count.min(1) >= repeats
     if not kept.all():
@@ -231,17 +246,18 @@ def averaged(found: dict[str, np.ndarray], repeats: int, labels: str) -> Recorde
     if not kept.any():
         raise ValueError(
             f"Recordings.repeats = {repeats} leaves no stimulus: at most {count.min(1).max()} "
-            f"finite responses of every site (site {count.max(0).argmin()} has the fewest)"
+            f"finite responses of every site"
         )
     classes = found.get(labels)
     classes = stimuli if classes is None else classes[first].astype(str)
     reliable = None
     if count[kept].min() >= 2:
-        shown = kept[group]
-        renumbered = np.cumsum(kept)[group[shown]] - 1
-        reliable = reliability(values[shown], renumbered).astype(np.float32)
+        rows = kept[group]
+        renumbered = np.cumsum(kept)[group[rows]] - 1
+        reliable = reliability(values[rows], renumbered).astype(np.float32)
     means = (total[kept] / count[kept]).astype(np.float32)
-    return Recorded(means, stimuli[kept], classes[kept], reliable)
+    shown = stimuli.astype(str)
+    return Recorded(means, shown[kept], shown, classes[kept].astype(str), reliable)
 
 
 def reliability(
@@ -251,24 +267,25 @@ def reliability(
 
     The presentations of each stimulus (`group`, 0 to k - 1, at least two of each) are halved at
     random; ρ is the correlation, over stimuli, of the two halves' means, its mean over
-    `halvings`, and the reliability of the mean of all is 2ρ / (1 + ρ) (Spearman-Brown).
+    `halvings`, and the reliability of the mean of all is 2ρ / (1 + ρ) (Spearman-Brown). A
+    stimulus without a finite response of a site in both halves is left out for that site.
     Non-positive ρ, and sites that never change, have none: 0.
     """
+    still = np.nanmax(responses, axis=0) == np.nanmin(responses, axis=0)
     rng = np.random.default_rng(0)
     found = []
     for _ in range(halvings):
         order = np.lexsort((rng.random(len(group)), group))
         place = np.arange(len(order)) - np.searchsorted(group[order], group[order])
-        means = []
-        for half in (0, 1):
-            rows = order[place % 2 == half]
-            total, count = _sums(responses[rows], group[rows])
-            mean = total / np.maximum(count, 1)
-            means.append(mean - mean.mean(0))
-        a, b = means
+        halves = [order[place % 2 == half] for half in (0, 1)]
+        sums, counts = zip(*(_sums(responses[rows], group[rows]) for rows in halves), strict=True)
+        known = np.minimum(*counts) > 0
+        means = [total / np.maximum(count, 1) for total, count in zip(sums, counts, strict=True)]
+        centres = [np.sum(mean, 0, where=known) / np.maximum(known.sum(0), 1) for mean in means]
+        a, b = (np.where(known, m - c, 0) for m, c in zip(means, centres, strict=True))
         scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
         found.append((a * b).sum(0) / np.where(scale > 0, scale, 1))
-    rho = np.maximum(np.mean(found, axis=0), 0)
+    rho = np.where(still, 0, np.maximum(np.mean(found, axis=0), 0))
     return 2 * rho / (1 + rho)
 
 
@@ -290,6 +307,8 @@ def _read_features(name: str) -> tuple[Float[np.ndarray, "n ..."], np.ndarray | 
         ids = np.array([Path(file).stem for file in files])
     else:
         rows, ids = read_array(name).astype(np.float32), None
-    if rows.ndim < 2 or not np.isfinite(rows).all():
-        raise ValueError(f"{name} is {rows.shape}, or not finite: features are (stimuli, ...)")
+    if rows.ndim < 2:
+        raise ValueError(f"{name} has shape {rows.shape}, and features are (stimuli, ...)")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"{name} has NaN or infinite features")
     return rows, ids

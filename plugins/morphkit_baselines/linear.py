@@ -64,8 +64,8 @@ class PLS(Baseline):
 
     ŷ(x) = ȳ + B (x - x̄), B of rank `components` at most, from the directions in which source and
     target points of the pairs vary most together (scikit-learn's PLSRegression, unscaled). No
-    more components than the pairs or the source's dimensions allow; a single pair gives the
-    constant map to its target. Raises ValueError for fewer than 1 component, and in `fit`
+    more components than the rank of the centred source points; a single pair gives the constant
+    map to its target. Raises ValueError for fewer than 1 component, and in `fit`
     without pairs.
     """
 
@@ -77,7 +77,7 @@ class PLS(Baseline):
 
     def fit(self, data: PairedData) -> LatentMap:
         x, y = paired_points(data)
-        kept = min(self.components, len(x) - 1, x.shape[1])
+        kept = min(self.components, int(np.linalg.matrix_rank(x - x.mean(0))))
         if kept == 0 or np.ptp(y, axis=0).max() == 0:
             return _linear_map(x.mean(0), np.zeros((x.shape[1], y.shape[1])), y.mean(0))
         model = PLSRegression(kept, scale=False).fit(x, y)

@@ -13,7 +13,7 @@ from sklearn.model_selection import KFold
 
 from morphkit.interfaces import Evaluator, Scene
 
-from .neural import corrected, correlations
+from .neural import corrected, correlations, varies
 
 
 class Predictivity(Evaluator):
@@ -24,7 +24,7 @@ class Predictivity(Evaluator):
     Pearson correlation with its prediction, the mean over `folds` folds, then the median over
     sites; and `predictivity_corrected`, over √reliability, where that is known. Uses the known
     pairs: set run.paired_fraction = 1 to compare layers. Raises ValueError for fewer than two
-    pairs a fold.
+    pairs a fold, and if no site varies.
     """
 
     components: int = eqx.field(static=True, default=25)
@@ -44,14 +44,19 @@ class Predictivity(Evaluator):
             raise ValueError(
                 f"Predictivity.folds = {self.folds} needs {2 * self.folds} pairs, not {len(x)}"
             )
+        if not varies(y).any():
+            raise ValueError("Predictivity: no site's response varies over the stimuli")
         found = []
         for known, held in KFold(self.folds, shuffle=True, random_state=0).split(x):
-            kept = min(self.components, x.shape[1], len(known) - 1)
+            kept = min(self.components, np.linalg.matrix_rank(x[known] - x[known].mean(0)))
+            if kept == 0:  # nothing to predict from
+                found.append(np.zeros(y.shape[1]))
+                continue
             model = PLSRegression(kept, scale=False).fit(x[known], y[known])
             found.append(correlations(model.predict(x[held]).reshape(len(held), -1), y[held]))
-        sites, varies = np.mean(found, axis=0), y.std(0) > 0
-        median = {"predictivity": float(np.median(sites[varies]))}
-        return median | corrected("predictivity", sites, varies, scene.test.reliability)
+        sites, moving = np.mean(found, axis=0), varies(y)
+        median = {"predictivity": float(np.median(sites[moving]))}
+        return median | corrected("predictivity", sites, moving, scene.test.reliability)
 
 
 class EffectiveDimensionality(Evaluator):
@@ -73,8 +78,10 @@ class EffectiveDimensionality(Evaluator):
 
 
 def effective_dimensionality(points: Float[np.ndarray, "n d"]) -> float:
+    if not varies(points).any():
+        return 0.0
     values = np.linalg.svd(points.astype(np.float64) - points.mean(0), compute_uv=False) ** 2
-    return float(values.sum() ** 2 / max((values**2).sum(), np.finfo(float).tiny))
+    return float(values.sum() ** 2 / (values**2).sum())
 
 
 class RSA(Evaluator):
@@ -82,7 +89,8 @@ class RSA(Evaluator):
 
     Spearman's correlation, over pairs of stimuli, of the dissimilarities 1 - Pearson (Eq. 27)
     in the source and in the target space. The stimuli are the known pairs, at most `points` of
-    them at random. Gives `rsa`; nothing for fewer than 3 pairs.
+    them at random; one with equal responses everywhere is at 1 from all others, as in
+    `morphkit.geometry`. Gives `rsa`; nothing for fewer than 3 pairs, or a space of one dimension.
     """
 
     points: int = eqx.field(static=True, default=2000)
@@ -94,9 +102,10 @@ class RSA(Evaluator):
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         known = scene.train.pairs.size
-        if known < 3:
+        if known < 3 or min(scene.train.x.dim, scene.train.y.dim) < 2:
             return {}
         rows = np.asarray(jax.random.permutation(key, known))[: self.points]
         x, y = np.asarray(scene.train.x_paired)[rows], np.asarray(scene.train.y_paired)[rows]
-        found = spearmanr(pdist(x, "correlation"), pdist(y, "correlation"))
+        a, b = (np.nan_to_num(pdist(points, "correlation"), nan=1) for points in (x, y))
+        found = spearmanr(a, b)
         return {"rsa": float(np.asarray(found)[0])}

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -23,13 +23,15 @@ STRENGTHS = tuple(10.0**k for k in range(-5, 2))
 class NeuralPrediction(Evaluator):
     """How well responses y of sites (target coordinates) to the test stimuli are predicted.
 
+    Sites that do not vary over the training or over the test stimuli do not count.
+
     - `prediction_error`: the mean over stimuli and sites s of (ŷ_s - y_s)² / var(y_s), the
       variance being over the training points: 1 is what the mean response gives. ŷ is one draw
       of the map, as in Eq. 12;
     - `mean_prediction_error`: the same for the mean of `draws` draws, which is what a squared
       error asks of a map that draws;
     - `site_correlation`: Pearson's correlation of y_s with that mean over stimuli, the median
-      over sites; sites that do not vary do not count, and a constant prediction has 0;
+      over sites; a constant prediction has 0;
     - `site_correlation_corrected`: likewise, of each site's correlation over √reliability, for
       sites with one above 0, where the data has repeats (`data.Recordings`).
 
@@ -51,40 +53,51 @@ class NeuralPrediction(Evaluator):
         keys = jax.random.split(key, self.draws)
         drawn = [predictions(scene, self, key=k)[pairs[:, 0]] for k in keys]
         mean = np.mean(drawn, axis=0)
-        variance = np.var(np.asarray(scene.train.y.points), axis=0)
-        varies = (variance > 0) & (true.std(0) > 0)
-        if not varies.any():
+        learned = np.asarray(scene.train.y.points, np.float64)
+        variance = learned.var(0)
+        moving = varies(learned) & varies(true)
+        if not moving.any():
             raise ValueError("NeuralPrediction: no site's response varies over the stimuli")
 
         def error(predicted: np.ndarray) -> float:
-            return float(np.mean(((predicted - true) ** 2)[:, varies] / variance[varies]))
+            return float(np.mean(((predicted - true) ** 2)[:, moving] / variance[moving]))
 
         correlation = correlations(mean, true)
         found = {
             "prediction_error": error(drawn[0]),
             "mean_prediction_error": error(mean),
-            "site_correlation": float(np.median(correlation[varies])),
+            "site_correlation": float(np.median(correlation[moving])),
         }
-        return found | corrected("site_correlation", correlation, varies, scene.test.reliability)
+        return found | corrected("site_correlation", correlation, moving, scene.test.reliability)
+
+
+def varies(points: Float[np.ndarray, "n s"]) -> Bool[np.ndarray, " s"]:
+    """Which columns are not constant; a variance would be that of rounding."""
+    return np.ptp(points, axis=0) > 0
 
 
 def correlations(
     a: Float[np.ndarray, "n s"], b: Float[np.ndarray, "n s"]
 ) -> Float[np.ndarray, " s"]:
     """Pearson's correlation of each column of `a` with that of `b`; 0 where one is constant."""
-    a, b = a.astype(np.float64) - a.mean(0), b.astype(np.float64) - b.mean(0)
+    moving = varies(a) & varies(b)
+    a, b = (c.astype(np.float64) for c in (a, b))
+    a, b = a - a.mean(0), b - b.mean(0)
     scale = np.sqrt((a**2).sum(0) * (b**2).sum(0))
-    return (a * b).sum(0) / np.where(scale > 0, scale, np.inf)
+    return (a * b).sum(0) / np.where(moving & (scale > 0), scale, np.inf)
 
 
 def corrected(
     name: str,
     correlation: Float[np.ndarray, " s"],
-    varies: np.ndarray,
+    moving: Bool[np.ndarray, " s"],
     reliability: Float[np.ndarray, " s"] | None,
 ) -> dict[str, float]:
-    """The median of correlation / √reliability, under `name`_corrected, where it is known."""
-    if reliability is None or not (usable := varies & (reliability > 0)).any():
+    """The median of correlation / √reliability, under `name`_corrected, where it is known of the
+    sites (and not of something that an extractor made of them)."""
+    if reliability is None or reliability.shape != correlation.shape:
+        return {}
+    if not (usable := moving & (reliability > 0)).any():
         return {}
     noise_free = correlation[usable] / np.sqrt(reliability[usable])
     return {f"{name}_corrected": float(np.median(noise_free))}
@@ -117,7 +130,8 @@ class CategoryDecoding(Evaluator):
 
     A linear C-SVC is fitted on all training target points and their labels (see `decoder`), and
     gives the class of each prediction ŷ: `category_decoding` is how often it is the label of x.
-    `eval.TargetDecoding` has the bound. Raises ValueError without labels, or too few of a class.
+    `eval.TargetDecoding` has the reference. Raises ValueError without labels, or too few of a
+    class.
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"

@@ -22,7 +22,7 @@ class BridgeSinkhorn(OTSolver):
     arguments are those of `Sinkhorn`; costs are divided by the mean of the hard-minimum cost.
     """
 
-    epsilon: float = 5e-3  # not static: a search compiles once for all, if it gives arrays
+    epsilon: float = 5e-3  # not static: with an array here (not inside jit) one program serves all
     tau_x: float = 1.0
     tau_y: float = 1.0
     threshold: float = eqx.field(static=True, default=1e-3)

@@ -33,7 +33,7 @@ class Sinkhorn(OTSolver):
     whose cost is the soft minimum of Eq. 6.
     """
 
-    epsilon: float = 5e-3  # not static: a search compiles once for all, if it gives arrays
+    epsilon: float = 5e-3  # not static: with an array here (not inside jit) one program serves all
     tau_x: float = 1.0
     tau_y: float = 1.0
     threshold: float = eqx.field(static=True, default=1e-3)

@@ -131,8 +131,10 @@ class Problem:
 def keys() -> list[Key]:
     grid = itertools.product(range(SEEDS), FRACTIONS, (*MORPHS, *BASELINES))
     found = [(method, fraction, seed) for seed, fraction, method in grid]
-    # All points are paired: label spreading has nothing to spread to.
-    found = [key for key in found if key[:2] != ("label spreading", 1.0)]
+    # With all points paired label spreading has nothing to spread to; and a minimum over
+    # thousands of pairs at every step would take hours.
+    most = {"label spreading": 0.5, "local, bridge": 0.2}
+    found = [key for key in found if key[1] <= most.get(key[0], 1.0)]
     return sorted(found, key=lambda key: (key[0] == "local, bridge", key[2]))
 
 
@@ -221,7 +223,8 @@ def write() -> None:
         f"{SEEDS} seeds: mean ± standard deviation (the number of seeds, where fewer). A seed "
         "chooses the pairs, initialisation and batches. 10,000 images of 200 classes train, 4,000 "
         "others test: the share whose prediction is nearest, by cosine, to the text of their "
-        "class. The geodesic bridge is by heat (time 1), its targets are modes at ε = .2.",
+        "class. The geodesic bridge is by heat (time 1), its targets are modes at ε = .2. Local "
+        "alignment goes as far as a minimum over all pairs at every step is affordable.",
         "",
         "## One draw of the morph (Eq. 12), and the baselines",
         "",

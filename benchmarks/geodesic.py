@@ -9,12 +9,9 @@ gin/mnist/cpu.gin's field and training.
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -24,16 +21,15 @@ from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_fields.adaln import AdaLN
 from morphkit_metrics.held_out import HeldOutPairs
 from morphkit_solvers.sinkhorn import Sinkhorn
-from problems import Given, given, mnist, pair
+from problems import mnist, pair, trained
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
+from tables import append, measured_by, read, summary
 
-from morphkit.aligners import GlobalAlignment
-from morphkit.experiment import build_networks
+from morphkit.aligners import GlobalAlignment, Prepared, prepared
 from morphkit.features import Features
-from morphkit.flow import Scaling, Training
+from morphkit.flow import Training
 from morphkit.interfaces import FusedCost, Scene
-from morphkit.morph import Morph
 from morphkit.types import PairedData, Split
 
 RESULTS = Path(__file__).parent / "results"
@@ -41,6 +37,7 @@ LINES = RESULTS / "geodesic.jsonl"
 PAIRS = (10, 50, 100, 500)
 SEEDS = 5
 TRAINING = Training(steps=2000, learning_rate=1e-3)
+FIELD = partial(AdaLN, size="small")
 DISTANCES = {"paths": GeodesicBridgeCost(), "heat": GeodesicBridgeCost(time=1.0)}
 GRID = tuple(itertools.product(DISTANCES, (0.1, 0.2, 0.5)))
 """Distances and ε of the couplings whose modes are the targets. These, power 2 and modes, of powers
@@ -56,7 +53,7 @@ class Problem:
         self.data = pair(latents.x, latents.y, number, seed)
         self.labels = np.asarray(latents.x.labels)
         self.paired = np.asarray(self.data.pairs.source)
-        self.prepared: dict[tuple[str, bytes], Given] = {}
+        self.prepared: dict[tuple[str, bytes], Prepared] = {}
 
     def matching(self, cost: FusedCost, epsilon: float, temperature: float) -> dict:
         """Class matching by one draw a point, its label-free estimate, and the trained flow."""
@@ -67,11 +64,7 @@ class Problem:
         i, j = map(np.asarray, coupling.sample(key_data, 20_000))
         same = self.labels[i] == np.asarray(self.data.y.labels)[j]
         found = {"matching": float(same[~np.isin(i, self.paired)].mean())}
-        x, y = self.data.x.points, self.data.y.points
-        networks = build_networks(field, x.shape[1], y.shape[1], False, key_net)
-        scaling = Scaling.fit(x, y, TRAINING.standardise)
-        networks = TRAINING.fit(networks, scaling, sampler, key=key_train)
-        morph = Morph(networks, scaling, TRAINING.noise_scale)
+        morph = trained(self.data, sampler, TRAINING, FIELD, (key_net, key_train))
         decoded = self.latents.target.decode(morph(self.latents.x_test.points, key=key_test))  # pyright: ignore[reportAttributeAccessIssue]
         right = np.asarray(decoded).argmax(1) == np.asarray(self.latents.x_test.labels)
         return found | {
@@ -86,7 +79,7 @@ class Problem:
         def couple(data: PairedData):
             problem = distance, np.asarray(data.pairs.source).tobytes()  # of five folds
             if problem not in self.prepared:
-                self.prepared[problem] = given(DISTANCES[distance], data)
+                self.prepared[problem] = prepared(data, DISTANCES[distance])
             return aligner.prepare(data, self.prepared[problem], solver).coupling
 
         nothing = Split(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros((0, 2), int))
@@ -132,13 +125,8 @@ METHODS: dict[str, Callable[[Problem], dict]] = {
 Key = tuple[str, int, int]  # method, pairs, seed
 
 
-def field(*, source_dim: int, target_dim: int, key) -> AdaLN:
-    return AdaLN(source_dim=source_dim, target_dim=target_dim, key=key, size="small")
-
-
 def known() -> dict[Key, dict]:
-    lines = LINES.read_text().splitlines() if LINES.exists() else []
-    return {(line["method"], line["pairs"], line["seed"]): line for line in map(json.loads, lines)}
+    return read(LINES, "method", "pairs", "seed")
 
 
 def run() -> None:
@@ -153,8 +141,7 @@ def run() -> None:
         for method in missing:
             start = time.perf_counter()
             found = {"method": method, "pairs": number, "seed": seed} | METHODS[method](problem)
-            with LINES.open("a") as file:
-                file.write(json.dumps(found) + "\n")
+            append(LINES, found)
             print(f"{time.perf_counter() - start:.0f} s", found, flush=True)
 
 
@@ -164,9 +151,7 @@ def table(there: dict[Key, dict], metric: str) -> list[str]:
         cells = []
         for number in PAIRS:
             numbers = [there[key][metric] for key in there if key[:2] == (method, number)]
-            spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
-            fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)})"
-            cells.append(f"{statistics.mean(numbers):.3f}{spread}{fewer}" if numbers else "–")
+            cells.append(summary(numbers, SEEDS))
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return lines
 
@@ -178,8 +163,7 @@ def write() -> None:
     lines = [
         "# The geodesic bridge on MNIST latents",
         "",
-        f"`python benchmarks/geodesic.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
-        f"{SEEDS} seeds: mean ± standard deviation (the number of seeds, where fewer). A seed "
+        measured_by("geodesic", SEEDS) + "A seed "
         "chooses the pairs, initialisation and batches. Bridges are sampled at ε = 5e-3, except "
         f"the chosen one: modes, of the distances (shortest paths, or heat at time 1) and ε "
         f"({', '.join(sorted({f'{e:g}' for _, e in GRID}))}) with the least held-out "

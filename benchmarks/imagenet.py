@@ -8,11 +8,9 @@ validation images that the test has none of (`--validation` measures on them, an
 
 import argparse
 import itertools
-import json
 import os
-import platform
-import statistics
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -25,6 +23,8 @@ from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_fields.mlp import MLP
 from morphkit_solvers.sinkhorn import Sinkhorn
+from problems import trained
+from tables import append, measured_by, read, summary
 
 from morphkit.aligners import (
     CouplingSampler,
@@ -35,10 +35,9 @@ from morphkit.aligners import (
     local_diagnostics,
 )
 from morphkit.data.imagenet import ImageNetFeatures
-from morphkit.experiment import build_networks, choose_pairs
-from morphkit.flow import Scaling, Training
+from morphkit.experiment import choose_pairs
+from morphkit.flow import Training
 from morphkit.interfaces import Baseline
-from morphkit.morph import Morph
 from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 RESULTS = Path(__file__).parent / "results"
@@ -64,12 +63,9 @@ BASELINES: dict[str, Baseline] = {
     "label spreading": LabelSpreading(),
 }
 TRAINING = Training(steps=2000, learning_rate=3e-3, standardise="whole", decay=True)
+FIELD = partial(MLP, size="small")
 
 Key = tuple[str, float, int]  # method, fraction, seed
-
-
-def field(*, source_dim: int, target_dim: int, key) -> MLP:
-    return MLP(source_dim=source_dim, target_dim=target_dim, key=key, size="small")
 
 
 class Problem:
@@ -103,10 +99,7 @@ class Problem:
         sampler = aligner.prepare(data, cost, solver)
         found = {"key": key} | self.coupling(sampler)
         solved = time.perf_counter()
-        networks = build_networks(field, data.x.dim, data.y.dim, False, key_net)  # pyright: ignore[reportArgumentType]
-        scaling = Scaling.fit(data.x.points, data.y.points, TRAINING.standardise)
-        networks = TRAINING.fit(networks, scaling, sampler, key=key_train)
-        morph = Morph(networks, scaling, TRAINING.noise_scale)
+        morph = trained(data, sampler, TRAINING, FIELD, (key_net, key_train))
         draws = morph(self.images, draws=DRAWS, key=key_test)
         return found | {
             "accuracy": self.accuracy(draws[0]),
@@ -138,13 +131,8 @@ def keys() -> list[Key]:
     return sorted(found, key=lambda key: (key[0] == "local, bridge", key[2]))
 
 
-def read() -> dict[Key, dict]:
-    lines = LINES.read_text().splitlines() if LINES.exists() else []
-    return {tuple(line["key"]): line for line in map(json.loads, lines)}
-
-
 def run() -> None:
-    there = read()
+    there = read(LINES, "key")
     missing = [key for key in keys() if key not in there]
     problem = Problem(validation=False) if missing else None
     for k, key in enumerate(missing):
@@ -153,8 +141,7 @@ def run() -> None:
         if k % 50 == 0:
             jax.clear_caches()  # compiled programs pile up until memory cannot be mapped
         found = problem.measure(key)
-        with LINES.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        append(LINES, found)
         print(f"{k + 1}/{len(missing)} {found} {time.perf_counter() - start:.1f} s", flush=True)
 
 
@@ -162,7 +149,7 @@ def table(there: dict[Key, dict], name: str, methods) -> list[str]:
     lines = ["| | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " |"]
     lines.append("|---|" + "---|" * len(FRACTIONS))
     for method in methods:
-        cells = [cell(values(there, method, fraction, name)) for fraction in FRACTIONS]
+        cells = [summary(values(there, method, fraction, name), SEEDS) for fraction in FRACTIONS]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return lines
 
@@ -170,14 +157,6 @@ def table(there: dict[Key, dict], name: str, methods) -> list[str]:
 def values(there: dict[Key, dict], method: str, fraction: float, name: str) -> list[float]:
     found = (there.get((method, fraction, seed)) for seed in range(SEEDS))
     return [line[name] for line in found if line]
-
-
-def cell(numbers: list[float]) -> str:
-    if not numbers:
-        return "–"
-    spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
-    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)})"
-    return f"{statistics.mean(numbers):.3f}{spread}{fewer}"
 
 
 def draw(there: dict[Key, dict]) -> None:
@@ -214,13 +193,12 @@ def draw(there: dict[Key, dict]) -> None:
 
 
 def write() -> None:
-    there = read()
+    there = read(LINES, "key")
     stuck = [key for key, line in there.items() if line.get("converged", 1) < 1]
     lines = [
         "# Tiny ImageNet",
         "",
-        f"`python benchmarks/imagenet.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
-        f"{SEEDS} seeds: mean ± standard deviation (the number of seeds, where fewer). A seed "
+        measured_by("imagenet", SEEDS) + "A seed "
         "chooses the pairs, initialisation and batches. 10,000 images of 200 classes train, 4,000 "
         "others test: the share whose prediction is nearest, by cosine, to the text of their "
         "class. The geodesic bridge is by heat (time 1), its targets are modes at ε = .2. Local "

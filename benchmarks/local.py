@@ -22,9 +22,9 @@ from morphkit_costs.knn import KNNCost
 from morphkit_fields.adaln import AdaLN
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
-from problems import Given, mnist_clouds, pair
+from problems import mnist_clouds, pair
 
-from morphkit.aligners import LocalAlignment, TrueAlignment, local_diagnostics
+from morphkit.aligners import LocalAlignment, Prepared, TrueAlignment, local_diagnostics
 from morphkit.flow import Networks, Scaling, Training
 from morphkit.interfaces import Sampler
 from morphkit.types import PairedData
@@ -78,7 +78,7 @@ def main() -> None:
         reference = loop(field, data, true)
         for solver_name, solver in solvers.items():
             for name in COSTS:
-                sampler = LocalAlignment().prepare(data, Given(prepared[name]), solver)
+                sampler = LocalAlignment().prepare(data, Prepared(prepared[name]), solver)
                 ended = local_diagnostics(sampler, BATCH, jax.random.key(0))
                 local = loop(field, data, sampler)
                 rounds = [(reference(), local()) for _ in range(ROUNDS)]

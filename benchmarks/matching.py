@@ -10,10 +10,6 @@ every cost.
 
 import argparse
 import itertools
-import json
-import os
-import platform
-import statistics
 import time
 from pathlib import Path
 
@@ -26,9 +22,10 @@ from morphkit_costs.kcca import KCCACost
 from morphkit_costs.knn import KNNCost
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
-from problems import Given, given, mnist_clouds, pair, tiny_imagenet_clouds
+from problems import mnist_clouds, pair, tiny_imagenet_clouds
+from tables import append, measured_by, read, summary
 
-from morphkit.aligners import couple
+from morphkit.aligners import Prepared, couple, prepared
 from morphkit.interfaces import OTSolver
 from morphkit.types import PairedData
 
@@ -66,7 +63,7 @@ class Problems:
     def __init__(self, dataset: str) -> None:
         self.dataset = dataset
         self.x, self.y = CLOUDS[dataset]()
-        self._last: tuple[tuple, Given] | None = None
+        self._last: tuple[tuple, Prepared] | None = None
 
     def data(self, fraction: float, seed: int) -> PairedData:
         if fraction:
@@ -75,17 +72,17 @@ class Problems:
         order = np.random.default_rng(seed).permutation(self.x.size)
         return pair(self.x, self.y.take(jnp.asarray(order)), 1, seed)
 
-    def cost(self, cost: str, data: PairedData, problem: tuple) -> Given:
+    def cost(self, cost: str, data: PairedData, problem: tuple) -> Prepared:
         if self._last is None or self._last[0] != problem:
-            self._last = problem, given(COSTS.get(cost, BridgeCost()), data)
+            self._last = problem, prepared(data, COSTS.get(cost, BridgeCost()))
         return self._last[1]
 
     def solve(self, cell: Cell) -> dict:
         cost, alpha, fraction, seed = cell
         data = self.data(fraction, seed)
-        prepared = self.cost(cost, data, (cost, fraction, seed))
+        ready = self.cost(cost, data, (cost, fraction, seed))
         start = time.perf_counter()
-        coupling = couple(data, prepared, solver(alpha, self.dataset))
+        coupling = couple(data, ready, solver(alpha, self.dataset))
         state = jax.block_until_ready(coupling).convergence
         seconds = time.perf_counter() - start
         labels = data.x.labels, data.y.labels
@@ -111,10 +108,7 @@ def path(dataset: str) -> Path:
 
 
 def known(dataset: str) -> dict[Cell, dict]:
-    if not path(dataset).exists():
-        return {}
-    lines = [json.loads(line) for line in path(dataset).read_text().splitlines()]
-    return {tuple(line["cell"]): line for line in lines}
+    return read(path(dataset), "cell")
 
 
 def run(dataset: str, fused: bool) -> None:
@@ -122,12 +116,10 @@ def run(dataset: str, fused: bool) -> None:
     missing = [cell for cell in cells() if cell not in there and (cell[1] > 0) == fused]
     if not missing:
         return
-    path(dataset).parent.mkdir(parents=True, exist_ok=True)
     problems = Problems(dataset)
     for k, cell in enumerate(missing):
         found = problems.solve(cell)
-        with path(dataset).open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        append(path(dataset), found)
         print(f"{dataset} {k + 1}/{len(missing)}", found, flush=True)
 
 
@@ -135,14 +127,6 @@ def values(there: dict[Cell, dict], cost: str, alpha: float, fraction: float) ->
     cost, fraction = ("none", 0.0) if alpha == 1 else (cost, fraction)
     found = (there.get((cost, alpha, fraction, seed)) for seed in range(SEEDS))
     return [line["sampled"] for line in found if line]
-
-
-def text(numbers: list[float]) -> str:
-    if not numbers:
-        return "–"
-    spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
-    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)})"
-    return f"{statistics.mean(numbers):.3f}{spread}{fewer}"
 
 
 def table(there: dict[Cell, dict]) -> list[str]:
@@ -153,9 +137,9 @@ def table(there: dict[Cell, dict]) -> list[str]:
     for cost in COSTS:
         for alpha in ALPHAS[:-1]:
             name = "0 (linear)" if alpha == 0 else f"{alpha:g}"
-            row = [text(values(there, cost, alpha, f)) for f in FRACTIONS]
+            row = [summary(values(there, cost, alpha, f), SEEDS) for f in FRACTIONS]
             lines.append(f"| {cost} | {name} | " + " | ".join(row) + " |")
-    pure = text(values(there, "none", 1.0, 0.0))
+    pure = summary(values(there, "none", 1.0, 0.0), SEEDS)
     lines.append("| none | 1 (Gromov-Wasserstein) | " + " | ".join([pure] * len(FRACTIONS)) + " |")
     return lines
 
@@ -191,8 +175,7 @@ def write() -> None:
     lines = [
         "# Matching accuracy",
         "",
-        f"`python benchmarks/matching.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
-        f"{SEEDS} seeds: mean ± standard deviation (the number of seeds, where fewer). A seed "
+        measured_by("matching", SEEDS) + "A seed "
         "chooses the pairs. The probability that a draw of the coupling joins two points of one "
         "class, over 10,000 draws. Both marginals are kept (τ = 1), c_XY is squared as in Eq. 3 "
         "where α > 0, costs are at their defaults and nothing is tuned on the labels.",

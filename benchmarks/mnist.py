@@ -18,6 +18,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tables import summary
+
 RUNS = Path("runs/mnist")
 SEEDS = 3
 RESULTS = Path(__file__).parent / "results"
@@ -68,15 +70,6 @@ def values(direction: str, aligner: str, fraction: float, name: str) -> list[flo
     return [metrics[name] for metrics in read if name in metrics]
 
 
-def cell(numbers: list[float], digits: int) -> str:
-    """Mean ± standard deviation, and the number of seeds where it is not the usual one."""
-    if not numbers:
-        return "–"
-    spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
-    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)} of {SEEDS} seeds)"
-    return f"{statistics.mean(numbers):.{digits}f}{spread}{fewer}"
-
-
 def table(direction: str, metric: str, digits: int) -> list[str]:
     """Rows: three morphs and the baselines; columns: paired fractions."""
     lines = [
@@ -84,11 +77,17 @@ def table(direction: str, metric: str, digits: int) -> list[str]:
         "|---|" + "---|" * len(FRACTIONS),
     ]
     for aligner in ALIGNERS:
-        cells = [cell(values(direction, aligner, f, f"morph/{metric}"), digits) for f in FRACTIONS]
+        cells = [
+            summary(values(direction, aligner, f, f"morph/{metric}"), SEEDS, digits)
+            for f in FRACTIONS
+        ]
         lines.append(f"| morph, {aligner} | " + " | ".join(cells) + " |")
     for row in ROWS[1:]:
         # A baseline sees the same pairs whatever the alignment: any run of the seed has it.
-        cells = [cell(values(direction, "true", f, f"{row}/{metric}"), digits) for f in FRACTIONS]
+        cells = [
+            summary(values(direction, "true", f, f"{row}/{metric}"), SEEDS, digits)
+            for f in FRACTIONS
+        ]
         lines.append(
             f"| {row.removeprefix('baseline/').replace('_', ' ')} | " + " | ".join(cells) + " |"
         )
@@ -111,15 +110,15 @@ def write() -> None:
         lines += ["", f"## {direction.replace('_', ' ')}: {metric} ({better} is better)", ""]
         lines += table(direction, metric, digits)
         coupling = "coupling/matching_accuracy_exact"
-        cells = [cell(values(direction, "global", f, coupling), 3) for f in FRACTIONS]
+        cells = [summary(values(direction, "global", f, coupling), SEEDS, 3) for f in FRACTIONS]
         lines += ["", "Matching accuracy of the global coupling: " + ", ".join(
             f"{c} at {f:.0%}" for c, f in zip(cells, FRACTIONS, strict=True)) + "."]  # fmt: skip
         full = values(direction, "true", 1.0, f"morph/{metric}")
         if full:
-            line = f"Supervised (all pairs, true alignment): {cell(full, digits)}"
+            line = f"Supervised (all pairs, true alignment): {summary(full, SEEDS, digits)}"
             knn = values(direction, "true", 1.0, "features/source_5nn_accuracy")
             line += (
-                f"; 5-nearest-neighbour classifier on the same latents: {cell(knn, 3)}."
+                f"; 5-nearest-neighbour classifier on the same latents: {summary(knn, SEEDS, 3)}."
                 if knn
                 else "."
             )

@@ -8,9 +8,7 @@ writes neural.md beside it and docs/neural.png. Settings are those of gin/neural
 
 import argparse
 import itertools
-import json
 import os
-import platform
 import statistics
 import time
 from functools import cache, partial
@@ -25,13 +23,15 @@ from morphkit_fields.adaln import AdaLN
 from morphkit_metrics.layers import RSA, EffectiveDimensionality, Predictivity
 from morphkit_metrics.neural import correlations
 from morphkit_solvers.sinkhorn import Sinkhorn
+from problems import trained
 from scipy.stats import rankdata
+from tables import append, measured_by, read, summary
 
 from morphkit.aligners import GlobalAlignment, TrueAlignment
 from morphkit.data.recordings import Recordings
-from morphkit.experiment import build_networks, choose_pairs
-from morphkit.flow import Scaling, Training
-from morphkit.interfaces import Baseline, LatentMap, Scene
+from morphkit.experiment import choose_pairs
+from morphkit.flow import Training
+from morphkit.interfaces import Baseline, Scene
 from morphkit.morph import Morph
 from morphkit.significance import compare
 from morphkit.types import Cloud, Dataset, PairedData, Pairs
@@ -51,6 +51,7 @@ MORPHS = {
 BASELINES: dict[str, Baseline] = {"ridge": Ridge(), "PLS": PLS()}
 METHODS = (*MORPHS, *BASELINES)
 TRAINING = Training(steps=200, learning_rate=1e-3, standardise="whole", steps_per_dispatch=200)
+FIELD = partial(AdaLN, size="small")
 SHOWN = ("block2", "block9", "features")
 
 Key = tuple[str, str, str, float, int]  # session, layer, method, fraction, seed
@@ -66,10 +67,6 @@ def clouds(data: Dataset) -> tuple[Cloud, Cloud]:
     return Cloud.uniform(data.train.source), Cloud.uniform(data.train.target)  # pyright: ignore[reportArgumentType]
 
 
-def field(*, source_dim: int, target_dim: int, key) -> AdaLN:
-    return AdaLN(source_dim=source_dim, target_dim=target_dim, key=key, size="small")
-
-
 def measure(key: Key, evaluate: str) -> dict:
     """The squared error of each test stimulus, mean over sites of unit variance, of one draw; over
     all stimuli, that of the mean of DRAWS; the median correlation of a site with that mean."""
@@ -81,7 +78,7 @@ def measure(key: Key, evaluate: str) -> dict:
     if method in BASELINES:
         drawn = np.asarray(BASELINES[method].fit(known)(test))[None]
     else:
-        drawn = np.asarray(trained(known, method, seed)(test, draws=DRAWS))  # pyright: ignore[reportArgumentType]
+        drawn = np.asarray(morph(known, method, seed)(test, draws=DRAWS))  # pyright: ignore[reportArgumentType]
     mean = drawn.mean(0)
     return {
         "key": key,
@@ -91,16 +88,12 @@ def measure(key: Key, evaluate: str) -> dict:
     }
 
 
-def trained(known: PairedData, method: str, seed: int) -> LatentMap:
+def morph(known: PairedData, method: str, seed: int) -> Morph:
     aligner, solver = MORPHS[method]
     sampler = aligner.prepare(known, COST, solver)
     if not bool(sampler.coupling.convergence.converged):
         print("the solver did not converge", flush=True)
-    key_net, key_train = jax.random.split(jax.random.key(seed))
-    networks = build_networks(field, known.x.dim, known.y.dim, False, key_net)  # pyright: ignore[reportArgumentType]
-    scaling = Scaling.fit(known.x.points, known.y.points, TRAINING.standardise)
-    networks = TRAINING.fit(networks, scaling, sampler, key=key_train)
-    return Morph(networks, scaling, TRAINING.noise_scale)
+    return trained(known, sampler, TRAINING, FIELD, jax.random.split(jax.random.key(seed)))
 
 
 def keys() -> list[Key]:
@@ -110,21 +103,15 @@ def keys() -> list[Key]:
     ]
 
 
-def read() -> dict[Key, dict]:
-    lines = LINES.read_text().splitlines() if LINES.exists() else []
-    return {tuple(line["key"]): line for line in map(json.loads, lines)}
-
-
 def run() -> None:
-    there = read()
+    there = read(LINES, "key")
     missing = [key for key in keys() if key not in there]
     for k, key in enumerate(missing):
         start = time.perf_counter()
         if k % 50 == 0:
             jax.clear_caches()  # compiled programs pile up until memory cannot be mapped
         found = measure(key, "test")
-        with LINES.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        append(LINES, found)
         print(
             f"{k + 1}/{len(missing)} {key} {error(found):.3f}, {time.perf_counter() - start:.1f} s",
             flush=True,
@@ -168,19 +155,13 @@ def by_seed(there: dict[Key, dict], group: tuple, value) -> list[float]:
     return [value(there[(*group, seed)]) for seed in range(SEEDS) if (*group, seed) in there]
 
 
-def cell(numbers: list[float]) -> str:
-    if not numbers:
-        return "–"
-    spread = f" ± {statistics.stdev(numbers):.3f}" if len(numbers) > 1 else ""
-    fewer = "" if len(numbers) == SEEDS else f" ({len(numbers)})"
-    return f"{statistics.mean(numbers):.3f}{spread}{fewer}"
-
-
 def table(there: dict[Key, dict], session: str, value) -> list[str]:
     lines = ["| layer | method | " + " | ".join(f"{f:.0%}" for f in FRACTIONS) + " |"]
     lines.append("|---|---|" + "---|" * len(FRACTIONS))
     for layer, method in itertools.product(LAYERS, METHODS):
-        cells = [cell(by_seed(there, (session, layer, method, f), value)) for f in FRACTIONS]
+        cells = [
+            summary(by_seed(there, (session, layer, method, f), value), SEEDS) for f in FRACTIONS
+        ]
         lines.append(f"| {layer} | {method} | " + " | ".join(cells) + " |")
     return lines
 
@@ -263,12 +244,11 @@ def mean_error(line: dict) -> float:
 
 
 def write() -> None:
-    there = read()
+    there = read(LINES, "key")
     lines = [
         "# From an image model to recorded V4",
         "",
-        f"`python benchmarks/neural.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
-        f"{SEEDS} seeds: mean ± standard deviation (the number of seeds, where fewer). A seed "
+        measured_by("neural", SEEDS) + "A seed "
         "chooses the pairs, initialisation and batches; the split of the stimuli is fixed. The "
         "prediction error is the mean over test stimuli and sites of the squared error of "
         "responses that have mean 0 and variance 1 over the training stimuli: 1 is the mean "

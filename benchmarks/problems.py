@@ -3,16 +3,20 @@
 import functools
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from jaxtyping import PRNGKeyArray
 
-from morphkit.collapse import collapse
 from morphkit.data.mnist import MNIST
+from morphkit.experiment import build_networks
 from morphkit.features import Features, extract
-from morphkit.geometry import Geometry
-from morphkit.interfaces import FusedCost
+from morphkit.flow import Scaling, Training
+from morphkit.interfaces import Sampler
 from morphkit.loggers import Log
+from morphkit.morph import Morph
 from morphkit.types import Cloud, PairedData, Pairs
 
 
@@ -47,16 +51,11 @@ def pair(x: Cloud, y: Cloud, number: int, seed: int) -> PairedData:
     return PairedData(x, y, Pairs.from_array(np.stack([known, known], 1)))
 
 
-class Given(FusedCost):
-    """A cost that was prepared before, for `morphkit.aligners.couple` on the same data."""
-
-    geometry: Geometry
-
-    def prepare(self, data: PairedData) -> Geometry:
-        return self.geometry
-
-
-def given(cost: FusedCost, data: PairedData) -> Given:
-    """Prepares a cost once, for several solvers."""
-    distinct = collapse(data)
-    return Given(cost.prepare(data if distinct is None else distinct.data))
+def trained(
+    data: PairedData, sampler: Sampler, training: Training, field: Any, keys: Sequence[PRNGKeyArray]
+) -> Morph:
+    """The morph of a run: `field` builds its velocity field, `keys` are for that and training."""
+    networks = build_networks(field, data.x.dim, data.y.dim, False, keys[0])
+    scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
+    networks = training.fit(networks, scaling, sampler, key=keys[1])
+    return Morph(networks, scaling, training.noise_scale)

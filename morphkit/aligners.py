@@ -74,6 +74,21 @@ def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
     )
 
 
+class Prepared(FusedCost):
+    """A cost that was prepared before, for `couple` on the same data."""
+
+    geometry: Geometry
+
+    def prepare(self, data: PairedData) -> Geometry:
+        return self.geometry
+
+
+def prepared(data: PairedData, cost: FusedCost) -> Prepared:
+    """Prepares a cost once, for several solvers. Points that coincide are prepared as one."""
+    distinct = collapse(data)
+    return Prepared(cost.prepare(data if distinct is None else distinct.data))
+
+
 class GlobalAlignment(Aligner):
     """Solves one problem over all points, then trains on draws of its coupling.
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
-from .aligners import couple
+from .aligners import couple, prepared
 from .experiment import choose_pairs
 from .interfaces import FusedCost, OTSolver, Report, silent
 from .serial import arguments, replace_file
@@ -76,17 +76,19 @@ def search(
     for fraction, seed in problems:
         told = choose_pairs(pairs, fraction, seed)
         known = PairedData(data.x, data.y, Pairs.from_array(told))
+        ready = prepared(known, cost)
         for (epsilon, tau_x, tau_y), tried in zip(settings, solvers, strict=True):
-            coupling = couple(known, cost, tried)
+            coupling = couple(known, ready, tried)
             accuracy = float(coupling.matching_accuracy(labels_x, labels_y))
             excluded = float(coupling.excluded_ratio())
+            aes = accuracy / excluded if excluded else float("inf")
+            converged = int(coupling.convergence.converged)
             found.append(
                 Trial(
-                    tau_x, tau_y, epsilon, fraction, seed, accuracy, excluded,
-                    float(coupling.aes(labels_x, labels_y)), int(coupling.convergence.converged),
+                    tau_x, tau_y, epsilon, fraction, seed, accuracy, excluded, aes, converged
                 )
             )  # fmt: skip
-            report(len(found), len(problems) * len(solvers), {"aes": found[-1].aes})
+            report(len(found), len(problems) * len(solvers), {"aes": aes})
     return found
 
 
@@ -102,15 +104,13 @@ def best(trials: Sequence[Trial]) -> tuple[float, float, float]:
 
     Raises ValueError if no aes is finite.
     """
-    groups: dict[tuple[float, float, float], list[Trial]] = {}
-    for trial in trials:
-        if not np.isfinite(trial.aes):  # no point is excluded, or none is left
-            continue
-        groups.setdefault((trial.tau_x, trial.tau_y, trial.epsilon), []).append(trial)
+    # Infinite where no point is excluded, NaN where no mass is left.
+    groups = _grouped([t for t in trials if np.isfinite(t.aes)], "tau_x", "tau_y", "epsilon")
     if not groups:
         raise ValueError("no trial has a finite aes")
     sure = {k: v for k, v in groups.items() if all(t.converged for t in v)} or groups
-    return max(sure, key=lambda k: float(np.mean([t.aes for t in sure[k]])))
+    tau_x, tau_y, epsilon = max(sure, key=lambda k: _mean_aes(sure[k]))
+    return tau_x, tau_y, epsilon
 
 
 class Regression(NamedTuple):
@@ -164,7 +164,8 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
         sorted({getattr(t, name) for t in trials})
         for name in ("epsilon", "paired_fraction", "tau_x")
     )
-    mean = {key: float(np.mean([t.aes for t in group])) for key, group in _grouped(trials).items()}
+    groups = _grouped(trials, "epsilon", "paired_fraction", "tau_x", "tau_y")
+    mean = {key: _mean_aes(group) for key, group in groups.items()}
     figure, axes = plt.subplots(
         len(epsilons), len(fractions) + 1, squeeze=False, layout="constrained",
         figsize=(2.3 * (len(fractions) + 1), 2.1 * len(epsilons) + 0.5),
@@ -200,8 +201,12 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
     plt.close(figure)
 
 
-def _grouped(trials: Sequence[Trial]) -> dict[tuple[float, float, float, float], list[Trial]]:
-    groups: dict[tuple[float, float, float, float], list[Trial]] = {}
-    for t in trials:
-        groups.setdefault((t.epsilon, t.paired_fraction, t.tau_x, t.tau_y), []).append(t)
+def _grouped(trials: Sequence[Trial], *names: str) -> dict[tuple[float, ...], list[Trial]]:
+    groups: dict[tuple[float, ...], list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(tuple(getattr(trial, name) for name in names), []).append(trial)
     return groups
+
+
+def _mean_aes(trials: Sequence[Trial]) -> float:
+    return float(np.mean([trial.aes for trial in trials]))

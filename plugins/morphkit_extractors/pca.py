@@ -44,8 +44,8 @@ class PCA(Codec):
                 f"{len(flat)}; take fewer components, or data with more to pretrain on"
             )
         model = decomposition.PCA(kept, random_state=0).fit(flat)
-        where = lambda pca: (pca.mean, pca.weight)  # noqa: E731
-        return eqx.tree_at(where, self, (jnp.asarray(model.mean_), jnp.asarray(model.components_)))
+        found = jnp.asarray(model.mean_), jnp.asarray(model.components_)
+        return eqx.tree_at(lambda pca: (pca.mean, pca.weight), self, found)
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
         if tuple(inputs.shape[1:]) != self.input_shape:

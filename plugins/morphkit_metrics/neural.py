@@ -1,6 +1,7 @@
 """Does the prediction look like the recorded responses, and does it carry what they carry?
 (Sec. 5.2, App. H.5)"""
 
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -122,7 +123,15 @@ def decoder(responses: Float[np.ndarray, "n s"], labels: Int[np.ndarray, " n"]) 
 
 def _decoder(scene: Scene, metric: Evaluator) -> GridSearchCV:
     labels = labels_of(scene.train.y.labels, "train.y.labels", metric)
-    return decoder(np.asarray(scene.train.y.points), labels)
+    points = np.asarray(scene.train.y.points)
+    return _decoder_of(points.tobytes(), points.shape, labels.astype(np.int32).tobytes())
+
+
+@lru_cache(maxsize=1)
+def _decoder_of(points: bytes, shape: tuple[int, ...], labels: bytes) -> GridSearchCV:
+    """The same one for every map of a run."""
+    responses = np.frombuffer(points, np.float32).reshape(shape)
+    return decoder(responses, np.frombuffer(labels, np.int32))
 
 
 class CategoryDecoding(Evaluator):

@@ -1,0 +1,40 @@
+"""Lines of JSON that a killed benchmark goes on from, and what tables make of them."""
+
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+
+def measured_by(name: str, seeds: int) -> str:
+    """How a page begins."""
+    return (
+        f"`python benchmarks/{name}.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
+        f"{seeds} seeds: mean ± standard deviation (the number of seeds, where fewer). "
+    )
+
+
+def read(path: Path, *names: str) -> dict[tuple, dict]:
+    """The lines of a file, if there is one, by their values of `names`; by the items of the value,
+    if one name is given."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    found = [json.loads(line) for line in lines]
+    if len(names) == 1:
+        return {tuple(line[names[0]]): line for line in found}
+    return {tuple(line[name] for name in names): line for line in found}
+
+
+def append(path: Path, line: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def summary(numbers: list[float], seeds: int, digits: int = 3) -> str:
+    """Mean ± standard deviation, and the number of seeds where it is not the usual one."""
+    if not numbers:
+        return "–"
+    spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
+    fewer = "" if len(numbers) == seeds else f" ({len(numbers)})"
+    return f"{statistics.mean(numbers):.{digits}f}{spread}{fewer}"

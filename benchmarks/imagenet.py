@@ -8,7 +8,6 @@ validation images that the test has none of (`--validation` measures on them, an
 
 import argparse
 import itertools
-import os
 import time
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_fields.mlp import MLP
 from morphkit_solvers.sinkhorn import Sinkhorn
-from problems import trained
+from problems import trained, training_clouds
 from tables import append, measured_by, read, summary
 
 from morphkit.aligners import (
@@ -38,7 +37,7 @@ from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.experiment import choose_pairs
 from morphkit.flow import Training
 from morphkit.interfaces import Baseline
-from morphkit.types import Cloud, Dataset, PairedData, Pairs
+from morphkit.types import PairedData, Pairs
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "imagenet.jsonl"
@@ -72,15 +71,14 @@ class Problem:
     """Images and texts, and the images to judge by: those of the test, or of the validation."""
 
     def __init__(self, validation: bool) -> None:
-        self.raw: Dataset = ImageNetFeatures().load()
-        self.x = Cloud.uniform(self.raw.train.source, self.raw.train.source_labels)  # pyright: ignore[reportArgumentType]
-        self.y = Cloud.uniform(self.raw.train.target, self.raw.train.target_labels)  # pyright: ignore[reportArgumentType]
-        path = Path(os.environ.get("MORPHKIT_DATA", "../shared/data")) / "tiny_imagenet"
-        with np.load(path / "tiny_imagenet.npz") as file:
-            texts = file["text_features"].astype(np.float32)
-            judged = slice(4000, 6000) if validation else slice(4000)
-            self.images = jnp.asarray(file["val_features"][judged].astype(np.float32))
-            self.labels = file["val_label"][judged]
+        self.raw = ImageNetFeatures(test=6000).load()
+        self.x, self.y = training_clouds(self.raw)
+        judged = slice(4000, 6000) if validation else slice(4000)
+        self.images = jnp.asarray(self.raw.test.source[judged])
+        assert self.raw.test.source_labels is not None
+        self.labels = self.raw.test.source_labels[judged]
+        _, first = np.unique(np.asarray(self.y.labels), return_index=True)
+        texts = self.raw.train.target[first]
         self.texts = texts / np.linalg.norm(texts, axis=1, keepdims=True)
 
     def accuracy(self, predicted) -> float:

@@ -8,7 +8,6 @@ writes neural.md beside it and docs/neural.png. Settings are those of gin/neural
 
 import argparse
 import itertools
-import os
 import statistics
 import time
 from functools import cache, partial
@@ -23,18 +22,19 @@ from morphkit_fields.adaln import AdaLN
 from morphkit_metrics.layers import RSA, EffectiveDimensionality, Predictivity
 from morphkit_metrics.neural import correlations
 from morphkit_solvers.sinkhorn import Sinkhorn
-from problems import trained
+from problems import trained, training_clouds
 from scipy.stats import rankdata
 from tables import append, measured_by, read, summary
 
 from morphkit.aligners import GlobalAlignment, TrueAlignment
+from morphkit.data.arrays import data_folder
 from morphkit.data.recordings import Recordings
 from morphkit.experiment import choose_pairs
 from morphkit.flow import Training
 from morphkit.interfaces import Baseline, Scene
 from morphkit.morph import Morph
 from morphkit.significance import compare
-from morphkit.types import Cloud, Dataset, PairedData, Pairs
+from morphkit.types import Dataset, PairedData, Pairs
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "neural.jsonl"
@@ -59,12 +59,8 @@ Key = tuple[str, str, str, float, int]  # session, layer, method, fraction, seed
 
 @cache
 def recordings(session: str, layer: str, evaluate: str) -> Dataset:
-    path = Path(os.environ.get("MORPHKIT_DATA", "../shared/data")) / "v4" / f"v4_{session}.npz"
+    path = data_folder() / "v4" / f"v4_{session}.npz"
     return Recordings(str(path), layer, evaluate=evaluate).load()  # pyright: ignore[reportArgumentType]
-
-
-def clouds(data: Dataset) -> tuple[Cloud, Cloud]:
-    return Cloud.uniform(data.train.source), Cloud.uniform(data.train.target)  # pyright: ignore[reportArgumentType]
 
 
 def measure(key: Key, evaluate: str) -> dict:
@@ -72,7 +68,7 @@ def measure(key: Key, evaluate: str) -> dict:
     all stimuli, that of the mean of DRAWS; the median correlation of a site with that mean."""
     session, layer, method, fraction, seed = key
     data = recordings(session, layer, evaluate)
-    x, y = clouds(data)
+    x, y = training_clouds(data)
     known = PairedData(x, y, Pairs.from_array(choose_pairs(data.train.pairs, fraction, seed)))
     test, true = data.test.source, data.test.target
     if method in BASELINES:
@@ -131,7 +127,7 @@ def layer_table(session: str) -> list[str]:
     found = []
     for layer in LAYERS:
         data = recordings(session, layer, "test")
-        x, y = clouds(data)
+        x, y = training_clouds(data)
         model = Identity((x.dim,), key=jax.random.key(0))
         paired = PairedData(x, y, Pairs.from_array(data.train.pairs))
         scene = Scene(model, model, paired, x, y, data.test)

@@ -1,7 +1,6 @@
 """The real alignment problems that benchmarks share."""
 
 import functools
-import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
 from morphkit.experiment import build_networks
 from morphkit.features import Features, extract
@@ -17,7 +17,7 @@ from morphkit.flow import Scaling, Training
 from morphkit.interfaces import Sampler
 from morphkit.loggers import Log
 from morphkit.morph import Morph
-from morphkit.types import Cloud, PairedData, Pairs
+from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 
 def mnist() -> Features:
@@ -37,11 +37,14 @@ def mnist_clouds() -> tuple[Cloud, Cloud]:
 
 def tiny_imagenet_clouds() -> tuple[Cloud, Cloud]:
     """10,000 images of 200 classes by MobileNetV2, and the text of each one's class by MiniLM."""
-    path = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
-    with np.load(path / "tiny_imagenet" / "tiny_imagenet.npz") as file:
-        images, labels = file["train_features"].astype(np.float32), file["train_label"]
-        texts = file["text_features"].astype(np.float32)[labels]
-    return Cloud.uniform(images, labels), Cloud.uniform(texts, labels)
+    return training_clouds(ImageNetFeatures().load())
+
+
+def training_clouds(data: Dataset) -> tuple[Cloud, Cloud]:
+    """Of inputs that are features already."""
+    train = data.train
+    x = Cloud.uniform(train.source, train.source_labels)  # pyright: ignore[reportArgumentType]
+    return x, Cloud.uniform(train.target, train.target_labels)  # pyright: ignore[reportArgumentType]
 
 
 def pair(x: Cloud, y: Cloud, number: int, seed: int) -> PairedData:

@@ -13,9 +13,10 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import numpy as np
 import pytest
 
+from morphkit.data.arrays import data_folder
 from morphkit.types import Cloud, PairedData, Pairs
 
-DATA = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
+DATA = data_folder()
 
 
 def needs(folder: str) -> pytest.MarkDecorator:

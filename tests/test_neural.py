@@ -1,6 +1,7 @@
 """Recordings, the metrics of the neural experiment, the choice of τ and ε: against references."""
 
 import csv
+import sys
 from dataclasses import replace
 
 import jax
@@ -151,6 +152,13 @@ def test_recordings_say_what_is_wrong(tmp_path, presentations, features, change,
     given = {"path": str(tmp_path / "a.npz"), "features": f"{features}::layer"}
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         Recordings(**given | change).load()
+
+
+def test_netcdf_without_its_packages_says_what_to_install(tmp_path, presentations, monkeypatch):
+    netcdf(tmp_path / "a.nc", presentations)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match=r"Recordings needs h5py: .*morphkit-align\[neural\]"):
+        read_recordings(tmp_path / "a.nc")
 
 
 def test_netcdf_of_another_kind_is_refused(tmp_path, presentations):

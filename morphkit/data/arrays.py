@@ -1,6 +1,7 @@
 """Anybody's own features: arrays in files or in memory, and a list of known pairs."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,11 @@ def split_arrays(
         test_pairs = _row_by_row(len(test_x))
     test_pairs = _pairs("test_pairs", test_pairs, len(test_x), len(test_y))
     return Dataset(name, None, everything, Split(test_x, test_y, test_pairs))
+
+
+def data_folder() -> Path:
+    """Where data sets are that need files: $MORPHKIT_DATA, or ../shared/data."""
+    return Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
 
 
 def read_array(path: str | Path) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Features of ImageNet's images, and of the names of their classes (Sec. 5.2 of the paper)."""
 
-import os
 from pathlib import Path
 
 import equinox as eqx
@@ -8,6 +7,7 @@ import numpy as np
 
 from ..interfaces import Data
 from ..types import Dataset, Split
+from .arrays import data_folder
 
 ARRAYS = (
     "train_features", "train_label", "val_features", "val_label", "text_features", "class_name",
@@ -34,8 +34,7 @@ class ImageNetFeatures(Data):
             raise ValueError(f"ImageNetFeatures.test = {self.test} must be at least 1")
 
     def load(self) -> Dataset:
-        folder = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
-        file = Path(self.path or folder / "tiny_imagenet" / "tiny_imagenet.npz")
+        file = Path(self.path or data_folder() / "tiny_imagenet" / "tiny_imagenet.npz")
         if not file.is_file():
             raise FileNotFoundError(
                 f"there is no file {file}: ImageNetFeatures.path names an .npz file with "

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import os
 from pathlib import Path
 
 import equinox as eqx
@@ -12,6 +11,7 @@ import pooch
 from ..features import cache_folder
 from ..interfaces import Data
 from ..types import Dataset
+from .arrays import data_folder
 from .digits import DIGIT_NAMES, Direction, check_direction, image_text_split
 
 MD5 = {
@@ -66,7 +66,7 @@ class MNIST(Data):
     def _locate(self) -> dict[str, Path]:
         """Where each of the four files is, downloading them if need be."""
         given = self.path is not None
-        folder = Path(self.path or Path(os.environ.get("MORPHKIT_DATA", "../shared/data"), "mnist"))
+        folder = Path(self.path or data_folder() / "mnist")
         found = {n: p for n in MD5 for p in (folder / n, folder / f"{n}.gz") if p.is_file()}
         if len(found) == len(MD5):
             return found

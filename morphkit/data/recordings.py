@@ -1,7 +1,6 @@
 """Responses of recorded sites, and a model's features of the same stimuli (Sec. 5.2 and G.3)."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,10 +8,11 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..extras import imported
 from ..interfaces import Data
 from ..store import stored_files
 from ..types import Dataset, Split
-from .arrays import read_array
+from .arrays import data_folder, read_array
 
 logger = logging.getLogger("morphkit")
 
@@ -73,8 +73,7 @@ class Recordings(Data):
             )
 
     def load(self) -> Dataset:
-        folder = Path(os.environ.get("MORPHKIT_DATA", "../shared/data"))
-        file = Path(self.path or folder / "v4" / "v4_201025.npz")
+        file = Path(self.path or data_folder() / "v4" / "v4_201025.npz")
         recorded = averaged(_region(read_recordings(file), self.region), self.repeats, self.labels)
         source = self._features(file, recorded)
         names, labels = np.unique(recorded.classes, return_inverse=True)
@@ -179,14 +178,8 @@ def read_recordings(file: Path) -> dict[str, np.ndarray]:
 
 
 def _read_netcdf(file: Path) -> dict[str, np.ndarray]:
-    try:
-        import h5netcdf  # noqa: F401  (what xarray reads NetCDF 4 with)
-        import h5py  # noqa: F401
-        import xarray
-    except ImportError as error:
-        raise ImportError(
-            f"{error.name} is missing: pip install 'morphkit-align[neural]' to read {file}"
-        ) from None
+    # The other two are what xarray reads NetCDF 4 with.
+    xarray, _, _ = imported("Recordings", "neural", "xarray", "h5netcdf", "h5py")
     try:
         opened = xarray.open_dataset(file, engine="h5netcdf")
     except (OSError, ValueError) as error:

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from morphkit.extras import imported
 from morphkit.interfaces import FeatureExtractor, Report, silent
 
-from .pretrained import images, imported, non_linearities, sentences, vision, weights_fingerprint
+from .pretrained import images, non_linearities, sentences, vision, weights_fingerprint
 
 DTYPES = ("float32", "float16", "bfloat16")
 
@@ -49,7 +50,7 @@ class Pretrained(FeatureExtractor):
         """What `encode` puts side by side, by name."""
         if len(inputs) == 0:
             raise ValueError(f"{type(self).__name__}: inputs is empty")
-        (torch,) = imported(type(self).__name__, "torch")
+        (torch,) = imported(type(self).__name__, "hf", "torch")
         parts = []
         with torch.inference_mode():
             for start in range(0, len(inputs), self.batch_size):
@@ -178,7 +179,7 @@ class EfficientNet(Pretrained):
     def details(cls) -> str:
         """For `morphkit show`: the names of the default model's activations."""
         try:
-            torch, transformers = imported("EfficientNet", "torch", "transformers")
+            torch, transformers = imported("EfficientNet", "hf", "torch", "transformers")
         except ImportError as error:
             return f"({error}; then its activations are listed here)"
         config = transformers.EfficientNetConfig(

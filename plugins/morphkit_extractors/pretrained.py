@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from morphkit.extras import imported
+
 
 @lru_cache(maxsize=2)
 def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
     """A vision model in evaluation mode, and its own image processor."""
-    torch, transformers = imported(owner, "torch", "transformers")
+    torch, transformers = imported(owner, "hf", "torch", "transformers")
     transformers.utils.logging.disable_progress_bar()
 
     def load() -> tuple[Any, Any]:
@@ -27,7 +29,7 @@ def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
 @lru_cache(maxsize=2)
 def sentences(owner: str, model: str, device: str, dtype: str) -> Any:
     """A sentence-transformers pipeline: tokenizer, transformer, pooling, normalisation."""
-    torch, library = imported(owner, "torch", "sentence_transformers")
+    torch, library = imported(owner, "hf", "torch", "sentence_transformers")
 
     def load() -> Any:
         arguments = {"dtype": getattr(torch, dtype)}
@@ -35,18 +37,6 @@ def sentences(owner: str, model: str, device: str, dtype: str) -> Any:
 
     files = "all files of its repository (modules.json, config.json, the tokenizer's, weights)"
     return _found(owner, model, files, load).eval()
-
-
-def imported(owner: str, *names: str) -> list[Any]:
-    """Modules of the extra `hf`. Raises ImportError, saying what to install, without them."""
-    from importlib import import_module
-
-    try:
-        return [import_module(name) for name in names]
-    except ImportError as error:
-        raise ImportError(
-            f"{owner} needs {error.name or names[-1]}: pip install 'morphkit-align[hf]'"
-        ) from error
 
 
 def _found(owner: str, model: str, files: str, load: Callable[[], Any]) -> Any:

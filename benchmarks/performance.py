@@ -42,14 +42,14 @@ def bridges(n: int) -> int:
 
 
 def problem(n: int):
-    """Two clouds with labels, and pairs within classes."""
+    """Two clouds with labels, and pairs within classes; the mixtures are the same for every n."""
     from morphkit.types import Cloud, PairedData, Pairs
 
     rng = np.random.default_rng(0)
-    sides = []
-    for dim in (16, 4):
+    means, sides = [2.5 * rng.normal(size=(10, dim)) for dim in (16, 4)], []
+    for mean_of_class in means:
         labels = rng.integers(0, 10, n)
-        points = 2.5 * rng.normal(size=(10, dim))[labels] + rng.normal(size=(n, dim))
+        points = mean_of_class[labels] + rng.normal(size=(n, mean_of_class.shape[1]))
         sides.append((points, labels))
     (x, labels_x), (y, labels_y) = sides
     source = rng.permutation(n)[: bridges(n)]

@@ -65,11 +65,11 @@ plain steps choose which local minimum it will be."""
 
 
 class _State(eqx.Module):
-    """The last coupling and its first potential, the moment C_Xᵀ γ C_Y between the factors of the
+    """The last coupling and its second potential, the moment C_Xᵀ γ C_Y between the factors of the
     intra-space costs to linearise at next, and where the iteration is."""
 
     gamma: Float[Array, "n m"]
-    f: Float[Array, " n"]
+    g: Float[Array, " m"]
     moment: Float[Array, "r s"]
     memory: Memory
     iteration: Int[Array, ""]
@@ -111,7 +111,7 @@ def _solve(
         cost, mass = linearised(s.gamma, s.moment)
         kernel = DenseKernel(-cost / (epsilon * mass))
         f, g, inner = sinkhorn(
-            kernel, mu, nu, start=s.f, tau_x=tau_x, tau_y=tau_y,
+            kernel, mu, nu, start=s.g, tau_x=tau_x, tau_y=tau_y,
             threshold=jnp.clip(s.change / 100, precise, 0.05),
             max_iterations=solver.inner_iterations,
         )  # fmt: skip
@@ -124,7 +124,7 @@ def _solve(
             memory = memory.emptied(change > MIX_BELOW)
             memory = memory.add(moment.ravel(), (moment - s.moment).ravel())
             moment = memory.mixture().reshape(moment.shape)
-        return _State(pi, f, moment, memory, s.iteration + 1, change, inner.error)
+        return _State(pi, g, moment, memory, s.iteration + 1, change, inner.error)
 
     def done(s: _State) -> Array:
         return (s.change < solver.threshold) & (s.inner_error < precise)
@@ -135,7 +135,7 @@ def _solve(
     independent, infinite = mu[:, None] * nu, jnp.array(jnp.inf)
     moment = moment_of(independent)
     start = _State(
-        gamma=independent, f=log_weights(mu), moment=moment, memory=Memory.empty(moment.size),
+        gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment.size),
         iteration=jnp.array(0), change=infinite, inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)
@@ -146,6 +146,9 @@ def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[A
     """The intra-space cost, divided by its mean, as left @ right.T."""
     left, right = factors(metric, cloud.points, cloud.points)
     mean = (cloud.weights @ left) @ (cloud.weights @ right)
+    # Points that coincide, or all lie in one direction: what is left is rounding, not a cost.
+    size = (cloud.weights @ jnp.abs(left)) @ (cloud.weights @ jnp.abs(right))
+    mean = jnp.where(mean > jnp.finfo(mean.dtype).eps * size, mean, 0)
     return left / nonzero(mean), right
 
 

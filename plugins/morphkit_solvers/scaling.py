@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import equinox as eqx
@@ -14,10 +15,13 @@ from morphkit.couplings import Convergence
 
 from .anderson import Memory
 
-Product = Callable[[Array], Array]
+Circuit = Callable[[Array, Array, Scalar | float], tuple[Array, Array]]
 RANGE = 1e8
 """How far scalings may leave 1 before they are absorbed: float32 ends at 1e±38, and a kernel
 entry is a product with two of them."""
+
+BLOCK = 2**20
+"""Entries of a stored kernel that are read at once: what stays in a cache for its second use."""
 
 
 class Kernel(eqx.Module):
@@ -32,8 +36,9 @@ class Kernel(eqx.Module):
         """log Σ_i exp(f_i - c_ij / ε)."""
 
     @abstractmethod
-    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> tuple[Product, Product]:
-        """Products with exp(f_i + g_j - c_ij / ε): v (m,) to (n,), and u (n,) to (m,)."""
+    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
+        """(v, offset, τ) to u = offset - τ log K exp(v) and Kᵀ exp(u), by products with
+        K = exp(f_i + g_j - c_ij / ε)."""
 
 
 class DenseKernel(Kernel):
@@ -48,10 +53,33 @@ class DenseKernel(Kernel):
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         return logsumexp(self.log + f[:, None], axis=0)
 
-    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> tuple[Product, Product]:
+    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         largest, rows = self._rows(g)
         scale = jnp.exp(f + largest)
-        return lambda v: scale * (rows @ v), lambda u: (u * scale) @ rows
+        n, m = rows.shape
+        size = min(n, max(1, BLOCK // m))
+
+        def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
+            """Block by block of rows, since memory's speed is the limit: both products in one
+            reading of the kernel."""
+            v = jnp.exp(v)
+
+            def block(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+                # The last block begins earlier than its turn, so that all have one shape.
+                start = jnp.minimum(k * size, n - size)
+                rows_, scale_, offset_ = (
+                    jax.lax.dynamic_slice_in_dim(a, start, size) for a in (rows, scale, offset)
+                )
+                u = updated(scale_ * (rows_ @ v), offset_, tau)
+                new = start + jnp.arange(size) >= k * size
+                column = jnp.where(new, scale_ * jnp.exp(u), 0) @ rows_
+                whole, total = state
+                return jax.lax.dynamic_update_slice_in_dim(whole, u, start, 0), total + column
+
+            zero = jnp.zeros_like(scale), jnp.zeros_like(v)
+            return jax.lax.fori_loop(0, -(-n // size), block, zero)
+
+        return circuit
 
     def _rows(self, g: Float[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, "n m"]]:
         """Each row of the kernel with g over its largest entry, and that entry's logarithm: both
@@ -84,16 +112,32 @@ class FactoredKernel(Kernel):
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
         return logsumexp(self._after(self.b, logsumexp(self.left(f), axis=0)), axis=1)
 
-    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> tuple[Product, Product]:
+    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         left, right = self.left(f), self.right(g)
         # A bridge's mass is shared out between its two factors, so that neither overflows.
         balance = (logsumexp(right, axis=0) - logsumexp(left, axis=0)) / 2
         left, right = jnp.exp(left + balance), jnp.exp(right - balance)
         (n, bridges), m = left.shape, len(right)
-        if n * m < (n + m) * bridges:  # a minibatch: the product itself is the thinner
-            product = left @ right.T
-            return lambda v: product @ v, lambda u: u @ product
-        return lambda v: left @ (v @ right), lambda u: right @ (u @ left)
+        # A minibatch: the product itself is the thinner.
+        product = left @ right.T if n * m < (n + m) * bridges else None
+
+        def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
+            v = jnp.exp(v)
+            row = left @ (v @ right) if product is None else product @ v
+            u = updated(row, offset, tau)
+            column = jnp.exp(u)
+            return u, right @ (column @ left) if product is None else column @ product
+
+        return circuit
+
+
+def updated(mass: Float[Array, " n"], offset: Float[Array, " n"], tau: Scalar | float) -> Array:
+    """Log scalings offset - τ log mass; a point that no mass reaches keeps its potential."""
+    return jnp.where(mass > jnp.finfo(mass.dtype).tiny, offset - tau * _log(mass), 0)
+
+
+def _log(mass: Float[Array, " n"]) -> Float[Array, " n"]:
+    return jnp.log(jnp.maximum(mass, jnp.finfo(mass.dtype).tiny))
 
 
 class _State(eqx.Module):
@@ -114,7 +158,7 @@ def sinkhorn(
     mu: Float[Array, " n"],
     nu: Float[Array, " m"],
     *,
-    start: Float[Array, " n"],
+    start: Float[Array, " m"],
     tau_x: float,
     tau_y: float,
     threshold: Scalar | float,
@@ -124,60 +168,62 @@ def sinkhorn(
 
     The entropy of Eq. 1 is relative to μ ⊗ ν, as in -KL(π | μ ⊗ ν): points that coincide then
     count as one, and for uniform weights only the total mass of unbalanced couplings differs.
-    So g = log ν - τ_Y log Kᵀ exp(f) and f = log μ - τ_X log K exp(g), in turn, the fixed point
-    of a map of f that Anderson's method finds in a fraction of the plain iterations; where mixing
-    raises the error, the memory is emptied and plain iterations go on. One iteration in the log
-    domain fixes the range; then scalings around (f, g) need two matrix products an iteration,
-    until they leave [1/RANGE, RANGE]; a point that no mass reaches keeps its potential. `start` is
-    a first guess of f. Stops when an update of f would move less than `threshold` of mass, of
-    the coupling's mass where that is below 1 (balanced: the L1 error of the first marginal, the
-    second being exact).
+    So f = log μ - τ_X log K exp(g) and g = log ν - τ_Y log Kᵀ exp(f), in turn, the fixed point
+    of a map of g that Anderson's method finds in a fraction of the plain iterations; where mixing
+    raises the error, the memory is emptied and plain iterations go on. An iteration in the log
+    domain gives a centre (f, g); scalings around it need only matrix products, until they leave
+    [1/RANGE, RANGE]. `start` is a first guess of g. Stops when an update of g would move less than
+    `threshold` of mass, of the coupling's mass where that is below 1 (balanced: the L1 error of
+    the second marginal, the first being exact).
     """
     log_mu, log_nu = log_weights(mu), log_weights(nu)
-    tiny = jnp.finfo(log_mu.dtype).tiny
 
     def running(s: _State) -> Array:
         return (s.error >= threshold) & (s.iteration < max_iterations)
 
-    def near(*moves: Array) -> Array:
-        return jnp.max(jnp.array([jnp.abs(move).max() for move in moves])) < jnp.log(RANGE)
+    def near(v: Array) -> Array:
+        return jnp.abs(v).max() < jnp.log(RANGE)
+
+    def advanced(s: _State, u: Array, log_column: Array, image: Array) -> _State:
+        column = jnp.exp(s.v + log_column)
+        moved = jnp.abs(jnp.exp(image + log_column) - column).sum()
+        error = moved / jnp.minimum(column.sum(), 1)
+        iteration = s.iteration + 1
+        memory = s.memory.emptied(error > 2 * s.error).add(image, image - s.v)
+        # Far moves are no use to a mixture, and at the end the scalings that the error was
+        # measured at are the ones to keep.
+        memory, v = jax.tree.map(
+            partial(jnp.where, near(image)),
+            (memory, memory.mixture()), (Memory.empty(len(nu)), image),
+        )  # fmt: skip
+        last = (error < threshold) | (iteration >= max_iterations)
+        return _State(s.f, s.g, u, jnp.where(last, s.v, v), memory, iteration, error)
 
     def recentre(s: _State) -> _State:
-        old = s.f + s.u
-        g = log_nu - tau_y * kernel.log_to_target(old)
+        g = s.g + s.v
         f = log_mu - tau_x * kernel.log_to_source(g)
-        to_source, to_target = kernel.around(f, g)
-        column = to_target(jnp.ones_like(f))
-        log_column = jax.lax.cond(
-            jnp.all(column > tiny),
-            lambda: jnp.log(column) - g,
-            lambda: kernel.log_to_target(f),
-        )
-        # Scalings around a centre that still moves far would leave float32's range at once.
-        settled = near(f - old, log_nu - tau_y * log_column - g)
+        circuit = kernel.around(f, g)
+        offset_x, offset_y = (tau_x - 1) * f + log_mu, (tau_y - 1) * g + log_nu
 
         def step(s: _State) -> _State:
-            column = to_target(jnp.exp(s.u))
-            log_column = jnp.log(jnp.maximum(column, tiny))
-            v = jnp.where(column > tiny, (tau_y - 1) * g + log_nu - tau_y * log_column, 0)
-            row = to_source(jnp.exp(v))
-            log_row = jnp.log(jnp.maximum(row, tiny))
-            image = jnp.where(row > tiny, (tau_x - 1) * f + log_mu - tau_x * log_row, s.u)
-            moved = jnp.sum(jnp.abs(jnp.exp(image) - jnp.exp(s.u)) * row)
-            error = moved / jnp.minimum(jnp.sum(jnp.exp(s.u) * row), 1)
-            iteration = s.iteration + 1
-            memory = s.memory.emptied(error > 2 * s.error).add(image, image - s.u)
-            # At the end, the scalings that the error was measured at are the ones to keep.
-            last = (error < threshold) | (iteration >= max_iterations)
-            u = jnp.where(last, s.u, memory.mixture())
-            return _State(f, g, u, v, memory, iteration, error)
+            u, column = circuit(s.v, offset_x, tau_x)
+            return advanced(s, u, _log(column), updated(column, offset_y, tau_y))
 
         zero = jnp.zeros_like(f), jnp.zeros_like(g)
-        inner = _State(f, g, *zero, s.memory.shift(s.f - f), s.iteration + 1, s.error)
-        return jax.lax.while_loop(lambda s: settled & running(s) & near(s.u), step, inner)
+        s = _State(f, g, *zero, s.memory.shift(-s.v), s.iteration, s.error)
+        u, column = circuit(s.v, offset_x, tau_x)
+        # Far from the fixed point, columns may be below float32's range.
+        log_column = jax.lax.cond(
+            jnp.all(column > jnp.finfo(column.dtype).tiny),
+            lambda: jnp.log(column),
+            lambda: g + kernel.log_to_target(f),
+        )
+        s = advanced(s, u, log_column, offset_y - tau_y * log_column)
+        return jax.lax.while_loop(lambda s: running(s) & near(s.v), step, s)
 
     zero = jnp.zeros_like(log_mu), jnp.zeros_like(log_nu)
-    s = _State(start, log_nu, *zero, Memory.empty(len(mu)), jnp.array(0), jnp.array(jnp.inf))
+    memory, infinite = Memory.empty(len(nu)), jnp.array(jnp.inf)
+    s = _State(log_mu, start, *zero, memory, jnp.array(0), infinite)
     s = jax.lax.while_loop(running, recentre, s)
     return s.f + s.u, s.g + s.v, Convergence(s.error < threshold, s.iteration, s.error)
 
@@ -206,13 +252,13 @@ def anneal(
     nu: Float[Array, " m"],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """`sinkhorn` at 2^k ε, …, 2 ε, ε, each from the last potentials; iterations are summed."""
-    log_mu = log_weights(mu)
+    log_nu = log_weights(nu)
     epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1)
 
     def stage(carry, epsilon):
-        f, _, before = carry
+        _, g, before = carry
         # Potentials are divided by ε: halving it doubles them.
-        start = log_mu + 2 * (f - log_mu)
+        start = log_nu + 2 * (g - log_nu)
         f, g, last = sinkhorn(
             kernel(epsilon), mu, nu, start=start, tau_x=solver.tau_x, tau_y=solver.tau_y,
             threshold=solver.threshold, max_iterations=solver.max_iterations,
@@ -220,5 +266,5 @@ def anneal(
         iterations = before.iterations + last.iterations
         return (f, g, Convergence(last.converged, iterations, last.error)), None
 
-    initial = log_mu, jnp.zeros_like(nu), Convergence.exact()
+    initial = jnp.zeros_like(mu), log_nu, Convergence.exact()
     return jax.lax.scan(stage, initial, epsilons)[0]

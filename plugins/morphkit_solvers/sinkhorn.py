@@ -24,8 +24,8 @@ class Sinkhorn(OTSolver):
     min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean and
     τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal exactly, and the two may differ. H is
     relative to μ ⊗ ν; for uniform weights that matters only to the mass of an unbalanced
-    coupling. It stops when an update of the first potential would move less than `threshold`
-    of mass (balanced: the L1 error of the first marginal), at the latest after
+    coupling. It stops when an update of the second potential would move less than `threshold`
+    of mass (balanced: the L1 error of the second marginal), at the latest after
     `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε, 2^(k-1) ε, …
     (ε-annealing), each from the last and with as many iterations.
 

@@ -20,7 +20,7 @@ RANGE = 1e8
 """How far scalings may leave 1 before they are absorbed: float32 ends at 1e±38, and a kernel
 entry is a product with two of them."""
 
-BLOCK = 2**20
+BLOCK = 2**18
 """Entries of a stored kernel that are read at once: what stays in a cache for its second use."""
 
 

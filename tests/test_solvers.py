@@ -8,6 +8,7 @@ import numpy as np
 import ot
 import pytest
 from morphkit_costs.bridge import BridgeCost
+from morphkit_solvers.anderson import Memory
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
@@ -219,6 +220,27 @@ def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3
         gradient -= (gradient * pi).sum(1, keepdims=True) / pi.sum(1, keepdims=True)
     assert np.abs(gradient[solid]).max() < 1e-3 * epsilon
     assert abs(pi.sum() - 1) > 1e-3 or tau_x == 1
+
+
+def test_fused_gromov_wasserstein_does_not_end_where_mixtures_come_to_rest(paired, monkeypatch):
+    """Mixtures that stay where they are change no coupling, and are no solution."""
+    prepared, mixture = BridgeCost().prepare(paired), Memory.mixture
+    size = (paired.x.dim + 1) * (paired.y.dim + 1)  # of the moment, between two cosines' factors
+
+    def solve(threshold: float) -> DenseCoupling:
+        solver = FusedGromovWasserstein(0.01, 0.75, threshold=threshold, max_iterations=300)
+        return solver.solve(prepared, paired.x, paired.y)
+
+    expected = solve(1e-4)
+    monkeypatch.setattr(
+        Memory,
+        "mixture",
+        lambda self: self.images[0] if self.images.shape[1] == size else mixture(self),
+    )
+    resting = solve(1.1e-4)  # another program
+    assert bool(resting.convergence.converged)
+    assert int(resting.convergence.iterations) > int(expected.convergence.iterations)
+    assert np.abs(np.asarray(resting.values - expected.values)).sum() < 0.01
 
 
 def test_a_bridge_cost_beyond_the_byte_budget_is_solved_by_its_factors(paired, caplog):

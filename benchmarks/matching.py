@@ -167,7 +167,7 @@ def draw(everything: dict[str, dict[Cell, dict]]) -> None:
             axis.minorticks_off()
             axis.grid(alpha=0.3)
         row[0].set_ylabel(f"{TITLES[dataset].split(' (')[0]}\nmatching accuracy")
-    axes[-1][-1].legend(fontsize=7, loc="center left")
+    axes[-1][-1].legend(fontsize=7, loc="upper left")
     figure.savefig(RESULTS.parent.parent / "docs" / "matching.png", dpi=130)
 
 

@@ -46,10 +46,10 @@ def problem(n: int):
     from morphkit.types import Cloud, PairedData, Pairs
 
     rng = np.random.default_rng(0)
-    means, sides = [2.5 * rng.normal(size=(10, dim)) for dim in (16, 4)], []
-    for mean_of_class in means:
+    centres, sides = [2.5 * rng.normal(size=(10, dim)) for dim in (16, 4)], []
+    for centre in centres:
         labels = rng.integers(0, 10, n)
-        points = mean_of_class[labels] + rng.normal(size=(n, mean_of_class.shape[1]))
+        points = centre[labels] + rng.normal(size=(n, centre.shape[1]))
         sides.append((points, labels))
     (x, labels_x), (y, labels_y) = sides
     source = rng.permutation(n)[: bridges(n)]

@@ -25,8 +25,9 @@ class FusedGromovWasserstein(OTSolver):
 
         2 α (L ⊗ γ) + (1 - α) (m c_XY² + <c_XY², γ>) + offset,  temperature ε m,
 
-    until it changes by less than `threshold` in L1. Balanced, m = 1 and the offset is nought: the
-    mirror descent of Peyré et al. 2016, its end sped up by Anderson's method. With τ < 1 it is
+    until such a step changes it by less than `threshold` in L1. Balanced, m = 1 and the offset is
+    nought: the mirror descent of Peyré et al. 2016, its end sped up by Anderson's method. With
+    τ < 1 it is
     the biconvex relaxation of Séjourné et al. 2021 for the tensorised terms (ε/2) KL⊗(π | μ ⊗ ν)
     and (λ/2) KL⊗, with offset
     ε <log γ/μν, γ> + λ_X <log γ_X/μ, γ_X> + λ_Y <log γ_Y/ν, γ_Y>; then the linear problem has
@@ -64,9 +65,10 @@ MIX_BELOW = 0.02
 plain steps choose which local minimum it will be. Some problems only seem to be near one: their
 couplings drift by a few hundredths a step for dozens of steps, and mixtures only lengthen that."""
 
-STALLED = 0.8
-"""The ratio of two changes above which the next marginals are to be more precise: at small ε what
-Sinkhorn's iterations leave can move a coupling a hundred times as far as its marginals are off."""
+SHARES, STALLED = (1e-2, 1e-3), 0.8
+"""The share of the coupling's last change that Sinkhorn's iterations may leave in the marginals, at
+first and at the least: it falls where a change is above STALLED times the one before. At small ε
+what is left can move a coupling a hundred times as far as its marginals are off."""
 
 
 class _State(eqx.Module):
@@ -98,6 +100,8 @@ def _solve(
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
     # Changes of the coupling below the error of its marginals would be noise.
     precise = solver.threshold / 20
+    # Nor can an iteration end below float32's rounding.
+    most_precise = jnp.maximum(precise / 5, 2 * jnp.finfo(mu.dtype).eps)
 
     def moment_of(gamma: Array) -> Array:
         return intra_x[1].T @ gamma @ intra_y[0]
@@ -121,7 +125,7 @@ def _solve(
         kernel = DenseKernel(-cost / (epsilon * mass))
         f, g, inner = sinkhorn(
             kernel, mu, nu, start=s.g, tau_x=tau_x, tau_y=tau_y,
-            threshold=jnp.clip(s.share * s.change, precise / 5, 0.05),
+            threshold=jnp.clip(s.share * s.change, most_precise, 0.05),
             max_iterations=solver.inner_iterations,
         )  # fmt: skip
         pi = jnp.exp(kernel.log + f[:, None] + g)
@@ -135,7 +139,8 @@ def _solve(
             memory = memory.add(moment.ravel(), (moment - s.moment).ravel())
             moment = memory.mixture().reshape(moment.shape)
         plain, iteration = s.memory.filled <= 1, s.iteration + 1
-        share = jnp.where(change > STALLED * s.change, jnp.maximum(s.share / 3, 1e-3), s.share)
+        finer = jnp.maximum(s.share / 3, SHARES[1])
+        share = jnp.where(change > STALLED * s.change, finer, s.share)
         return _State(pi, g, moment, memory, plain, share, iteration, change, inner.error)
 
     def done(s: _State) -> Array:
@@ -148,7 +153,7 @@ def _solve(
     moment = moment_of(independent)
     start = _State(
         gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment.size),
-        plain=jnp.array(True), share=jnp.array(0.01), iteration=jnp.array(0), change=infinite,
+        plain=jnp.array(True), share=jnp.array(SHARES[0]), iteration=jnp.array(0), change=infinite,
         inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)

@@ -27,9 +27,8 @@ class FusedGromovWasserstein(OTSolver):
 
     until such a step changes it by less than `threshold` in L1. Balanced, m = 1 and the offset is
     nought: the mirror descent of Peyré et al. 2016, its end sped up by Anderson's method. With
-    τ < 1 it is
-    the biconvex relaxation of Séjourné et al. 2021 for the tensorised terms (ε/2) KL⊗(π | μ ⊗ ν)
-    and (λ/2) KL⊗, with offset
+    τ < 1 it is the biconvex relaxation of Séjourné et al. 2021 for the tensorised terms
+    (ε/2) KL⊗(π | μ ⊗ ν) and (λ/2) KL⊗, with offset
     ε <log γ/μν, γ> + λ_X <log γ_X/μ, γ_X> + λ_Y <log γ_Y/ν, γ_Y>; then the linear problem has
     Eq. 28's λ = ε τ / (1 - τ), and γ gets the geometric mean of both masses.
 

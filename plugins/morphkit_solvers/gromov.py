@@ -61,8 +61,8 @@ class FusedGromovWasserstein(OTSolver):
 
 MIX_BELOW = 0.02
 """The change of the coupling below which Anderson's method may look for the fixed point: before,
-plain steps choose which local minimum it will be. Some problems only seem to be near one: their
-couplings drift by a few hundredths a step for dozens of steps, and mixtures only lengthen that."""
+plain steps choose which local minimum it will be. Near a saddle point steps first get shorter,
+then longer, and a mixture would turn back to it: one that lengthens the step halves the bound."""
 
 SHARES, STALLED = (1e-2, 1e-3), 0.8
 """The share of the coupling's last change that Sinkhorn's iterations may leave in the marginals, at
@@ -72,14 +72,15 @@ what is left can move a coupling a hundred times as far as its marginals are off
 
 class _State(eqx.Module):
     """The last coupling and its second potential, the moment C_Xᵀ γ C_Y between the factors of the
-    intra-space costs to linearise at next, whether the last was `plain` (the moment of a coupling,
-    no mixture), the share of a change that may be left in the marginals, and where the iteration
-    is."""
+    intra-space costs to linearise at next, the change below which to mix, whether the last moment
+    was `plain` (of a coupling, no mixture), the share of a change that may be left in the
+    marginals, and where the iteration is."""
 
     gamma: Float[Array, "n m"]
     g: Float[Array, " m"]
     moment: Float[Array, "r s"]
     memory: Memory
+    mix_below: Scalar
     plain: Bool[Array, ""]
     share: Scalar
     iteration: Int[Array, ""]
@@ -99,8 +100,9 @@ def _solve(
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
     # Changes of the coupling below the error of its marginals would be noise.
     precise = solver.threshold / 20
-    # Nor can an iteration end below float32's rounding.
-    most_precise = jnp.maximum(precise / 5, 2 * jnp.finfo(mu.dtype).eps)
+    # At small ε they move a coupling further. No iteration can end below float32's rounding.
+    most_precise = min(precise, 10 * epsilon * solver.threshold)
+    most_precise = jnp.maximum(most_precise, 2 * jnp.finfo(mu.dtype).eps)
 
     def moment_of(gamma: Array) -> Array:
         return intra_x[1].T @ gamma @ intra_y[0]
@@ -131,16 +133,20 @@ def _solve(
         if not balanced:
             pi *= jnp.sqrt(mass / pi.sum())
         change = jnp.abs(pi - s.gamma).sum() / jnp.minimum(pi.sum(), 1)
+        plain = s.memory.filled <= 1
+        mix_below = jnp.where(~plain & (change > s.change), s.change / 2, s.mix_below)
         moment, memory = moment_of(pi), s.memory
         if balanced:
             # Mixtures can come to rest where plain steps would not: the last step is a plain one.
-            memory = memory.emptied((change > MIX_BELOW) | (change < solver.threshold))
+            memory = memory.emptied((change > mix_below) | (change < solver.threshold))
             memory = memory.add(moment.ravel(), (moment - s.moment).ravel())
             moment = memory.mixture().reshape(moment.shape)
-        plain, iteration = s.memory.filled <= 1, s.iteration + 1
+        iteration = s.iteration + 1
         finer = jnp.maximum(s.share / 3, SHARES[1])
         share = jnp.where(change > STALLED * s.change, finer, s.share)
-        return _State(pi, g, moment, memory, plain, share, iteration, change, inner.error)
+        return _State(
+            pi, g, moment, memory, mix_below, plain, share, iteration, change, inner.error
+        )
 
     def done(s: _State) -> Array:
         return s.plain & (s.change < solver.threshold) & (s.inner_error < precise)
@@ -152,8 +158,8 @@ def _solve(
     moment = moment_of(independent)
     start = _State(
         gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment.size),
-        plain=jnp.array(True), share=jnp.array(SHARES[0]), iteration=jnp.array(0), change=infinite,
-        inner_error=infinite,
+        mix_below=jnp.array(MIX_BELOW), plain=jnp.array(True), share=jnp.array(SHARES[0]),
+        iteration=jnp.array(0), change=infinite, inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)
     return DenseCoupling(s.gamma, Convergence(done(s), s.iteration, s.change))

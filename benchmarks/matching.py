@@ -10,6 +10,7 @@ every cost.
 
 import argparse
 import itertools
+import statistics
 import time
 from pathlib import Path
 
@@ -147,6 +148,10 @@ def table(there: dict[Cell, dict]) -> list[str]:
     return lines
 
 
+def deviation(numbers: list[float]) -> float:
+    return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+
+
 def draw(everything: dict[str, dict[Cell, dict]]) -> None:
     import matplotlib.pyplot as plt
 
@@ -162,7 +167,7 @@ def draw(everything: dict[str, dict[Cell, dict]]) -> None:
                 numbers = [values(there, cost, alpha, f) for f in FRACTIONS]
                 if not all(numbers):
                     continue
-                mean, spread = (list(map(f, numbers)) for f in (np.mean, np.std))
+                mean, spread = (list(map(f, numbers)) for f in (np.mean, deviation))
                 label = f"α = {alpha:g}" + (" (linear)" if alpha == 0 else "")
                 axis.errorbar(percent, mean, spread, marker="o", ms=3, color=colour, label=label)
             axis.set(xscale="log", title=cost, xlabel="pairs (%)")

@@ -23,7 +23,7 @@ from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_fields.mlp import MLP
 from morphkit_solvers.sinkhorn import Sinkhorn
 from problems import trained, training_clouds
-from tables import append, measured_by, read, summary
+from tables import append, deviation, measured_by, read, summary
 
 from morphkit.aligners import (
     CouplingSampler,
@@ -173,7 +173,7 @@ def draw(there: dict[Key, dict]) -> None:
             if not shown:
                 continue
             percent, mean, spread = zip(
-                *((p, np.mean(n), np.std(n)) for p, n in shown), strict=True
+                *((p, np.mean(n), deviation(n)) for p, n in shown), strict=True
             )
             axis.errorbar(
                 percent, mean, spread, label=method, ms=3,

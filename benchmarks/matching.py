@@ -10,7 +10,6 @@ every cost.
 
 import argparse
 import itertools
-import statistics
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from morphkit_costs.knn import KNNCost
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from problems import mnist_clouds, pair, tiny_imagenet_clouds
-from tables import append, measured_by, read, summary
+from tables import append, deviation, measured_by, read, summary
 
 from morphkit.aligners import Prepared, couple, prepared
 from morphkit.interfaces import OTSolver
@@ -146,10 +145,6 @@ def table(there: dict[Cell, dict]) -> list[str]:
     pure = summary(values(there, "none", 1.0, 0.0), SEEDS)
     lines.append("| none | 1 (Gromov-Wasserstein) | " + " | ".join([pure] * len(FRACTIONS)) + " |")
     return lines
-
-
-def deviation(numbers: list[float]) -> float:
-    return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
 
 
 def draw(everything: dict[str, dict[Cell, dict]]) -> None:

@@ -24,7 +24,7 @@ from morphkit_metrics.neural import correlations
 from morphkit_solvers.sinkhorn import Sinkhorn
 from problems import trained, training_clouds
 from scipy.stats import rankdata
-from tables import append, measured_by, read, summary
+from tables import append, deviation, measured_by, read, summary
 
 from morphkit.aligners import GlobalAlignment, TrueAlignment
 from morphkit.data.arrays import data_folder
@@ -215,7 +215,7 @@ def draw(there: dict[Key, dict]) -> None:
                     continue
                 label = f"morph, {method}" if method in MORPHS else method
                 label += f", mean of {DRAWS}" if value is mean_error else ""
-                mean, spread = (list(map(f, numbers)) for f in (np.mean, np.std))
+                mean, spread = (list(map(f, numbers)) for f in (np.mean, deviation))
                 axis.errorbar(
                     FRACTIONS, mean, spread, marker="o", ms=3, ls=style, color=colours[method],
                     label=label,

@@ -31,10 +31,15 @@ def append(path: Path, line: dict) -> None:
         file.write(json.dumps(line) + "\n")
 
 
+def deviation(numbers: list[float]) -> float:
+    """Of a sample; nought of a single number."""
+    return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+
+
 def summary(numbers: list[float], seeds: int, digits: int = 3) -> str:
     """Mean ± standard deviation, and the number of seeds where it is not the usual one."""
     if not numbers:
         return "–"
-    spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
+    spread = f" ± {deviation(numbers):.{digits}f}" if len(numbers) > 1 else ""
     fewer = "" if len(numbers) == seeds else f" ({len(numbers)})"
     return f"{statistics.mean(numbers):.{digits}f}{spread}{fewer}"

@@ -243,6 +243,29 @@ def test_fused_gromov_wasserstein_does_not_end_where_mixtures_come_to_rest(paire
     assert np.abs(np.asarray(resting.values - expected.values)).sum() < 0.01
 
 
+def test_fused_gromov_wasserstein_gives_up_mixtures_that_lengthen_steps(paired, monkeypatch):
+    """As near a saddle point: with a fixed bound, steps would grow and shrink for ever."""
+    prepared, mixture = BridgeCost().prepare(paired), Memory.mixture
+    size = (paired.x.dim + 1) * (paired.y.dim + 1)  # of the moment, between two cosines' factors
+
+    def wild(self: Memory) -> jax.Array:
+        last = (self.filled - 1) % len(self.images)
+        return self.images[last] + jnp.where(self.filled > 1, 10, 0) * self.moves[last]
+
+    def solve(threshold: float) -> DenseCoupling:
+        solver = FusedGromovWasserstein(0.01, 0.75, threshold=threshold, max_iterations=300)
+        return solver.solve(prepared, paired.x, paired.y)
+
+    expected = solve(1e-4)
+    monkeypatch.setattr(
+        Memory, "mixture", lambda self: (wild if self.images.shape[1] == size else mixture)(self)
+    )
+    found = solve(1.2e-4)  # another program
+    assert bool(found.convergence.converged)
+    assert int(found.convergence.iterations) > int(expected.convergence.iterations)
+    assert np.abs(np.asarray(found.values - expected.values)).sum() < 0.01
+
+
 def test_a_bridge_cost_beyond_the_byte_budget_is_solved_by_its_factors(paired, caplog):
     prepared = BridgeCost().prepare(paired)
     with caplog.at_level("INFO", "morphkit"):

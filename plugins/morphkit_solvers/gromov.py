@@ -100,8 +100,8 @@ def _solve(
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
     # Changes of the coupling below the error of its marginals would be noise.
     precise = solver.threshold / 20
-    # At small ε they move a coupling further. No iteration can end below float32's rounding.
-    most_precise = min(precise, 10 * epsilon * solver.threshold)
+    # The smaller ε, the further they move it. No iteration can end below float32's rounding.
+    most_precise = solver.threshold * min(max(10 * epsilon, 1 / 100), 1 / 20)
     most_precise = jnp.maximum(most_precise, 2 * jnp.finfo(mu.dtype).eps)
 
     def moment_of(gamma: Array) -> Array:
@@ -134,18 +134,17 @@ def _solve(
             pi *= jnp.sqrt(mass / pi.sum())
         change = jnp.abs(pi - s.gamma).sum() / jnp.minimum(pi.sum(), 1)
         plain = s.memory.filled <= 1
-        mix_below = jnp.where(~plain & (change > s.change), s.change / 2, s.mix_below)
-        moment, memory = moment_of(pi), s.memory
+        moment, memory, mix_below = moment_of(pi), s.memory, s.mix_below
         if balanced:
+            mix_below = jnp.where(~plain & (change > s.change), s.change / 2, mix_below)
             # Mixtures can come to rest where plain steps would not: the last step is a plain one.
             memory = memory.emptied((change > mix_below) | (change < solver.threshold))
             memory = memory.add(moment.ravel(), (moment - s.moment).ravel())
             moment = memory.mixture().reshape(moment.shape)
-        iteration = s.iteration + 1
         finer = jnp.maximum(s.share / 3, SHARES[1])
         share = jnp.where(change > STALLED * s.change, finer, s.share)
         return _State(
-            pi, g, moment, memory, mix_below, plain, share, iteration, change, inner.error
+            pi, g, moment, memory, mix_below, plain, share, s.iteration + 1, change, inner.error
         )
 
     def done(s: _State) -> Array:

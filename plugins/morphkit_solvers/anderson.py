@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-SIZE = 5
+SIZE = 8
 """How many iterates are mixed."""
 
 

@@ -22,7 +22,8 @@ from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 def mnist() -> Features:
     """The image and text VAE latents of gin/mnist/image_to_text.gin: 10,000 to learn from,
-    10,000 to test on. The VAEs are trained once and cached."""
+    10,000 to test on. The VAEs are trained once and cached. Another machine's training rounds
+    differently, and is another one: a table is to be measured with one cache."""
     from morphkit_extractors.vae import VAEImage, VAEText
 
     image = functools.partial(VAEImage, channels=(32, 64, 128), epochs=4, batch_size=64)

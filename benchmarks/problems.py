@@ -1,6 +1,7 @@
 """The real alignment problems that benchmarks share."""
 
 import functools
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,10 +23,12 @@ from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 def mnist() -> Features:
     """The image and text VAE latents of gin/mnist/image_to_text.gin: 10,000 to learn from,
-    10,000 to test on. The VAEs are trained once and cached. Another machine's training rounds
-    differently, and is another one: a table is to be measured with one cache."""
+    10,000 to test on. The VAEs are those in benchmarks/cache, where MORPHKIT_CACHE names no other
+    folder: the same training rounds differently on another machine and ends elsewhere, and the
+    rows of a table are to be of the same latents."""
     from morphkit_extractors.vae import VAEImage, VAEText
 
+    os.environ.setdefault("MORPHKIT_CACHE", str(Path(__file__).parent / "cache"))
     image = functools.partial(VAEImage, channels=(32, 64, 128), epochs=4, batch_size=64)
     with tempfile.TemporaryDirectory() as folder, Log(Path(folder), wandb="disabled") as log:
         return extract(MNIST().load(), image, VAEText, log)  # pyright: ignore[reportArgumentType]

@@ -87,7 +87,8 @@ def test_bridge_sinkhorn_is_dense_sinkhorn_on_the_soft_cost(paired, taus, bridge
     np.testing.assert_allclose(ours.marginal(1), reference.sum(0), rtol=2e-4)
 
 
-@pytest.mark.parametrize(("halvings", "bridges"), [(0, 45), (3, 9)])
+@pytest.mark.parametrize("bridges", [9, 45])
+@pytest.mark.parametrize("halvings", [0, 3])
 @pytest.mark.parametrize(
     ("epsilon", "taus"), [(2e-3, (1.0, 1.0)), (1e-3, (0.9, 0.9)), (3e-4, (0.99, 0.5))]
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from morphkit_aligners.aligners import GlobalAlignment
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_fields.adaln import AdaLN
@@ -26,10 +27,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.semi_supervised import LabelSpreading
 from tables import append, measured_by, read, summary
 
-from morphkit.aligners import GlobalAlignment, Prepared, prepared
-from morphkit.features import Features
-from morphkit.flow import Training
+from morphkit.features.extract import Features
 from morphkit.interfaces import FusedCost, Scene
+from morphkit.training.loop import Training
+from morphkit.transport.couple import Prepared, prepared
 from morphkit.types import PairedData, Split
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,6 +15,14 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from morphkit_aligners.aligners import (
+    CouplingSampler,
+    GlobalAlignment,
+    LocalAlignment,
+    LocalSampler,
+    TrueAlignment,
+    local_diagnostics,
+)
 from morphkit_baselines.anchor import NearestAnchor
 from morphkit_baselines.classes import LabelSpreading, LogisticHead, NearestClassMean
 from morphkit_baselines.linear import Ridge
@@ -25,18 +33,10 @@ from morphkit_solvers.sinkhorn import Sinkhorn
 from problems import trained, training_clouds
 from tables import append, deviation, measured_by, read, summary
 
-from morphkit.aligners import (
-    CouplingSampler,
-    GlobalAlignment,
-    LocalAlignment,
-    LocalSampler,
-    TrueAlignment,
-    local_diagnostics,
-)
 from morphkit.data.imagenet import ImageNetFeatures
-from morphkit.experiment import choose_pairs
-from morphkit.flow import Training
+from morphkit.experiment.run import choose_pairs
 from morphkit.interfaces import Baseline
+from morphkit.training.loop import Training
 from morphkit.types import PairedData, Pairs
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,6 +15,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from morphkit_aligners.aligners import LocalAlignment, TrueAlignment, local_diagnostics
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_costs.kcca import KCCACost
@@ -24,9 +25,11 @@ from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from problems import mnist_clouds, pair
 
-from morphkit.aligners import LocalAlignment, Prepared, TrueAlignment, local_diagnostics
-from morphkit.flow import Networks, Scaling, Training
 from morphkit.interfaces import Sampler
+from morphkit.training.flow import Networks
+from morphkit.training.loop import Training
+from morphkit.training.scaling import Scaling
+from morphkit.transport.couple import Prepared
 from morphkit.types import PairedData
 
 ROUNDS, BATCH = 5, 256

@@ -25,8 +25,8 @@ from morphkit_solvers.sinkhorn import Sinkhorn
 from problems import mnist_clouds, pair, tiny_imagenet_clouds
 from tables import append, deviation, measured_by, read, summary
 
-from morphkit.aligners import Prepared, couple, prepared
 from morphkit.interfaces import OTSolver
+from morphkit.transport.couple import Prepared, couple, prepared
 from morphkit.types import PairedData
 
 RESULTS = Path(__file__).parent / "results"

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from morphkit_aligners.aligners import GlobalAlignment, TrueAlignment
 from morphkit_baselines.linear import PLS, Ridge
 from morphkit_costs.bridge import BridgeCost
 from morphkit_extractors.identity import Identity
@@ -26,14 +27,13 @@ from problems import trained, training_clouds
 from scipy.stats import rankdata
 from tables import append, deviation, measured_by, read, summary
 
-from morphkit.aligners import GlobalAlignment, TrueAlignment
 from morphkit.data.arrays import data_folder
 from morphkit.data.recordings import Recordings
-from morphkit.experiment import choose_pairs
-from morphkit.flow import Training
+from morphkit.experiment.run import choose_pairs
 from morphkit.interfaces import Baseline, Scene
 from morphkit.morph import Morph
-from morphkit.significance import compare
+from morphkit.report.significance import compare
+from morphkit.training.loop import Training
 from morphkit.types import Dataset, PairedData, Pairs
 
 RESULTS = Path(__file__).parent / "results"

@@ -9,7 +9,7 @@ from ott.problems.linear.linear_problem import LinearProblem
 from ott.solvers.linear.sinkhorn import Sinkhorn
 from scipy.special import logsumexp
 
-from morphkit.geometry import BridgeGeometry, min_plus
+from morphkit.transport.geometry import BridgeGeometry, min_plus
 
 
 @jax.tree_util.register_pytree_node_class

@@ -87,7 +87,7 @@ def peak() -> float:
 
 def cost_of(method: str, bridge) -> Any:
     """What the method solves on: the factors, or the n × m cost."""
-    from morphkit.geometry import DenseGeometry
+    from morphkit.transport.geometry import DenseGeometry
 
     return bridge if method in (OURS, "OTT online") else DenseGeometry(bridge.matrix())
 

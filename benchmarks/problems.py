@@ -12,12 +12,13 @@ from jaxtyping import PRNGKeyArray
 
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
-from morphkit.experiment import build_networks
-from morphkit.features import Features, extract
-from morphkit.flow import Scaling, Training
+from morphkit.experiment.run import build_networks
+from morphkit.features.extract import Features, extract
 from morphkit.interfaces import Sampler
 from morphkit.loggers import Log
 from morphkit.morph import Morph
+from morphkit.training.loop import Training
+from morphkit.training.scaling import Scaling
 from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 

@@ -16,13 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from morphkit_aligners.aligners import TrueAlignment
 from morphkit_costs.bridge import BridgeCost
 from morphkit_fields.adaln import AdaLN
 from morphkit_fields.mlp import MLP
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 
-from morphkit.aligners import TrueAlignment
-from morphkit.flow import Networks, Scaling, Training
+from morphkit.training.flow import Networks
+from morphkit.training.loop import Training
+from morphkit.training.scaling import Scaling
 from morphkit.types import Cloud, PairedData, Pairs
 
 STEPS, ROUNDS, BATCH = 100, 5, 256

@@ -7,7 +7,7 @@ are resolved when they are first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .hookspecs import hookimpl
+from .wiring.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from .api import align, extract, run, search

@@ -13,17 +13,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from . import configuration, experiment
-from .configuration import ConfigurationError
 from .data.arrays import split_arrays
-from .features import extract as features_of
-from .features import fingerprint
+from .experiment.run import Result
+from .experiment.search import Trial, write_search
+from .experiment.search import search as search_grid
+from .features.cache import fingerprint
+from .features.extract import extract as features_of
+from .features.store import fill
 from .loggers import Log
 from .morph import Morph
-from .search import Trial, write_search
-from .search import search as search_grid
-from .store import fill
 from .types import PairedData, Pairs
+from .wiring import configuration
+from .wiring.configuration import ConfigurationError
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 RESULTS = (
@@ -38,7 +39,7 @@ def run(
     out: str | Path | None = None,
     *,
     overwrite: bool = False,
-) -> experiment.Result:
+) -> Result:
     """Runs the experiment that gin files describe; what `morphkit run` calls.
 
     `bindings` such as "run.paired_fraction = 0.01" win over the files. Results go to `out`, by
@@ -62,7 +63,7 @@ def extract(
     The gin files give run.data, run.source and run.target, and may be those of a whole run: with
     run.data = @data.Stored(), Stored.path = the folder, and @extractor.Identity for both sides it
     reads from the store. A store that was not finished goes on where it was. Raises
-    ConfigurationError for a wrong request; see `morphkit.store.fill` for more.
+    ConfigurationError for a wrong request; see `morphkit.features.store.fill` for more.
     """
     names = [files] if isinstance(files, str | Path) else list(files)
     out = Path(out)
@@ -85,7 +86,7 @@ def search(
 
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
-    fractions and seeds, see `morphkit.search.search`. Writes trials.csv and search.png (Fig. 19
+    fractions and seeds, see `morphkit.experiment.search.search`. Writes trials.csv and search.png (Fig. 19
     and 20) to `out`, over older ones, and log.jsonl. Raises ConfigurationError for a wrong
     request, and ValueError for data that has no labels or points to judge.
     """

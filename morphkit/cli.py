@@ -131,7 +131,7 @@ def _version_or_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Name
 
 
 def _finish(result) -> int:
-    from .report import format_table
+    from .report.tables import format_table
 
     print(format_table(result.metrics))
     for name in ("report.html", "overview.png", "metrics.json"):
@@ -170,7 +170,7 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 def _search(arguments: argparse.Namespace) -> int:
     from . import api
-    from .search import best, regress
+    from .experiment.search import best, regress
 
     names = ("taus", "epsilons", "fractions", "seeds")
     grid = {name: value for name in names if (value := getattr(arguments, name)) is not None}
@@ -192,8 +192,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from .data.arrays import read_array
+    from .files import replace_file
     from .morph import load
-    from .serial import replace_file
 
     output = Path(arguments.output)
     if output.suffix != ".npy":
@@ -213,7 +213,7 @@ def _predict(arguments: argparse.Namespace) -> int:
 def _plugins(arguments: argparse.Namespace) -> int:
     if arguments.components:
         return _components(arguments.json)
-    from .plugins import installed_plugins
+    from .wiring.discovery import installed_plugins
 
     rows = [
         {
@@ -230,7 +230,7 @@ def _plugins(arguments: argparse.Namespace) -> int:
 
 
 def _components(as_json: bool) -> int:
-    from .registry import registry
+    from .wiring.registry import registry
 
     rows = [
         {
@@ -261,7 +261,7 @@ def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
 def _show(arguments: argparse.Namespace) -> int:
     import inspect
 
-    from .registry import registry
+    from .wiring.registry import registry
 
     found = registry.find(arguments.name)
     bound = {n: p for n, p in found.arguments.items() if p.default is not p.empty}
@@ -282,7 +282,8 @@ def _show(arguments: argparse.Namespace) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    from .report import write_comparison, write_report
+    from .report.comparison import write_comparison
+    from .report.page import write_report
 
     directories = [Path(d) for d in arguments.directories]
     if len(directories) == 1 and arguments.out is None:

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 from .types import Batch, Cloud, Dataset, PairedData, Split
 
 if TYPE_CHECKING:
-    from .couplings import Coupling
-    from .geometry import Geometry
+    from .transport.couplings import Coupling
+    from .transport.geometry import Geometry
 
 Report = Callable[[int, int, dict[str, float]], None]
 """How long work tells where it is: report(step done, steps in all, metrics so far)."""
@@ -105,6 +105,11 @@ class Sampler(eqx.Module):
         """Indices of `num` points and targets that its batches would draw, or None if it does not
         know them."""
         return None if self.coupling is None else self.coupling.sample(key, num)
+
+    def diagnostics(self, data: PairedData, batch_size: int, key: PRNGKeyArray) -> dict[str, float]:
+        """How its solver ended and what its coupling of `data` is like, see
+        `Coupling.diagnostics`; empty for a sampler that has none."""
+        return {} if self.coupling is None else self.coupling.diagnostics(data.x, data.y)
 
 
 class Aligner(eqx.Module):

@@ -11,9 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from .flow import Networks, Reweighting, Scaling
+from .files import load_arrays, save_arrays
 from .interfaces import LatentMap, VelocityField
-from .serial import load_arrays, rebuild, record, save_arrays
+from .training.flow import Networks, Reweighting
+from .training.scaling import Scaling
+from .wiring.records import rebuild, record
 
 FORMAT = 1
 

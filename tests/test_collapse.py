@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from morphkit_aligners.aligners import LocalAlignment
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_costs.knn import KNNCost
@@ -12,8 +13,8 @@ from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.stats import chisquare
 
-from morphkit.aligners import LocalAlignment, couple
-from morphkit.collapse import CollapsedCoupling, Groups, collapse
+from morphkit.transport.collapse import CollapsedCoupling, Groups, collapse
+from morphkit.transport.couple import couple
 from morphkit.types import Cloud, PairedData, Pairs
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 import gin
-from morphkit.configuration import (
+from morphkit.wiring.configuration import (
     ConfigurationError,
     _check_values,
     built,

@@ -8,7 +8,13 @@ from morphkit_costs.bridge import BridgeCost
 from scipy.spatial.distance import cdist
 
 from morphkit import geometry
-from morphkit.geometry import BridgeGeometry, DenseGeometry, PointGeometry, min_plus, pairwise
+from morphkit.transport.geometry import (
+    BridgeGeometry,
+    DenseGeometry,
+    PointGeometry,
+    min_plus,
+    pairwise,
+)
 
 
 @pytest.mark.parametrize("metric", geometry.METRICS)

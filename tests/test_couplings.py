@@ -4,17 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from morphkit_aligners.aligners import GlobalAlignment, LocalAlignment
 from scipy.stats import chisquare
 
-from morphkit.aligners import GlobalAlignment, LocalAlignment
-from morphkit.couplings import (
+from morphkit.transport.couplings import (
     BridgeCoupling,
     Convergence,
     Coupling,
     DenseCoupling,
     PairCoupling,
 )
-from morphkit.sharpening import medoid, sharpen
+from morphkit.transport.sharpening import medoid, sharpen
 from morphkit.types import Pairs
 
 N, M = 7, 6

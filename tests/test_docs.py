@@ -38,7 +38,7 @@ def slug(heading: str) -> str:
 
 
 def test_every_first_party_component_and_its_arguments_are_in_the_table():
-    from morphkit.registry import registry
+    from morphkit.wiring.registry import registry
 
     ours = [c for c in registry.load() if c.distribution == "morphkit-align"]
     assert len(ours) > 20
@@ -51,7 +51,7 @@ def test_every_first_party_component_and_its_arguments_are_in_the_table():
 
 
 def test_the_table_names_no_component_that_is_not_there():
-    from morphkit.registry import registry
+    from morphkit.wiring.registry import registry
 
     kinds = "data|extractor|cost|solver|aligner|field|baseline|eval"
     named = set(re.findall(rf"[@`](({kinds})\.[A-Z]\w+)", EVERYTHING))
@@ -91,8 +91,8 @@ def test_every_environment_variable_is_documented():
 def test_the_arguments_of_run_and_training_are_documented():
     import inspect
 
-    from morphkit.experiment import run
-    from morphkit.flow import Training
+    from morphkit.experiment.run import run
+    from morphkit.training.loop import Training
 
     for name in set(inspect.signature(run).parameters) - {"out", "configuration"}:
         assert f"`run.{name}`" in PAGES["gin.md"], name
@@ -118,7 +118,7 @@ def test_gin_files_are_there_and_all_documented():
 
 
 def test_bindings_in_the_docs_are_valid():
-    from morphkit.configuration import configured
+    from morphkit.wiring.configuration import configured
 
     text = EVERYTHING.replace("\\\n", " ")
     checked = 0

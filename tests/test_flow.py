@@ -6,15 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jaxtyping import Array, Float, Scalar
+from morphkit_aligners.aligners import GlobalAlignment, LocalAlignment, TrueAlignment
 from morphkit_costs.bridge import BridgeCost
 from morphkit_fields.mlp import MLP
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.sinkhorn import Sinkhorn
 
-from morphkit.aligners import GlobalAlignment, LocalAlignment, TrueAlignment
-from morphkit.flow import Networks, Reweighting, Scaling, Training, flow_loss
 from morphkit.interfaces import VelocityField
 from morphkit.morph import Morph, load
+from morphkit.training.flow import Networks, Reweighting, flow_loss
+from morphkit.training.loop import Training
+from morphkit.training.scaling import Scaling
 from morphkit.types import Cloud, PairedData, Pairs
 
 SCALINGS = ("each", "whole", "none")

@@ -5,7 +5,7 @@ import ot
 import pytest
 from morphkit_solvers.low_rank import LowRankGromovWasserstein, LowRankSinkhorn
 
-from morphkit.geometry import DenseGeometry, PointGeometry
+from morphkit.transport.geometry import DenseGeometry, PointGeometry
 from morphkit.types import Cloud
 
 CENTRES = np.array([[0, 0, 1], [1, 0, 0.2], [0.8, 0.6, 0], [-0.5, 0.5, 0.3]])

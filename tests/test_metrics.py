@@ -14,8 +14,8 @@ from morphkit_metrics.matching import MatchingAccuracy
 from morphkit_metrics.pairs import PairedError
 from scipy.spatial.distance import cdist
 
-from morphkit.couplings import Convergence, DenseCoupling, PairCoupling
 from morphkit.interfaces import Codec, FeatureExtractor, LatentMap, Scene
+from morphkit.transport.couplings import Convergence, DenseCoupling, PairCoupling
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
 KEY = jax.random.key(0)

@@ -31,12 +31,12 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 
 import morphkit
-from morphkit.aligners import couple
 from morphkit.cli import main
 from morphkit.data.recordings import Recordings, read_recordings, reliability
+from morphkit.experiment.search import Trial, best, regress, search
 from morphkit.interfaces import LatentMap, Scene
-from morphkit.search import Trial, best, regress, search
-from morphkit.significance import compare
+from morphkit.report.significance import compare
+from morphkit.transport.couple import couple
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
 KEY = jax.random.key(0)

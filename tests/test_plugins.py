@@ -13,9 +13,9 @@ import gin
 from morphkit import hookimpl
 from morphkit import registry as registry_module
 from morphkit.interfaces import KINDS, FusedCost
-from morphkit.plugins import Plugin, installed_plugins
-from morphkit.registry import Registry, registry
-from morphkit.serial import rebuild, record
+from morphkit.wiring.discovery import Plugin, installed_plugins
+from morphkit.wiring.records import rebuild, record
+from morphkit.wiring.registry import Registry, registry
 
 
 def test_every_first_party_family_loads_and_is_listed_once():

@@ -16,9 +16,9 @@ from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.special import xlogy
 from scipy.stats import chisquare
 
-from morphkit.aligners import couple
-from morphkit.couplings import BridgeCoupling, Convergence, DenseCoupling
-from morphkit.geometry import BridgeGeometry, DenseGeometry
+from morphkit.transport.couple import couple
+from morphkit.transport.couplings import BridgeCoupling, Convergence, DenseCoupling
+from morphkit.transport.geometry import BridgeGeometry, DenseGeometry
 from morphkit.types import Cloud, PairedData, Pairs
 
 N, M, L = 24, 20, 4

@@ -12,9 +12,12 @@ import pytest
 from jaxtyping import Array, Float, Int
 from sklearn.decomposition import PCA
 
-from morphkit.figures import MAX_BINS, MAX_POINTS, collect, draw_overview
+from morphkit.experiment.picture import MAX_BINS, MAX_POINTS, collect
 from morphkit.interfaces import Codec, LatentMap, Scene, silent
-from morphkit.report import _loss_curve, format_table, write_comparison, write_report
+from morphkit.report.comparison import write_comparison
+from morphkit.report.figures import draw_overview
+from morphkit.report.page import _loss_curve, write_report
+from morphkit.report.tables import format_table
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
 COUPLING_DRAWS = 20_000

@@ -111,7 +111,7 @@ def test_a_run_without_its_report_is_not_finished(tmp_path, monkeypatch):
         raise RuntimeError("no space left for a picture")
 
     with monkeypatch.context() as patch:
-        patch.setattr("morphkit.experiment.write_report", fail)
+        patch.setattr("morphkit.experiment.run.write_report", fail)
         with pytest.raises(RuntimeError, match="no space"):
             morphkit.run("quickstart.gin", FAST, tmp_path)
     morphkit.run("quickstart.gin", FAST, tmp_path)  # goes on, and need not be told to overwrite
@@ -189,7 +189,7 @@ def test_two_configurations_in_one_process_do_not_share_networks(arrays):
 
 
 def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypatch):
-    from morphkit.flow import Training
+    from morphkit.training.loop import Training
 
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)

@@ -17,8 +17,8 @@ from scipy.optimize import approx_fprime
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from morphkit.couplings import BridgeCoupling, DenseCoupling
-from morphkit.geometry import BridgeGeometry, DenseGeometry
+from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
+from morphkit.transport.geometry import BridgeGeometry, DenseGeometry
 from morphkit.types import Cloud, PairedData, Pairs
 
 

@@ -15,12 +15,12 @@ from morphkit_extractors.identity import Identity
 from PIL import Image
 
 import morphkit
-from morphkit.configuration import ConfigurationError
 from morphkit.data.images import Images
+from morphkit.features.store import PART, Stored, fill
 from morphkit.interfaces import Data
 from morphkit.loggers import Log
-from morphkit.store import PART, Stored, fill
 from morphkit.types import Dataset, Split
+from morphkit.wiring.configuration import ConfigurationError
 
 STIMULI = DATA / "v4" / "images_210224.zip"
 
@@ -107,7 +107,7 @@ class Wide(Identity):
     def encode(self, inputs, *, key):
         return jnp.tile(jnp.asarray(inputs, jnp.float32), (1, 768))
 
-from morphkit.registry import registry
+from morphkit.wiring.registry import registry
 from morphkit.loggers import Log
 from morphkit.types import Dataset, Split
 from morphkit.interfaces import Data

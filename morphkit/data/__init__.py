@@ -6,7 +6,7 @@ from morphkit import hookimpl
 
 @hookimpl
 def morphkit_register(registry) -> None:
-    from ..store import Stored
+    from ..features.store import Stored
     from .arrays import Arrays
     from .digits import Digits
     from .imagenet import ImageNetFeatures

@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 import pooch
 
-from ..features import cache_folder
+from ..features.cache import cache_folder
 from ..interfaces import Data
 from ..types import Dataset
 from .arrays import data_folder

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from ..extras import imported
+from ..features.store import stored_files
 from ..interfaces import Data
-from ..store import stored_files
 from ..types import Dataset, Split
 from .arrays import data_folder, read_array
 

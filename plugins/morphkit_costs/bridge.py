@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from morphkit.geometry import BridgeGeometry, check_metric, pairwise
 from morphkit.interfaces import FusedCost
+from morphkit.transport.geometry import BridgeGeometry, check_metric, pairwise
 from morphkit.types import PairedData
 
 

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import dijkstra
 from sklearn.metrics import pairwise_distances
 
-from morphkit.geometry import BridgeGeometry, check_metric, embed
 from morphkit.interfaces import FusedCost
+from morphkit.transport.geometry import BridgeGeometry, check_metric, embed
 from morphkit.types import Cloud, PairedData
 
 from .graphs import check_neighbours, heat, neighbour_graph, unit_mean

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 from sklearn.neighbors import NearestNeighbors
 
-from morphkit.geometry import embed
+from morphkit.transport.geometry import embed
 from morphkit.types import Cloud
 
 logger = logging.getLogger("morphkit")

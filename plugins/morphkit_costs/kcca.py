@@ -7,8 +7,8 @@ from cca_zoo.nonparametric import KCCA
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist
 
-from morphkit.geometry import PointGeometry, check_metric
 from morphkit.interfaces import FusedCost
+from morphkit.transport.geometry import PointGeometry, check_metric
 from morphkit.types import PairedData
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
-from morphkit.geometry import Geometry
 from morphkit.interfaces import FusedCost
+from morphkit.transport.geometry import Geometry
 from morphkit.types import Cloud, PairedData
 
 from .graphs import check_neighbours, heat, neighbour_graph

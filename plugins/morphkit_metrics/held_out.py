@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from morphkit.couplings import Coupling
-from morphkit.geometry import check_metric, pairwise
 from morphkit.interfaces import Evaluator, Scene
+from morphkit.transport.couplings import Coupling
+from morphkit.transport.geometry import check_metric, pairwise
 from morphkit.types import Cloud, PairedData, Pairs
 
 logger = logging.getLogger("morphkit")

@@ -3,9 +3,9 @@
 import equinox as eqx
 from jaxtyping import Array, Float, Scalar
 
-from morphkit.couplings import BridgeCoupling, Convergence
-from morphkit.geometry import BridgeGeometry, Geometry, nonzero
 from morphkit.interfaces import OTSolver
+from morphkit.transport.couplings import BridgeCoupling, Convergence
+from morphkit.transport.geometry import BridgeGeometry, Geometry, nonzero
 from morphkit.types import Cloud
 
 from .checks import check_entropic

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
-from morphkit.couplings import Convergence, DenseCoupling
-from morphkit.geometry import Geometry, check_metric, dense, factors, nonzero
 from morphkit.interfaces import OTSolver
+from morphkit.transport.couplings import Convergence, DenseCoupling
+from morphkit.transport.geometry import Geometry, check_metric, dense, factors, nonzero
 from morphkit.types import Cloud
 
 from .anderson import Memory

@@ -11,9 +11,16 @@ from ott.problems.quadratic.quadratic_problem import QuadraticProblem
 from ott.solvers.linear.sinkhorn_lr import LRSinkhorn
 from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
 
-from morphkit.couplings import BridgeCoupling, Convergence
-from morphkit.geometry import Geometry, PointGeometry, check_metric, dense, factors, nonzero
 from morphkit.interfaces import OTSolver
+from morphkit.transport.couplings import BridgeCoupling, Convergence
+from morphkit.transport.geometry import (
+    Geometry,
+    PointGeometry,
+    check_metric,
+    dense,
+    factors,
+    nonzero,
+)
 from morphkit.types import Cloud
 
 from .checks import check_alpha, check_rank

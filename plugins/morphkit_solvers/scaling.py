@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int, Scalar
 
-from morphkit.couplings import Convergence
+from morphkit.transport.couplings import Convergence
 
 from .anderson import Memory
 

@@ -6,9 +6,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Scalar
 
-from morphkit.couplings import BridgeCoupling, DenseCoupling
-from morphkit.geometry import BridgeGeometry, DenseGeometry, Geometry, dense, nonzero
 from morphkit.interfaces import OTSolver
+from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
+from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, Geometry, dense, nonzero
 from morphkit.types import Cloud
 
 from .bridge_sinkhorn import BridgeSinkhorn

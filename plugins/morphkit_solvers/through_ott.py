@@ -9,9 +9,9 @@ from ott.problems.quadratic.quadratic_problem import QuadraticProblem
 from ott.solvers.linear import sinkhorn as ott_linear
 from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 
-from morphkit.couplings import Convergence, DenseCoupling
-from morphkit.geometry import Geometry, check_metric, dense, nonzero
 from morphkit.interfaces import OTSolver
+from morphkit.transport.couplings import Convergence, DenseCoupling
+from morphkit.transport.geometry import Geometry, check_metric, dense, nonzero
 from morphkit.types import Cloud
 
 from .checks import check_alpha, check_entropic

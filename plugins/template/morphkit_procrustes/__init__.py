@@ -4,8 +4,8 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from morphkit import hookimpl
-from morphkit.geometry import PointGeometry, check_metric
 from morphkit.interfaces import FusedCost
+from morphkit.transport.geometry import PointGeometry, check_metric
 from morphkit.types import PairedData
 
 

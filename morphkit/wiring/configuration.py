@@ -17,13 +17,8 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 import gin
 from gin import config as gin_config
 
-from .experiment import Result, run
-from .flow import Training
-from .interfaces import KINDS
+from ..interfaces import KINDS
 from .registry import FILLED, registry
-
-gin.register(run, module="morphkit")
-gin.register(Training, module="morphkit")
 
 
 class ConfigurationError(ValueError):
@@ -33,7 +28,7 @@ class ConfigurationError(ValueError):
 def gin_folder() -> Path:
     """The folder of the gin files that come with morphkit."""
     packaged = Path(str(importlib.resources.files("morphkit"))) / "gin"
-    return packaged if packaged.exists() else Path(__file__).parent.parent / "gin"
+    return packaged if packaged.exists() else Path(__file__).parents[2] / "gin"
 
 
 @contextlib.contextmanager
@@ -70,12 +65,12 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
         gin.clear_config()
 
 
-def call(**given: Any) -> Result:
+def call(**given: Any) -> Any:
     """Calls `run` as configured; `given` arguments win over bindings.
 
     Raises ConfigurationError, naming them, for arguments that nothing provides.
     """
-    parameters = inspect.signature(run).parameters.values()
+    parameters = inspect.signature(_wrapped("morphkit.run")).parameters.values()
     built([p.name for p in parameters if p.default is p.empty], **given)
     return gin.get_configurable("morphkit.run")(**given, configuration=gin.operative_config_str)
 
@@ -93,10 +88,15 @@ def built(needed: Sequence[str], **given: Any) -> dict[str, Any]:
     with _explained():
         # Constructs every component once, so errors come early.
         found = gin.get_bindings("morphkit.run") | given
-    hints = get_type_hints(run)
+    hints = get_type_hints(_wrapped("morphkit.run"))
     for name, value in found.items():
         _check_kind(f"run.{name}", value, hints[name])
     return found
+
+
+def _wrapped(selector: str) -> Any:
+    """The function or class that is registered as `selector`."""
+    return gin_config._REGISTRY[selector].wrapped
 
 
 def _check_values() -> None:
@@ -104,7 +104,7 @@ def _check_values() -> None:
     for ((_, selector), argument), value in _bindings().items():
         if next(_references(value), None):
             continue
-        target = gin_config._REGISTRY[selector].wrapped
+        target = _wrapped(selector)
         try:
             hints = get_type_hints(target) if inspect.isclass(target) else {}
             hints |= get_type_hints(target.__init__ if inspect.isclass(target) else target)

@@ -1,5 +1,6 @@
 """One run, from data to report. Read `run` top to bottom: it is the whole story."""
 
+import functools
 import json
 import re
 import shutil
@@ -14,11 +15,11 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from .aligners import LocalSampler, local_diagnostics
-from .features import extract, fingerprint
-from .figures import collect
-from .flow import Networks, Reweighting, Scaling, Training
-from .interfaces import (
+import gin
+
+from ..features.cache import fingerprint
+from ..features.extract import extract
+from ..interfaces import (
     Aligner,
     Baseline,
     Data,
@@ -27,16 +28,23 @@ from .interfaces import (
     FusedCost,
     LatentMap,
     OTSolver,
-    Sampler,
     Scene,
     VelocityField,
 )
-from .loggers import Log, finite
-from .morph import Morph
-from .plugins import installed_plugins
-from .report import write_report
-from .serial import arguments, record
-from .types import PairedData, Pairs
+from ..loggers import Log, finite
+from ..morph import Morph
+from ..report.page import write_report
+from ..training.flow import Networks, Reweighting
+from ..training.loop import Training
+from ..training.scaling import Scaling
+from ..types import PairedData, Pairs
+from ..wiring.discovery import installed_plugins
+from ..wiring.records import arguments, record
+from .diagnose import diagnose
+from .evaluate import evaluate
+from .picture import collect
+
+gin.register(Training, module="morphkit")
 
 
 class Result(NamedTuple):
@@ -47,6 +55,7 @@ class Result(NamedTuple):
     out: Path
 
 
+@functools.partial(gin.register, module="morphkit")
 def run(
     data: Data,
     source: type[FeatureExtractor],
@@ -187,89 +196,6 @@ def build_networks(
         )
 
     return build(key)
-
-
-def diagnose(sampler: Sampler, data: PairedData, batch_size: int, log: Log) -> dict[str, float]:
-    """How the solver ended (local: on 20 minibatches), with a warning when it did not finish,
-    and what the coupling is like; none of it needs labels."""
-    if isinstance(sampler, LocalSampler):
-        metrics = local_diagnostics(sampler, batch_size, jax.random.key(0))
-        check_finite(metrics["coupling/error"])
-        if (share := metrics["coupling/converged"]) < 1:
-            log.warn(f"the solver finished on {share:.0%} of 20 minibatches; raise max_iterations")
-        warn_if_blind(metrics, batch_size, log)
-        return metrics
-    coupling = sampler.coupling
-    if coupling is None:
-        return {}
-    state = coupling.convergence
-    metrics = {
-        "coupling/converged": float(state.converged),
-        "coupling/iterations": float(state.iterations),
-        "coupling/error": float(state.error),
-        "coupling/entropy": float(coupling.entropy()),
-        "coupling/effective_support": float(coupling.effective_support()),
-        "coupling/marginal_violation_source": float(coupling.violation(0, data.x.weights)),
-        "coupling/marginal_violation_target": float(coupling.violation(1, data.y.weights)),
-        "coupling/excluded_ratio": float(coupling.excluded_ratio()),
-    }
-    check_finite(metrics["coupling/entropy"], metrics["coupling/error"])
-    if not state.converged:
-        log.warn(
-            f"the solver did not converge: error {metrics['coupling/error']:.2g} after "
-            f"{int(state.iterations)} iterations; raise its iteration limits or epsilon"
-        )
-    warn_if_blind(metrics, data.y.size, log)
-    return metrics
-
-
-def warn_if_blind(metrics: dict[str, float], targets: int, log: Log) -> None:
-    """Warns of a coupling that spreads every source point over all target points."""
-    if targets > 1 and metrics["coupling/effective_support"] > 0.99 * targets:
-        log.warn(
-            "the coupling does not tell target points apart: the cost may be zero everywhere "
-            "(cosine, in one dimension, is), or epsilon far too large"
-        )
-
-
-def check_finite(*values: float) -> None:
-    """Raises FloatingPointError for what a coupling that is not finite leaves behind."""
-    if not np.isfinite(values).all():
-        raise FloatingPointError(
-            "the coupling is not finite: look for huge features, or for a tau so small that no "
-            "mass is left; a larger epsilon helps against both"
-        )
-
-
-def evaluate(
-    scene: Scene,
-    maps: dict[str, LatentMap],
-    evaluators: Sequence[Evaluator],
-    key: jax.Array,
-    log: Log,
-) -> dict[str, float]:
-    """Runs every evaluator on what it judges, and prefixes its numbers accordingly."""
-    metrics: dict[str, float] = {}
-    for evaluator in evaluators:
-        if evaluator.subject == "map" and scene.x.size == 0:
-            log.warn(f"{type(evaluator).__name__} is left out: there are no test points")
-            views = {}
-        elif evaluator.subject == "map":
-            views = {name: replace(scene, map=fitted) for name, fitted in maps.items()}
-        elif evaluator.subject == "coupling":
-            views = {"coupling": scene}
-            if scene.coupling is None:
-                log.info(f"{type(evaluator).__name__} is left out: no coupling of all points")
-                views = {}
-        else:
-            views = {"features": scene}
-        for prefix, view in views.items():
-            found = evaluator.evaluate(view, key=key)
-            for name, value in found.items():
-                if f"{prefix}/{name}" in metrics:
-                    raise ValueError(f"two evaluators give {prefix}/{name}; use one a run")
-                metrics[f"{prefix}/{name}"] = value
-    return metrics
 
 
 def plugin_versions() -> dict[str, str]:

@@ -1,9 +1,9 @@
-"""The U-GENOT loss (Eq. 4) and the one training loop."""
+"""The one training loop (Algorithm 1)."""
 
 import json
 import time
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import equinox as eqx
 import jax
@@ -11,107 +11,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from .interfaces import Report, Sampler, VelocityField, silent
-from .serial import load_arrays, save_arrays
-from .types import Batch
-
-Standardise = Literal["each", "whole", "none"]
-
-
-class Reweighting(eqx.Module):
-    """A non-negative function of one point (η or ξ of App. L.1): an MLP as in Klein et al. 2023."""
-
-    network: eqx.nn.MLP
-
-    def __init__(self, dim: int, *, key: PRNGKeyArray) -> None:
-        self.network = eqx.nn.MLP(dim, "scalar", 256, 3, jax.nn.silu, jax.nn.softplus, key=key)
-
-    def __call__(self, point: Float[Array, " d"]) -> Scalar:
-        return self.network(point)
-
-
-class Networks(eqx.Module):
-    """Everything that is trained: the velocity field and, when asked for, η and ξ."""
-
-    field: VelocityField
-    eta: Reweighting | None
-    xi: Reweighting | None
-
-
-class Scaling(eqx.Module):
-    """The affine maps between features and what the networks see.
-
-    Both sides are centred, and target coordinates all divided by one number, so that directions
-    (and cosines) keep their meaning. Source coordinates are divided by "each" one's standard
-    deviation, or, "whole", likewise all by one number: better where those of little variance
-    are noise, as of principal components. With "none" both sides are left as they are.
-    """
-
-    x_shift: Float[Array, " p"]
-    x_scale: Float[Array, " p"]
-    y_shift: Float[Array, " q"]
-    y_scale: Scalar
-
-    @classmethod
-    def fit(
-        cls, x: Float[Array, "n p"], y: Float[Array, "m q"], standardise: Standardise
-    ) -> "Scaling":
-        if standardise == "none":
-            zeros = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.zeros(y.shape[1])
-            return cls(*zeros, jnp.array(1.0))
-
-        def usable(std: Array, points: Array) -> Array:
-            # What rounding leaves of a constant coordinate is no scale.
-            return jnp.where(std > 1e-6 * jnp.abs(points).max(0), std, 1.0)
-
-        def whole(points: Array) -> Scalar:
-            std = jnp.sqrt(((points - points.mean(0)) ** 2).mean())
-            return usable(std, jnp.abs(points).max()[None])
-
-        x_scale = usable(x.std(0), x) if standardise == "each" else jnp.full(x.shape[1], whole(x))
-        return cls(x.mean(0), x_scale, y.mean(0), whole(y))
-
-    def x(self, points: Float[Array, "... p"]) -> Float[Array, "... p"]:
-        return (points - self.x_shift) / self.x_scale
-
-    def y(self, points: Float[Array, "... q"]) -> Float[Array, "... q"]:
-        return (points - self.y_shift) / self.y_scale
-
-    def y_inverse(self, points: Float[Array, "... q"]) -> Float[Array, "... q"]:
-        return points * self.y_scale + self.y_shift
-
-
-def flow_loss(
-    field: VelocityField,
-    x: Float[Array, "b p"],
-    y: Float[Array, "b q"],
-    key: PRNGKeyArray,
-    noise_scale: float = 1.0,
-) -> Scalar:
-    """The conditional flow matching term of Eq. 4, averaged over the batch.
-
-    |v_θ(t, t y + (1 - t) z | x) - (y - z)|², summed over target coordinates, with t ~ U[0, 1]
-    and z ~ N(0, noise_scale² I).
-    """
-    key_t, key_z = jax.random.split(key)
-    t = jax.random.uniform(key_t, (len(y), 1))
-    z = noise_scale * jax.random.normal(key_z, y.shape)
-    velocity = jax.vmap(field)(t[:, 0], t * y + (1 - t) * z, x)
-    return jnp.mean(jnp.sum((velocity - (y - z)) ** 2, axis=1))
-
-
-def genot_loss(
-    networks: Networks, scaling: Scaling, batch: Batch, key: PRNGKeyArray, noise_scale: float
-) -> Scalar:
-    """The whole of Eq. 4: the flow term, and the regressions of η and ξ where they exist."""
-    loss = flow_loss(networks.field, scaling.x(batch.x), scaling.y(batch.y), key, noise_scale)
-    if networks.eta is not None:
-        eta = jax.vmap(networks.eta)(scaling.x(batch.x_marginal))
-        loss += jnp.mean((eta - batch.eta) ** 2)
-    if networks.xi is not None:
-        xi = jax.vmap(networks.xi)(scaling.y(batch.y_marginal))
-        loss += jnp.mean((xi - batch.xi) ** 2)
-    return loss
+from ..files import load_arrays, save_arrays
+from ..interfaces import Report, Sampler, silent
+from .flow import Networks, genot_loss
+from .scaling import Scaling, Standardise
 
 
 class Training(eqx.Module):

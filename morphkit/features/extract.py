@@ -1,44 +1,21 @@
 """Features of a data set, from extractors that are trained once and cached."""
 
-import hashlib
-import json
-import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pooch
 
-from .interfaces import FeatureExtractor
-from .loggers import Log
-from .registry import registry
-from .serial import arguments, load_arrays, replace_file, save_arrays
-from .types import Cloud, Dataset, Split
+from ..files import load_arrays, replace_file, save_arrays
+from ..interfaces import FeatureExtractor
+from ..loggers import Log
+from ..types import Cloud, Dataset, Split
+from ..wiring.records import arguments
+from ..wiring.registry import registry
+from .cache import cache_folder, fingerprint, try_to_cache
 
 EXTRACTOR_SEED = 0
 """Extractors are trained, and features drawn, with this seed: like any pretrained model they
 stay the same when the seed of a run changes."""
-
-
-def cache_folder() -> Path:
-    """Where trained extractors and features are kept: $MORPHKIT_CACHE or the user's cache."""
-    return Path(os.environ.get("MORPHKIT_CACHE") or pooch.os_cache("morphkit"))
-
-
-def fingerprint(*parts: Any) -> str:
-    """A hash of arrays (shape, type and content) and of anything JSON can write."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, np.ndarray):
-            digest.update(f"{part.shape}{part.dtype}".encode())
-            digest.update(np.ascontiguousarray(part).data)
-        else:
-            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:24]
 
 
 class Features(eqx.Module):
@@ -109,7 +86,7 @@ def trained(
     with log.progress(label) as report:
         extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
     weighs = jax.tree.leaves(eqx.filter(extractor, eqx.is_array))
-    if weighs and _cached(lambda: save_arrays(path, extractor), log):
+    if weighs and try_to_cache(lambda: save_arrays(path, extractor), log):
         log.info(f"{label}: {cls.__name__} trained and cached in {path}")
     return extractor, fingerprint(weights, given, extractor.provenance())
 
@@ -129,18 +106,8 @@ def encoded(
         except (ValueError, EOFError) as error:
             log.warn(f"{path} is damaged ({error}): made again")
     features = finite_features(extractor, extractor.encode(inputs, key=key))
-    _cached(lambda: replace_file(path, lambda new: np.save(new, np.asarray(features))), log)
+    try_to_cache(lambda: replace_file(path, lambda new: np.save(new, np.asarray(features))), log)
     return features
-
-
-def _cached(save: Callable[[], None], log: Log) -> bool:
-    """Whether the cache could be written; a run goes on without, and says so."""
-    try:
-        save()
-    except OSError as error:
-        log.warn(f"nothing is cached ({error}); MORPHKIT_CACHE may name another folder")
-        return False
-    return True
 
 
 def finite_features(extractor: FeatureExtractor, features: jax.Array) -> jax.Array:

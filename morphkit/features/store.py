@@ -10,11 +10,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.lib.format import open_memmap
 
-from .features import EXTRACTOR_SEED, fingerprint, finite_features, trained
-from .interfaces import Data, FeatureExtractor
-from .loggers import Log
-from .serial import record, replace_file
-from .types import Dataset, Split
+from ..files import replace_file
+from ..interfaces import Data, FeatureExtractor
+from ..loggers import Log
+from ..types import Dataset, Split
+from ..wiring.records import record
+from .cache import fingerprint
+from .extract import EXTRACTOR_SEED, finite_features, trained
 
 SIDES, PARTS = ("source", "target"), ("train", "test")
 PART = 1024

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
+from ..types import Cloud, Pairs
 from .geometry import DENSE_LIMIT
-from .types import Pairs
 
 
 class Convergence(eqx.Module):
@@ -131,6 +131,19 @@ class Coupling(eqx.Module):
     ) -> Scalar:
         """Eq. 30: matching accuracy over excluded ratio, by which App. L.2 chooses τ and ε."""
         return self.matching_accuracy(labels_x, labels_y, key=key) / self.excluded_ratio(key=key)
+
+    def diagnostics(self, x: Cloud, y: Cloud) -> dict[str, float]:
+        """How its solver ended, and what it is like; none of it needs labels."""
+        return {
+            "converged": float(self.convergence.converged),
+            "iterations": float(self.convergence.iterations),
+            "error": float(self.convergence.error),
+            "entropy": float(self.entropy()),
+            "effective_support": float(self.effective_support()),
+            "marginal_violation_source": float(self.violation(0, x.weights)),
+            "marginal_violation_target": float(self.violation(1, y.weights)),
+            "excluded_ratio": float(self.excluded_ratio()),
+        }
 
     def to_dense(self) -> Float[Array, "n m"]:
         """π as an array. Raises MemoryError beyond 4 GiB."""

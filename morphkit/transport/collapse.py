@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from ..types import Cloud, PairedData, Pairs
 from .couplings import Convergence, Coupling, bisect
-from .types import Cloud, PairedData, Pairs
 
 
 class Groups(eqx.Module):

@@ -5,19 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
-from . import hookimpl
-from .collapse import CollapsedCoupling, collapse
-from .couplings import Coupling, PairCoupling
-from .geometry import Geometry
-from .interfaces import Aligner, FusedCost, OTSolver, Sampler
-from .sharpening import check_temperature, medoid, sharpen
-from .types import Batch, Cloud, PairedData
-
-
-@hookimpl
-def morphkit_register(registry) -> None:
-    for aligner in (TrueAlignment, GlobalAlignment, LocalAlignment):
-        registry.add(aligner)
+from morphkit.interfaces import Aligner, FusedCost, OTSolver, Sampler
+from morphkit.transport.couple import couple, prepared_geometry
+from morphkit.transport.couplings import Coupling, PairCoupling
+from morphkit.transport.geometry import Geometry
+from morphkit.transport.sharpening import check_temperature, medoid, sharpen
+from morphkit.types import Batch, Cloud, PairedData
 
 
 def _draw(key: PRNGKeyArray, cloud: Cloud, num: int) -> Int[Array, " num"]:
@@ -27,6 +20,10 @@ def _draw(key: PRNGKeyArray, cloud: Cloud, num: int) -> Int[Array, " num"]:
 def _density(coupling: Coupling, data: PairedData) -> tuple[Array, Array]:
     """π_X / μ and π_Y / ν, the targets of the reweighting functions η and ξ (App. L.1)."""
     return coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
+
+
+DIAGNOSED = 20
+"""How many minibatch problems of a local alignment are looked at."""
 
 
 class CouplingSampler(Sampler):
@@ -62,40 +59,13 @@ class TrueAlignment(Aligner):
         return CouplingSampler(data, coupling, *_density(coupling, data))
 
 
-def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
-    """The coupling of whole clouds. Points that coincide are solved for as one."""
-    distinct = collapse(data)
-    if distinct is None:
-        return solver.solve(cost.prepare(data), data.x, data.y)
-    small = distinct.data
-    coupling = solver.solve(cost.prepare(small), small.x, small.y)
-    return CollapsedCoupling(
-        groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
-    )
-
-
-class Prepared(FusedCost):
-    """A cost that was prepared before, for `couple` on the same data."""
-
-    geometry: Geometry
-
-    def prepare(self, data: PairedData) -> Geometry:
-        return self.geometry
-
-
-def prepared(data: PairedData, cost: FusedCost) -> Prepared:
-    """Prepares a cost once, for several solvers. Points that coincide are prepared as one."""
-    distinct = collapse(data)
-    return Prepared(cost.prepare(data if distinct is None else distinct.data))
-
-
 class GlobalAlignment(Aligner):
     """Solves one problem over all points, then trains on draws of its coupling.
 
     π solves Eq. 1, 2 or 3 between all of μ and ν; Eq. 4's expectation is over (x, y) ~ π.
-    `temperature` sharpens what is drawn from, see `morphkit.sharpening.sharpen`: 1 is the
+    `temperature` sharpens what is drawn from, see `morphkit.transport.sharpening.sharpen`: 1 is the
     coupling itself, 0 its mode. With `draws` above 1 every source point has one target, the
-    medoid of that many draws (`morphkit.sharpening.medoid`): what a smooth coupling, of a large
+    medoid of that many draws (`morphkit.transport.sharpening.medoid`): what a smooth coupling, of a large
     ε, should be trained on, unless a target per class is too few (text to image).
     """
 
@@ -158,6 +128,27 @@ class LocalSampler(Sampler):
         i, j = jax.lax.map(batch, jax.random.split(key, -(-num // batch_size)))
         return i.ravel()[:num], j.ravel()[:num]
 
+    def diagnostics(self, data: PairedData, batch_size: int, key: PRNGKeyArray) -> dict[str, float]:
+        """Means over DIAGNOSED minibatch problems: the share that the solver finishes, its
+        iterations and error, the effective support and, where both clouds have labels, the exact
+        matching accuracy."""
+        found = [_diagnosed(self, batch_size, k) for k in jax.random.split(key, DIAGNOSED)]
+        return {name: float(jnp.mean(jnp.array([f[name] for f in found]))) for name in found[0]}
+
+
+@eqx.filter_jit
+def _diagnosed(sampler: LocalSampler, batch_size: int, key: PRNGKeyArray) -> dict[str, Array]:
+    i, j, coupling = sampler.solve(key, batch_size)
+    state = coupling.convergence
+    found = {
+        "converged": state.converged, "iterations": state.iterations, "error": state.error,
+        "effective_support": coupling.effective_support(),
+    }  # fmt: skip
+    labels_x, labels_y = sampler.data.x.labels, sampler.data.y.labels
+    if labels_x is not None and labels_y is not None:
+        found["matching_accuracy_exact"] = coupling.matching_accuracy(labels_x[i], labels_y[j])
+    return found
+
 
 class LocalAlignment(Aligner):
     """Solves a small problem at every training step; the cost of all points is prepared once.
@@ -173,38 +164,4 @@ class LocalAlignment(Aligner):
         check_temperature("LocalAlignment.temperature", self.temperature)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
-        return LocalSampler(data, _prepared(data, cost), solver, self.temperature)
-
-
-def _prepared(data: PairedData, cost: FusedCost) -> Geometry:
-    """The cost of all points, from the distinct ones."""
-    distinct = collapse(data)
-    if distinct is None:
-        return cost.prepare(data)
-    return cost.prepare(distinct.data).take(distinct.x.index, distinct.y.index)
-
-
-def local_diagnostics(
-    sampler: LocalSampler, batch_size: int, key: PRNGKeyArray, num: int = 20
-) -> dict[str, float]:
-    """Means over `num` minibatch problems: the share that the solver finishes, its iterations and
-    error, the effective support and, where both clouds have labels, the exact matching accuracy."""
-    labels_x, labels_y = sampler.data.x.labels, sampler.data.y.labels
-
-    @eqx.filter_jit
-    def one(sampler: LocalSampler, key: PRNGKeyArray) -> dict[str, Array]:
-        i, j, coupling = sampler.solve(key, batch_size)
-        state = coupling.convergence
-        found = {
-            "converged": state.converged, "iterations": state.iterations, "error": state.error,
-            "effective_support": coupling.effective_support(),
-        }  # fmt: skip
-        if labels_x is not None and labels_y is not None:
-            accuracy = coupling.matching_accuracy(labels_x[i], labels_y[j])
-            found["matching_accuracy_exact"] = accuracy
-        return found
-
-    results = [one(sampler, k) for k in jax.random.split(key, num)]
-    return {
-        f"coupling/{k}": float(jnp.mean(jnp.array([r[k] for r in results]))) for k in results[0]
-    }
+        return LocalSampler(data, prepared_geometry(data, cost), solver, self.temperature)

@@ -13,11 +13,12 @@ from jaxtyping import Float
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
-from .aligners import couple, prepared
-from .experiment import choose_pairs
-from .interfaces import FusedCost, OTSolver, Report, silent
-from .serial import arguments, replace_file
-from .types import PairedData, Pairs
+from ..files import replace_file
+from ..interfaces import FusedCost, OTSolver, Report, silent
+from ..transport.couple import couple, prepared
+from ..types import PairedData, Pairs
+from ..wiring.records import arguments
+from .run import choose_pairs
 
 TAUS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 EPSILONS = (1e-3, 3e-3, 1e-2, 3e-2)

@@ -1,6 +1,5 @@
-"""Saving arrays by tree path, and components by their arguments. No pickle anywhere."""
+"""Files that are written whole or not at all, and arrays by tree path. No pickle anywhere."""
 
-import inspect
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
-
-from .registry import registry
 
 
 def _named_arrays(tree: Any) -> dict[str, Any]:
@@ -69,43 +66,3 @@ def load_arrays(path: Path, like: Any) -> Any:
             )
     loaded = jax.tree_util.tree_unflatten(structure, [jnp.asarray(saved[n]) for n in names])
     return eqx.combine(loaded, rest)
-
-
-def arguments(component: eqx.Module) -> dict[str, Any]:
-    """The constructor arguments of a component, read from its fields of the same names."""
-    names = inspect.signature(type(component)).parameters
-    return {name: getattr(component, name) for name in names if name != "key"}
-
-
-def record(component: eqx.Module) -> dict[str, Any]:
-    """What it takes to build the component again, as JSON."""
-    known = registry.of(component)
-    values = {
-        name: record(value) if isinstance(value, eqx.Module) else value
-        for name, value in arguments(component).items()
-    }
-    return {
-        "component": known.selector,
-        "distribution": known.distribution,
-        "version": known.version,
-        "arguments": values,
-    }
-
-
-def rebuild(saved: dict[str, Any], **extra: Any) -> Any:
-    """The component of a record. Raises LookupError, naming the package, if it is not installed."""
-    try:
-        known = registry.find(saved["component"])
-    except LookupError as error:
-        raise LookupError(
-            f"this was made with {saved['component']} from {saved['distribution']} "
-            f"{saved['version']}; install that package. ({error})"
-        ) from None
-    values = {name: _restore(value) for name, value in saved["arguments"].items()}
-    return known.cls(**values, **extra)
-
-
-def _restore(value: Any) -> Any:
-    if isinstance(value, dict) and "component" in value:
-        return rebuild(value)
-    return tuple(_restore(v) for v in value) if isinstance(value, list) else value

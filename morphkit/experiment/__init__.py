@@ -1,0 +1,1 @@
+"""One run: what is asked, the run itself, how it is judged."""

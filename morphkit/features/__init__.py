@@ -1,0 +1,1 @@
+"""What frozen models make of raw inputs: extraction, its cache, stores of any size."""

@@ -1,0 +1,40 @@
+"""Where trained extractors and features are kept, and the hash that finds them again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pooch
+
+from ..loggers import Log
+
+
+def cache_folder() -> Path:
+    """Where trained extractors and features are kept: $MORPHKIT_CACHE or the user's cache."""
+    return Path(os.environ.get("MORPHKIT_CACHE") or pooch.os_cache("morphkit"))
+
+
+def fingerprint(*parts: Any) -> str:
+    """A hash of arrays (shape, type and content) and of anything JSON can write."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.shape}{part.dtype}".encode())
+            digest.update(np.ascontiguousarray(part).data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True, default=str).encode())
+    return digest.hexdigest()[:24]
+
+
+def try_to_cache(save: Callable[[], None], log: Log) -> bool:
+    """Whether the cache could be written; a run goes on without, and says so."""
+    try:
+        save()
+    except OSError as error:
+        log.warn(f"nothing is cached ({error}); MORPHKIT_CACHE may name another folder")
+        return False
+    return True

@@ -1,0 +1,212 @@
+"""Intra-space costs, and inter-space costs that need not be stored as n × m matrices."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
+
+DENSE_LIMIT = 4 * 2**30
+"""Bytes above which a dense n × m array is refused."""
+
+MEAN_PAIRS = 2**21
+"""Entries of a bridge cost beyond which its mean is taken over as many of them."""
+
+TILE = 2**16
+"""Entries of a bridge cost that are computed at once: what stays in a core's cache."""
+
+METRICS = ("cosine", "sqeuclidean", "correlation")
+
+
+def check_metric(name: str, metric: str) -> None:
+    """Raises ValueError, naming the argument `name`, unless `metric` is known."""
+    if metric not in METRICS:
+        raise ValueError(f"{name} = {metric!r} is unknown; choose one of {', '.join(METRICS)}")
+
+
+def _unit(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """Rows scaled to unit length; a zero row stays zero, at cosine distance 1 to everything."""
+    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
+    return x / jnp.where(norm > 0, norm, 1)
+
+
+def embed(metric: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """The points as `metric` sees them: correlation centres each row, both angles use unit rows."""
+    if metric == "correlation":
+        x = x - x.mean(-1, keepdims=True)
+    return x if metric == "sqeuclidean" else _unit(x)
+
+
+def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
+    """The intra-space cost between two sets of points, unnormalised and non-negative.
+
+    cosine: 1 - cos(x, y), in [0, 2]; sqeuclidean: |x - y|² (Eq. 13); correlation: 1 minus
+    Pearson's correlation of the coordinates (Eq. 27), in [0, 2].
+    """
+    left, right = factors(metric, x, y)
+    return jnp.maximum(left @ right.T, 0)
+
+
+def factors(
+    metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]
+) -> tuple[Float[Array, "n r"], Float[Array, "m r"]]:
+    """The same cost as a product of two thin matrices, left @ right.T, of rank at most d + 2."""
+    check_metric("metric", metric)
+    if metric == "sqeuclidean":
+        centre = x.mean(0)  # distances are the same, cancellation in float32 is less
+        x, y = x - centre, y - centre
+        left = jnp.concatenate([(x**2).sum(1)[:, None], jnp.ones((len(x), 1)), -2 * x], axis=1)
+        right = jnp.concatenate([jnp.ones((len(y), 1)), (y**2).sum(1)[:, None], y], axis=1)
+        return left, right
+    x, y = embed(metric, x), embed(metric, y)
+    left = jnp.concatenate([jnp.ones((len(x), 1)), -x], axis=1)
+    right = jnp.concatenate([jnp.ones((len(y), 1)), y], axis=1)
+    return left, right
+
+
+class Geometry(eqx.Module):
+    """An n × m cost between two clouds."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]: ...
+
+    @abstractmethod
+    def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "Geometry":
+        """The cost restricted to some points on both sides; traceable by `jax.jit`."""
+
+    @abstractmethod
+    def matrix(self) -> Float[Array, "n m"]:
+        """The cost as a dense array."""
+
+    @abstractmethod
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        """The mean cost under the weights μ ⊗ ν, by which solvers normalise."""
+
+
+def nonzero(mean: Scalar) -> Scalar:
+    """A mean to divide a cost by: 1 where every cost is zero."""
+    return jnp.where(mean > 0, mean, 1)
+
+
+def dense(geometry: Geometry) -> Float[Array, "n m"]:
+    """The cost as a dense array; raises MemoryError when it would be larger than DENSE_LIMIT."""
+    n, m = geometry.shape
+    if 4 * n * m > DENSE_LIMIT:
+        raise MemoryError(
+            f"a dense {n} × {m} cost takes {4 * n * m / 2**30:.1f} GiB; use a solver that needs "
+            "none (solver.BridgeSinkhorn, for the bridge cost), fewer points, or local alignment"
+        )
+    return geometry.matrix()
+
+
+class DenseGeometry(Geometry):
+    """A stored cost matrix."""
+
+    values: Float[Array, "n m"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        n, m = self.values.shape
+        return n, m
+
+    def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "DenseGeometry":
+        return DenseGeometry(self.values[rows[:, None], cols[None, :]])
+
+    def matrix(self) -> Float[Array, "n m"]:
+        return self.values
+
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        return mu @ self.values @ nu
+
+
+class PointGeometry(Geometry):
+    """`metric` between points of a joint space, computed from the points whenever it is needed."""
+
+    u: Float[Array, "n d"]
+    v: Float[Array, "m d"]
+    metric: str = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        check_metric("metric", self.metric)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.u.shape[0], self.v.shape[0]
+
+    def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "PointGeometry":
+        return PointGeometry(self.u[rows], self.v[cols], self.metric)
+
+    def matrix(self) -> Float[Array, "n m"]:
+        return pairwise(self.metric, self.u, self.v)
+
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        left, right = factors(self.metric, self.u, self.v)
+        return (mu @ left) @ (nu @ right)
+
+
+class BridgeGeometry(Geometry):
+    """The bridge cost (Eq. 6) as its two factors: c_ij = min_p (a_ip + b_jp).
+
+    `a` (n, l) is the intra-space cost of every source point to every paired source point, `b`
+    (m, l) the same on the target side. The zero of Eq. 6 for known pairs needs no case of its
+    own: there a_ip = b_jp = 0, and the minimum is 0. Memory is O((n + m) l).
+    """
+
+    a: Float[Array, "n l"]
+    b: Float[Array, "m l"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.a.shape[0], self.b.shape[0]
+
+    def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "BridgeGeometry":
+        return BridgeGeometry(self.a[rows], self.b[cols])
+
+    def matrix(self) -> Float[Array, "n m"]:
+        return min_plus(self.a, self.b)
+
+    def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        """Exact up to MEAN_PAIRS pairs of points; beyond, over as many of them: to about 3e-4 of
+        itself for weights that are nearly uniform.
+
+        Both sides are cut into as many random blocks, and each block meets one of the other
+        side. Every point then counts by its weight, and only what neither point of a pair
+        explains alone is left to chance (which is the same each time).
+        """
+        (n, m), keys = self.shape, jax.random.split(jax.random.key(0))
+        blocks = -(-n * m // MEAN_PAIRS)
+        if blocks == 1:
+            return mu @ self.matrix() @ nu
+
+        def cut(key: PRNGKeyArray, weights: Array) -> tuple[Array, Array]:
+            size = -(-len(weights) // blocks)
+            order = jnp.resize(jax.random.permutation(key, len(weights)), (blocks * size,))
+            first = jnp.arange(blocks * size) < len(weights)  # the last block starts afresh
+            weights = jnp.where(first, weights[order], 0)
+            return order.reshape(blocks, size), weights.reshape(blocks, size)
+
+        def block(sides: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Array:
+            (i, mu), (j, nu) = sides
+            return jnp.stack([mu @ min_plus(self.a[i], self.b[j]) @ nu, mu.sum() * nu.sum()])
+
+        total, mass = jax.lax.map(block, (cut(keys[0], mu), cut(keys[1], nu))).sum(0)
+        return total / mass
+
+
+@jax.jit
+def min_plus(a: Float[Array, "n l"], b: Float[Array, "m l"]) -> Float[Array, "n m"]:
+    """c_ij = min_p (a_ip + b_jp), in tiles that stay in cache; no n × m × l array."""
+
+    def tile(bt: Float[Array, "l c"]) -> Float[Array, "n c"]:
+        def row(a_row: Float[Array, " l"]) -> Float[Array, " c"]:
+            def fold(p: Array, best: Float[Array, " c"]) -> Float[Array, " c"]:
+                return jnp.minimum(best, a_row[p] + bt[p])
+
+            start = jnp.full(bt.shape[1], jnp.inf, a.dtype)
+            return jax.lax.fori_loop(0, len(bt), fold, start, unroll=4)
+
+        return jax.lax.map(row, a, batch_size=min(TILE // bt.shape[1], a.shape[0]))
+
+    return jnp.concatenate([tile(b[k : k + 2048].T) for k in range(0, len(b), 2048)], axis=1)

@@ -1,0 +1,1 @@
+"""How components are found, named, configured and recorded."""

@@ -1,0 +1,11 @@
+"""First-party alignment strategies (Sec. 3.2)."""
+
+from morphkit import hookimpl
+
+
+@hookimpl
+def morphkit_register(registry) -> None:
+    from .aligners import GlobalAlignment, LocalAlignment, TrueAlignment
+
+    for aligner in (TrueAlignment, GlobalAlignment, LocalAlignment):
+        registry.add(aligner)

@@ -86,8 +86,8 @@ def search(
 
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
-    fractions and seeds, see `morphkit.experiment.search.search`. Writes trials.csv and search.png (Fig. 19
-    and 20) to `out`, over older ones, and log.jsonl. Raises ConfigurationError for a wrong
+    fractions and seeds, see `morphkit.experiment.search.search`. Writes trials.csv and search.png
+    (Fig. 19 and 20) to `out`, over older ones, and log.jsonl. Raises ConfigurationError for a wrong
     request, and ValueError for data that has no labels or points to judge.
     """
     names = [files] if isinstance(files, str | Path) else list(files)

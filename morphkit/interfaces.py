@@ -16,6 +16,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from .checks import Checked
 from .types import Batch, Cloud, Dataset, PairedData, Split
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def silent(step: int, total: int, metrics: dict[str, float]) -> None:
     """A `Report` that tells nobody."""
 
 
-class Data(eqx.Module):
+class Data(Checked):
     """Where the raw inputs come from."""
 
     @abstractmethod
@@ -38,7 +39,7 @@ class Data(eqx.Module):
         """Reads the data. Raises FileNotFoundError, saying what to put where, if it is absent."""
 
 
-class FeatureExtractor(eqx.Module):
+class FeatureExtractor(Checked):
     """A frozen model f: inputs → features. Built as `cls(input_shape=inputs.shape[1:], key=key)`.
 
     The whole module is saved by tree path, so weights are ordinary array fields. Arguments that
@@ -69,7 +70,7 @@ class Codec(FeatureExtractor):
         """Inputs (probabilities, for binary or one-hot inputs) that the features stand for."""
 
 
-class FusedCost(eqx.Module):
+class FusedCost(Checked):
     """An inter-space cost c_XY, made from two clouds and the pairs between them."""
 
     @abstractmethod
@@ -77,7 +78,7 @@ class FusedCost(eqx.Module):
         """The n × m cost, unnormalised, as a geometry; O((n + m) l) memory wherever possible."""
 
 
-class OTSolver(eqx.Module):
+class OTSolver(Checked):
     """A discrete optimal transport solver (Eq. 1–3)."""
 
     @abstractmethod
@@ -112,7 +113,7 @@ class Sampler(eqx.Module):
         return {} if self.coupling is None else self.coupling.diagnostics(data.x, data.y)
 
 
-class Aligner(eqx.Module):
+class Aligner(Checked):
     """An alignment strategy (Sec. 3.2): how pairs and unpaired points become training batches."""
 
     @abstractmethod
@@ -120,7 +121,7 @@ class Aligner(eqx.Module):
         """Does all work that can be done once, before training."""
 
 
-class VelocityField(eqx.Module):
+class VelocityField(Checked):
     """v_θ(t, y | x) on the target space, conditioned on a source point; acts on one sample.
 
     Built as `cls(source_dim=p, target_dim=q, key=key)`.
@@ -145,7 +146,7 @@ class LatentMap(eqx.Module):
         """Predictions for a batch of source points. `key` matters only to stochastic maps."""
 
 
-class Baseline(eqx.Module):
+class Baseline(Checked):
     """What one would do without a morph; fitted on the same data, shown in the same table."""
 
     @abstractmethod
@@ -172,7 +173,7 @@ class Scene:
     couple: "Callable[[PairedData], Coupling | None] | None" = None
 
 
-class Evaluator(eqx.Module):
+class Evaluator(Checked):
     """A metric. `subject` says what it judges, and so the prefix its numbers get:
 
     "map" runs once for the morph (`morph/…`) and once for each baseline (`baseline/NAME/…`),

@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from ..checks import Checked, Count, NonNegative, Positive
 from ..files import load_arrays, save_arrays
 from ..interfaces import Report, Sampler, silent
 from .flow import Networks, genot_loss
 from .scaling import Scaling, Standardise
 
 
-class Training(eqx.Module):
+class Training(Checked):
     """The training loop of Algorithm 1, with the paper's defaults.
 
     `steps_per_dispatch` steps run in one compiled call. `standardise` ("each", "whole" or
@@ -25,25 +26,15 @@ class Training(eqx.Module):
     ξ beside the field; with `decay` the learning rate falls to 0, by a cosine.
     """
 
-    steps: int = eqx.field(static=True, default=10_000)
-    batch_size: int = eqx.field(static=True, default=256)
-    learning_rate: float = eqx.field(static=True, default=1e-4)
-    noise_scale: float = eqx.field(static=True, default=1.0)
+    steps: Count = eqx.field(static=True, default=10_000)
+    batch_size: Count = eqx.field(static=True, default=256)
+    learning_rate: Positive = eqx.field(static=True, default=1e-4)
+    noise_scale: Positive = eqx.field(static=True, default=1.0)
     standardise: Standardise = eqx.field(static=True, default="each")
     decay: bool = eqx.field(static=True, default=False)
     reweight: bool = eqx.field(static=True, default=False)
-    steps_per_dispatch: int = eqx.field(static=True, default=50)
-    checkpoint_seconds: float = eqx.field(static=True, default=60.0)
-
-    def __check_init__(self) -> None:
-        for name in ("steps", "batch_size", "learning_rate", "noise_scale", "steps_per_dispatch"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"Training.{name} = {getattr(self, name)} must be positive")
-        if self.standardise not in get_args(Standardise):
-            raise ValueError(
-                f"Training.standardise = {self.standardise!r} must be one of "
-                f"{', '.join(get_args(Standardise))}"
-            )
+    steps_per_dispatch: Count = eqx.field(static=True, default=50)
+    checkpoint_seconds: NonNegative = eqx.field(static=True, default=60.0)
 
     def fit(
         self,

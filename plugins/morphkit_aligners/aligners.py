@@ -5,11 +5,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
+from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import Aligner, FusedCost, OTSolver, Sampler
 from morphkit.transport.couple import couple, prepared_geometry
 from morphkit.transport.couplings import Coupling, PairCoupling
 from morphkit.transport.geometry import Geometry
-from morphkit.transport.sharpening import check_temperature, medoid, sharpen
+from morphkit.transport.sharpening import medoid, sharpen
 from morphkit.types import Batch, Cloud, PairedData
 
 
@@ -63,19 +64,14 @@ class GlobalAlignment(Aligner):
     """Solves one problem over all points, then trains on draws of its coupling.
 
     π solves Eq. 1, 2 or 3 between all of μ and ν; Eq. 4's expectation is over (x, y) ~ π.
-    `temperature` sharpens what is drawn from, see `morphkit.transport.sharpening.sharpen`: 1 is the
+    `temperature` sharpens what is drawn from, see `morphkit.transport.sharpening`: 1 is the
     coupling itself, 0 its mode. With `draws` above 1 every source point has one target, the
-    medoid of that many draws (`morphkit.transport.sharpening.medoid`): what a smooth coupling, of a large
-    ε, should be trained on, unless a target per class is too few (text to image).
+    medoid of that many draws: what a smooth coupling, of a large ε, should be trained on, unless
+    a target per class is too few (text to image).
     """
 
-    temperature: float = eqx.field(static=True, default=1.0)
-    draws: int = eqx.field(static=True, default=1)
-
-    def __check_init__(self) -> None:
-        check_temperature("GlobalAlignment.temperature", self.temperature)
-        if self.draws < 1:
-            raise ValueError(f"GlobalAlignment.draws = {self.draws} must be at least 1")
+    temperature: NonNegative = eqx.field(static=True, default=1.0)
+    draws: Count = eqx.field(static=True, default=1)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         coupling = sharpen(couple(data, cost, solver), self.temperature)
@@ -90,7 +86,7 @@ class LocalSampler(Sampler):
     data: PairedData
     cost: Geometry
     solver: OTSolver
-    temperature: float = eqx.field(static=True, default=1.0)
+    temperature: NonNegative = eqx.field(static=True, default=1.0)
 
     @property
     def coupling(self) -> None:
@@ -158,10 +154,7 @@ class LocalAlignment(Aligner):
     `temperature` as in `GlobalAlignment`.
     """
 
-    temperature: float = eqx.field(static=True, default=1.0)
-
-    def __check_init__(self) -> None:
-        check_temperature("LocalAlignment.temperature", self.temperature)
+    temperature: NonNegative = eqx.field(static=True, default=1.0)
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
         return LocalSampler(data, prepared_geometry(data, cost), solver, self.temperature)

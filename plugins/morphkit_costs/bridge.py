@@ -4,8 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from morphkit.checks import Metric
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, check_metric, pairwise
+from morphkit.transport.geometry import BridgeGeometry, pairwise
 from morphkit.types import PairedData
 
 
@@ -18,12 +19,8 @@ class BridgeCost(FusedCost):
     "sqeuclidean" or "correlation" (Eq. 27).
     """
 
-    metric_x: str = eqx.field(static=True, default="cosine")
-    metric_y: str = eqx.field(static=True, default="cosine")
-
-    def __check_init__(self) -> None:
-        check_metric("BridgeCost.metric_x", self.metric_x)
-        check_metric("BridgeCost.metric_y", self.metric_y)
+    metric_x: Metric = eqx.field(static=True, default="cosine")
+    metric_y: Metric = eqx.field(static=True, default="cosine")
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors, O((n + m) l) time and memory."""

@@ -7,11 +7,12 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import dijkstra
 from sklearn.metrics import pairwise_distances
 
+from morphkit.checks import Count, Metric, NonNegative, Positive
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, check_metric, embed
+from morphkit.transport.geometry import BridgeGeometry, embed
 from morphkit.types import Cloud, PairedData
 
-from .graphs import check_neighbours, heat, neighbour_graph, unit_mean
+from .graphs import heat, neighbour_graph, unit_mean
 
 
 class GeodesicBridgeCost(FusedCost):
@@ -36,23 +37,12 @@ class GeodesicBridgeCost(FusedCost):
     since e is its unit on both sides; `power` and `squared` have no part in it.
     """
 
-    k: int = eqx.field(static=True, default=15)
-    power: float = eqx.field(static=True, default=2.0)
+    k: Count = eqx.field(static=True, default=15)
+    power: Positive = eqx.field(static=True, default=2.0)
     squared: bool = eqx.field(static=True, default=False)
-    time: float = eqx.field(static=True, default=0.0)
-    metric_x: str = eqx.field(static=True, default="sqeuclidean")
-    metric_y: str = eqx.field(static=True, default="sqeuclidean")
-
-    def __check_init__(self) -> None:
-        check_neighbours("GeodesicBridgeCost.k", self.k)
-        if not self.power > 0:
-            raise ValueError(f"GeodesicBridgeCost.power = {self.power} must be positive")
-        if self.time < 0:
-            raise ValueError(
-                f"GeodesicBridgeCost.time = {self.time} must not be negative; 0 takes paths"
-            )
-        check_metric("GeodesicBridgeCost.metric_x", self.metric_x)
-        check_metric("GeodesicBridgeCost.metric_y", self.metric_y)
+    time: NonNegative = eqx.field(static=True, default=0.0)
+    metric_x: Metric = eqx.field(static=True, default="sqeuclidean")
+    metric_y: Metric = eqx.field(static=True, default="sqeuclidean")
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors; see `FusedCost.prepare`."""

@@ -7,8 +7,9 @@ from cca_zoo.nonparametric import KCCA
 from numpy.typing import ArrayLike
 from scipy.spatial.distance import pdist
 
+from morphkit.checks import Count, Metric, Positive, Share
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import PointGeometry, check_metric
+from morphkit.transport.geometry import PointGeometry
 from morphkit.types import PairedData
 
 
@@ -25,21 +26,11 @@ class KCCACost(FusedCost):
     joint space, at most one less than there are distinct paired points a side.
     """
 
-    components: int = eqx.field(static=True, default=16)
-    shrinkage: float = eqx.field(static=True, default=0.1)
-    gamma_x: float | None = eqx.field(static=True, default=None)
-    gamma_y: float | None = eqx.field(static=True, default=None)
-    metric: str = eqx.field(static=True, default="cosine")
-
-    def __check_init__(self) -> None:
-        check_metric("KCCACost.metric", self.metric)
-        if self.components < 1:
-            raise ValueError(f"KCCACost.components = {self.components} must be at least 1")
-        if not 0 <= self.shrinkage <= 1:
-            raise ValueError(f"KCCACost.shrinkage = {self.shrinkage} must be in [0, 1]")
-        for name, gamma in (("gamma_x", self.gamma_x), ("gamma_y", self.gamma_y)):
-            if gamma is not None and not gamma > 0:
-                raise ValueError(f"KCCACost.{name} = {gamma} must be positive, or None")
+    components: Count = eqx.field(static=True, default=16)
+    shrinkage: Share = eqx.field(static=True, default=0.1)
+    gamma_x: Positive | None = eqx.field(static=True, default=None)
+    gamma_y: Positive | None = eqx.field(static=True, default=None)
+    metric: Metric = eqx.field(static=True, default="cosine")
 
     def prepare(self, data: PairedData) -> PointGeometry:
         """See `FusedCost.prepare`. Raises ValueError for fewer than 3 pairs, or one point."""

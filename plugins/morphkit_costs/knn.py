@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
+from morphkit.checks import Count, Positive
 from morphkit.interfaces import FusedCost
 from morphkit.transport.geometry import Geometry
 from morphkit.types import Cloud, PairedData
 
-from .graphs import check_neighbours, heat, neighbour_graph
+from .graphs import heat, neighbour_graph
 
 
 class HeatGeometry(Geometry):
@@ -52,14 +53,9 @@ class KNNCost(FusedCost):
     That takes l conjugate gradient solves a side; the n × m cost is only formed on demand.
     """
 
-    k: int = eqx.field(static=True, default=15)
+    k: Count = eqx.field(static=True, default=15)
     weighted: bool = eqx.field(static=True, default=True)
-    time: float = eqx.field(static=True, default=1.0)
-
-    def __check_init__(self) -> None:
-        check_neighbours("KNNCost.k", self.k)
-        if not self.time > 0:
-            raise ValueError(f"KNNCost.time = {self.time} must be positive")
+    time: Positive = eqx.field(static=True, default=1.0)
 
     def prepare(self, data: PairedData) -> HeatGeometry:
         """The heat factors; see `FusedCost.prepare`."""

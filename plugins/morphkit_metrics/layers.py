@@ -90,7 +90,8 @@ class RSA(Evaluator):
     Spearman's correlation, over pairs of stimuli, of the dissimilarities 1 - Pearson (Eq. 27)
     in the source and in the target space. The stimuli are the known pairs, at most `points` of
     them at random; one with equal responses everywhere is at 1 from all others, as in
-    `morphkit.transport.geometry`. Gives `rsa`; nothing for fewer than 3 pairs, or a space of one dimension.
+    `morphkit.transport.geometry`. Gives `rsa`; nothing for fewer than 3 pairs, or a space of one
+    dimension.
     """
 
     points: int = eqx.field(static=True, default=2000)

@@ -3,12 +3,12 @@
 import equinox as eqx
 from jaxtyping import Array, Float, Scalar
 
+from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, Convergence
 from morphkit.transport.geometry import BridgeGeometry, Geometry, nonzero
 from morphkit.types import Cloud
 
-from .checks import check_entropic
 from .scaling import FactoredKernel, anneal
 
 
@@ -22,15 +22,13 @@ class BridgeSinkhorn(OTSolver):
     arguments are those of `Sinkhorn`; costs are divided by the mean of the hard-minimum cost.
     """
 
-    epsilon: float = 5e-3  # not static: with an array here (not inside jit) one program serves all
-    tau_x: float = 1.0
-    tau_y: float = 1.0
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=2000)
-    halvings: int = eqx.field(static=True, default=3)
-
-    def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y, self.halvings)
+    # Not static: with arrays here (made outside jit) one program serves all values.
+    epsilon: Positive = 5e-3
+    tau_x: Tau = 1.0
+    tau_y: Tau = 1.0
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=2000)
+    halvings: Whole = eqx.field(static=True, default=3)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost."""

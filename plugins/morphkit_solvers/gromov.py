@@ -6,13 +6,13 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
+from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, check_metric, dense, factors, nonzero
+from morphkit.transport.geometry import Geometry, dense, factors, nonzero
 from morphkit.types import Cloud
 
 from .anderson import Memory
-from .checks import check_alpha, check_entropic
 from .scaling import DenseKernel, log_weights, sinkhorn
 
 
@@ -36,22 +36,16 @@ class FusedGromovWasserstein(OTSolver):
     costs, kept as thin factors; c_XY and π are dense.
     """
 
-    epsilon: float = eqx.field(static=True, default=5e-3)
-    alpha: float = eqx.field(static=True, default=0.5)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
-    metric_x: str = eqx.field(static=True, default="cosine")
-    metric_y: str = eqx.field(static=True, default="cosine")
+    epsilon: Positive = eqx.field(static=True, default=5e-3)
+    alpha: Share = eqx.field(static=True, default=0.5)
+    tau_x: Tau = eqx.field(static=True, default=1.0)
+    tau_y: Tau = eqx.field(static=True, default=1.0)
+    metric_x: Metric = eqx.field(static=True, default="cosine")
+    metric_y: Metric = eqx.field(static=True, default="cosine")
     squared: bool = eqx.field(static=True, default=True)
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=50)
-    inner_iterations: int = eqx.field(static=True, default=1000)
-
-    def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
-        check_metric("FusedGromovWasserstein.metric_x", self.metric_x)
-        check_metric("FusedGromovWasserstein.metric_y", self.metric_y)
-        check_alpha(self, self.alpha)
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=50)
+    inner_iterations: Count = eqx.field(static=True, default=1000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. `error` is the last change of the coupling in L1, as a share of its

@@ -11,19 +11,18 @@ from ott.problems.quadratic.quadratic_problem import QuadraticProblem
 from ott.solvers.linear.sinkhorn_lr import LRSinkhorn
 from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
 
+from morphkit.checks import Count, Metric, NonNegative, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, Convergence
 from morphkit.transport.geometry import (
     Geometry,
     PointGeometry,
-    check_metric,
     dense,
     factors,
     nonzero,
 )
 from morphkit.types import Cloud
 
-from .checks import check_alpha, check_rank
 from .gromov import intra_space
 
 
@@ -37,16 +36,13 @@ class LowRankSinkhorn(OTSolver):
     by its factors and never stored.
     """
 
-    rank: int = eqx.field(static=True, default=32)
-    epsilon: float = eqx.field(static=True, default=0.0)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
-    gamma: float = eqx.field(static=True, default=10.0)
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=2000)
-
-    def __check_init__(self) -> None:
-        check_rank(self, self.rank, self.epsilon, self.tau_x, self.tau_y)
+    rank: Count = eqx.field(static=True, default=32)
+    epsilon: NonNegative = eqx.field(static=True, default=0.0)
+    tau_x: Tau = eqx.field(static=True, default=1.0)
+    tau_y: Tau = eqx.field(static=True, default=1.0)
+    gamma: Positive = eqx.field(static=True, default=10.0)
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=2000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`; the coupling is a mixture over `rank` components."""
@@ -68,23 +64,17 @@ class LowRankGromovWasserstein(OTSolver):
     `FusedGromovWasserstein`; c_XY is dense unless it has factors and is not squared.
     """
 
-    rank: int = eqx.field(static=True, default=32)
-    epsilon: float = eqx.field(static=True, default=0.0)
-    alpha: float = eqx.field(static=True, default=0.5)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
-    metric_x: str = eqx.field(static=True, default="cosine")
-    metric_y: str = eqx.field(static=True, default="cosine")
+    rank: Count = eqx.field(static=True, default=32)
+    epsilon: NonNegative = eqx.field(static=True, default=0.0)
+    alpha: Share = eqx.field(static=True, default=0.5)
+    tau_x: Tau = eqx.field(static=True, default=1.0)
+    tau_y: Tau = eqx.field(static=True, default=1.0)
+    metric_x: Metric = eqx.field(static=True, default="cosine")
+    metric_y: Metric = eqx.field(static=True, default="cosine")
     squared: bool = eqx.field(static=True, default=True)
-    gamma: float = eqx.field(static=True, default=10.0)
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=2000)
-
-    def __check_init__(self) -> None:
-        check_rank(self, self.rank, self.epsilon, self.tau_x, self.tau_y)
-        check_metric("LowRankGromovWasserstein.metric_x", self.metric_x)
-        check_metric("LowRankGromovWasserstein.metric_y", self.metric_y)
-        check_alpha(self, self.alpha)
+    gamma: Positive = eqx.field(static=True, default=10.0)
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=2000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`."""

@@ -6,13 +6,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Scalar
 
+from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
 from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, Geometry, dense, nonzero
 from morphkit.types import Cloud
 
 from .bridge_sinkhorn import BridgeSinkhorn
-from .checks import check_entropic
 from .scaling import DenseKernel, anneal
 
 logger = logging.getLogger("morphkit")
@@ -33,16 +33,14 @@ class Sinkhorn(OTSolver):
     whose cost is the soft minimum of Eq. 6.
     """
 
-    epsilon: float = 5e-3  # not static: with an array here (not inside jit) one program serves all
-    tau_x: float = 1.0
-    tau_y: float = 1.0
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=2000)
-    halvings: int = eqx.field(static=True, default=3)
-    dense_bytes: int = eqx.field(static=True, default=2**24)
-
-    def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y, self.halvings)
+    # Not static: with arrays here (made outside jit) one program serves all values.
+    epsilon: Positive = 5e-3
+    tau_x: Tau = 1.0
+    tau_y: Tau = 1.0
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=2000)
+    halvings: Whole = eqx.field(static=True, default=3)
+    dense_bytes: Whole = eqx.field(static=True, default=2**24)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
         """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB, bridge costs apart."""

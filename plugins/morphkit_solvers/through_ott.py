@@ -9,12 +9,12 @@ from ott.problems.quadratic.quadratic_problem import QuadraticProblem
 from ott.solvers.linear import sinkhorn as ott_linear
 from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 
+from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, check_metric, dense, nonzero
+from morphkit.transport.geometry import Geometry, dense, nonzero
 from morphkit.types import Cloud
 
-from .checks import check_alpha, check_entropic
 from .gromov import intra_space
 
 
@@ -28,14 +28,11 @@ class OTTSinkhorn(OTSolver):
     potentials) is below `threshold`.
     """
 
-    epsilon: float = eqx.field(static=True, default=5e-3)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=2000)
-
-    def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
+    epsilon: Positive = eqx.field(static=True, default=5e-3)
+    tau_x: Tau = eqx.field(static=True, default=1.0)
+    tau_y: Tau = eqx.field(static=True, default=1.0)
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=2000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
@@ -60,22 +57,16 @@ class OTTFusedGromovWasserstein(OTSolver):
     last cost.
     """
 
-    epsilon: float = eqx.field(static=True, default=5e-3)
-    alpha: float = eqx.field(static=True, default=0.5)
-    tau_x: float = eqx.field(static=True, default=1.0)
-    tau_y: float = eqx.field(static=True, default=1.0)
-    metric_x: str = eqx.field(static=True, default="cosine")
-    metric_y: str = eqx.field(static=True, default="cosine")
+    epsilon: Positive = eqx.field(static=True, default=5e-3)
+    alpha: Share = eqx.field(static=True, default=0.5)
+    tau_x: Tau = eqx.field(static=True, default=1.0)
+    tau_y: Tau = eqx.field(static=True, default=1.0)
+    metric_x: Metric = eqx.field(static=True, default="cosine")
+    metric_y: Metric = eqx.field(static=True, default="cosine")
     squared: bool = eqx.field(static=True, default=True)
-    threshold: float = eqx.field(static=True, default=1e-3)
-    max_iterations: int = eqx.field(static=True, default=20)
-    inner_iterations: int = eqx.field(static=True, default=1000)
-
-    def __check_init__(self) -> None:
-        check_entropic(self, self.epsilon, self.tau_x, self.tau_y)
-        check_metric("OTTFusedGromovWasserstein.metric_x", self.metric_x)
-        check_metric("OTTFusedGromovWasserstein.metric_y", self.metric_y)
-        check_alpha(self, self.alpha)
+    threshold: Positive = eqx.field(static=True, default=1e-3)
+    max_iterations: Count = eqx.field(static=True, default=20)
+    inner_iterations: Count = eqx.field(static=True, default=1000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`."""

@@ -11,6 +11,8 @@ from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
+from .files import write_json
+
 FORMAT = 1
 _FILES = (
     "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "metrics.json", "figures.npz",
@@ -78,8 +80,6 @@ class RunFolder:
 
     def note(self, **changes: Any) -> None:
         """Changes what run.json says."""
-        from .files import write_json
-
         state = {"format": FORMAT, "finished": False} | self.state | changes
         write_json(self.path / "run.json", state)
 
@@ -168,7 +168,7 @@ class RunFolder:
         except BaseException:
             old = self.state["replaced"]
             self._put_back()
-            self.note(**{"replacing": False, "replaced": None, "wandb": None} | old)
+            write_json(self.path / "run.json", old)
             raise
         shutil.rmtree(aside, ignore_errors=True)
         self.note(replacing=False, replaced=None)

@@ -1,6 +1,7 @@
 """The result of a run: a trained morph, its predictions, and its life on disk."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -124,7 +125,9 @@ def load(directory: str | Path) -> Morph:
     if not path.exists():
         inside = directory / "morph"
         if (inside / "manifest.json").exists():
-            return load(inside)
+            config = directory / "config.gin"
+            gin = config.read_text(encoding="utf-8") if config.exists() else ""
+            return replace(load(inside), gin=gin)
         raise FileNotFoundError(f"{directory} holds no morph: there is no manifest.json in it")
     try:
         manifest = json.loads(path.read_text())

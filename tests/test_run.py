@@ -12,6 +12,7 @@ import pytest
 
 import morphkit
 from morphkit.cli import main
+from morphkit.folder import RunFolder
 
 # As many steps as one dispatch takes: a remainder would be compiled again.
 FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP", "MLP.layers = 1",
@@ -58,7 +59,7 @@ def test_a_run_leaves_everything(quick):
                  "coupling/matching_accuracy", "coupling/converged", "time/train_s"):  # fmt: skip
         assert isinstance(metrics[name], float), name
     assert metrics["config/pairs"] == 90
-    assert not (quick.out / "checkpoints").exists()
+    assert not list(quick.out.glob("checkpoint-*"))
 
 
 def test_the_saved_configuration_runs_again_to_the_same_numbers(quick, tmp_path):
@@ -82,16 +83,18 @@ def test_a_finished_run_is_not_overwritten(quick):
     assert (quick.out / "metrics.json").read_bytes() == before
 
 
-def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path):
+def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path, monkeypatch):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
     morphkit.align(x, y, pairs, bindings=FAST, out=tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    (tmp_path / "replaced" / "morph").mkdir(parents=True)  # an earlier overwrite was killed
-    (tmp_path / "replaced" / "morph" / "manifest.json").touch()
-    wrong = [*FAST, "run.evaluators = [@eval.LabelAccuracy()]"]  # found out after training
-    with pytest.raises(ValueError, match="LabelAccuracy"):
-        morphkit.align(x, y, pairs, bindings=wrong, out=tmp_path, overwrite=True)
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("morphkit.experiment.run.write_results", fail)
+    with pytest.raises(OSError, match="No space"):
+        morphkit.align(x, y, pairs, bindings=FAST, out=tmp_path, overwrite=True)
     assert {p: p.read_bytes() for p in before} == before
     assert not (tmp_path / "replaced").exists()
 
@@ -106,16 +109,24 @@ def test_a_coupling_that_is_not_finite_ends_the_run(arrays, method):
         morphkit.align(x, y, pairs, method=method, bindings=[*FAST, *huge])
 
 
-def test_a_run_without_its_report_is_not_finished(tmp_path, monkeypatch):
-    def fail(dir):
-        raise RuntimeError("no space left for a picture")
+def test_a_full_disk_leaves_no_finished_run(tmp_path, monkeypatch, capsys):
+    def fail(error):
+        def write(_):
+            raise error
 
+        return write
+
+    place = "morphkit.experiment.results.write_report"
     with monkeypatch.context() as patch:
-        patch.setattr("morphkit.experiment.run.write_report", fail)
-        with pytest.raises(RuntimeError, match="no space"):
+        patch.setattr(place, fail(OSError(28, "No space left on device")))
+        with pytest.raises(OSError, match="No space"):
             morphkit.run("quickstart.gin", FAST, tmp_path)
-    morphkit.run("quickstart.gin", FAST, tmp_path)  # goes on, and need not be told to overwrite
-    assert (tmp_path / "report.html").exists()
+        assert not RunFolder(tmp_path).state["finished"]
+        # Goes on, and need not be told to overwrite; a picture that cannot be drawn ends nothing.
+        patch.setattr(place, fail(RuntimeError("an odd picture")))
+        assert "morph/test_accuracy" in morphkit.run("quickstart.gin", FAST, tmp_path).metrics
+    assert "an odd picture" in capsys.readouterr().err
+    assert RunFolder(tmp_path).state["finished"]
 
 
 def test_an_aligned_run_can_be_run_again_from_its_folder(arrays, tmp_path, monkeypatch):
@@ -126,7 +137,8 @@ def test_an_aligned_run_can_be_run_again_from_its_folder(arrays, tmp_path, monke
     )
     monkeypatch.chdir(tmp_path)
     again = morphkit.run(tmp_path / "a" / "config.gin", out=tmp_path / "b").metrics
-    story = json.loads((tmp_path / "a" / "run.json").read_text())
+    manifest = json.loads((tmp_path / "a" / "morph" / "manifest.json").read_text())
+    story = manifest["provenance"]
     assert story["data"]["arguments"]["test_fraction"] == 0.3
     assert {k: v for k, v in again.items() if "time/" not in k} == {
         k: v for k, v in first.metrics.items() if "time/" not in k
@@ -214,7 +226,7 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
     assert seen == [10, 20, *range(10, 51, 10), *range(20, 51, 10)]
     np.testing.assert_array_equal(resumed(x), whole(x))
     assert np.abs(other(x) - whole(x)).max() > 0
-    assert not (tmp_path / "checkpoints").exists()
+    assert not list(tmp_path.glob("checkpoint-*"))
 
 
 def test_align_refuses_to_overwrite_too(quick, arrays):
@@ -301,7 +313,7 @@ def test_a_damaged_morph_is_named(quick, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("binding", "message"),
     [
-        ("run.seed = -1", "run.seed = -1 must not be negative"),
+        ("run.seed = -1", "run.seed = -1 must be greater than or equal to 0"),
         ("run.baselines = [@baseline.Ridge(), @baseline.Ridge()]", "two that are called"),
         ("Digits.direction = 'sideways'", "direction = 'sideways'"),
     ],

@@ -2,24 +2,28 @@
 
 import argparse
 import json
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 the run failed, 2 the request was wrong."""
+    """Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 and 143 interrupted."""
     arguments = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Terminated) as stop:
         print(
             "interrupted; the same request with --out DIR goes on from the last checkpoint in DIR, "
             "if the run had come to its first",
             file=sys.stderr,
         )
-        return 130
+        return 130 if isinstance(stop, KeyboardInterrupt) else 143
     except BrokenPipeError:
         return 0
     except Exception as error:
@@ -27,6 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"morphkit: {_message(error)}", file=sys.stderr)
         return 2 if _is_request_error(error) else 1
+
+
+class _Terminated(BaseException):
+    """SIGTERM came."""
+
+
+def _terminate(*_: object) -> None:
+    raise _Terminated
 
 
 def _message(error: Exception) -> str:
@@ -135,8 +147,11 @@ def _finish(result) -> int:
 
     print(format_table(result.metrics))
     for name in ("report.html", "overview.png", "metrics.json"):
-        print(result.out / name)
-    return 0
+        if (result.out / name).exists():
+            print(result.out / name)
+    for failure in result.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    return 1 if result.failures else 0
 
 
 def _run(arguments: argparse.Namespace) -> int:

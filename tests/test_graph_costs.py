@@ -4,12 +4,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from morphkit_costs.geodesic import GeodesicBridgeCost
+from morphkit_costs.graphs import capped
 from morphkit_costs.kcca import KCCACost, median_gamma
 from morphkit_costs.knn import KNNCost
-from scipy.sparse.csgraph import floyd_warshall
+from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import dijkstra, floyd_warshall
 from scipy.spatial.distance import cdist, pdist
+from scipy.stats import spearmanr
+from sklearn.datasets import make_blobs, make_swiss_roll
 from sklearn.metrics.pairwise import rbf_kernel
 
+from morphkit.transport.couple import couple
+from morphkit.transport.geometry import min_plus
 from morphkit.types import Cloud, PairedData, Pairs
 
 
@@ -35,21 +42,107 @@ def sides(data):
     return [np.asarray(side.points, float) for side in (data.x, data.y)]
 
 
-@pytest.mark.parametrize("weighted", [True, False])
-def test_knn_cost_is_the_heat_of_the_joint_graph(connected, weighted):
-    graphs = [adjacency(points, 4) for points in sides(connected)]
+def joint_lengths(data, k, weighted=True, pair_length=0.0):
+    """The joint graph of Eq. 15 as a dense matrix of lengths, zero for no edge."""
+    graphs = [adjacency(points, k) for points in sides(data)]
     graphs = [g**2 if weighted else (g > 0).astype(float) for g in graphs]
-    joint = np.zeros((110, 110))
-    joint[:60, :60], joint[60:, 60:] = (g / g[g > 0].mean() for g in graphs)
-    for i, j in zip(connected.pairs.source, connected.pairs.target, strict=True):
-        joint[i, 60 + j] = joint[60 + j, i] = 1
-    system = np.eye(110) + 0.7 * (np.diag(joint.sum(1)) - joint)
-    prepared = KNNCost(k=4, weighted=weighted, time=0.7).prepare(connected)
-    np.testing.assert_allclose(
-        prepared.matrix(), -np.log(np.linalg.inv(system)[:60, 60:]), rtol=1e-4
+    n, size = len(graphs[0]), sum(map(len, graphs))
+    joint = np.zeros((size, size))
+    joint[:n, :n], joint[n:, n:] = (g / g[g > 0].mean() for g in graphs)
+    source, target = np.asarray(data.pairs.source), n + np.asarray(data.pairs.target)
+    # A dense zero is no edge, and 1e-12 no length.
+    joint[source, target] = joint[target, source] = max(pair_length, 1e-12)
+    return joint
+
+
+def joint_paths(data, k, **graph):
+    """Eq. 16, between the sides."""
+    return dijkstra(csr_array(joint_lengths(data, k, **graph)))[: data.x.size, data.x.size :]
+
+
+def joint_heat(lengths, time, n):
+    """The dense heat, between the sides, of edges that conduct exp(-length)."""
+    conductance = np.where(lengths > 0, np.exp(-lengths), 0)
+    laplacian = np.diag(conductance.sum(1)) - conductance
+    return np.linalg.inv(np.eye(len(lengths)) + time * laplacian)[:n, n:]
+
+
+@pytest.fixture(params=[0, 1, 2])
+def rolls(request) -> PairedData:
+    """Two Swiss rolls of 150 and 120 points, 10 pairs of nearly equal parameters."""
+    (x, along_x), (y, along_y) = (
+        make_swiss_roll(size, random_state=request.param + size) for size in (150, 120)
     )
+    gap = cdist(*(np.column_stack([t, p[:, 1]]) for t, p in ((along_x, x), (along_y, y))))
+    pairs = np.column_stack([np.arange(10), gap[:10].argmin(1)])
+    return PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(pairs))
+
+
+@pytest.mark.parametrize("time", [0.0, 1.0])
+def test_a_near_neighbour_is_near_in_the_knn_cost(time):
+    """Eq. 14's squared distances are lengths, not conductances."""
+    x = Cloud.uniform(np.array([[0, 0], [0.3, 0], [-3, 0]]))
+    data = PairedData(x, x, Pairs.from_array(np.array([[0, 0]])))
+    cost = np.asarray(KNNCost(k=1, time=time).prepare(data).matrix())
+    assert cost[0, 0] < cost[1, 0] < cost[2, 0]
+
+
+@pytest.mark.parametrize("pair_length", [0.0, 2.0])
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("k", [3, 15])
+def test_exact_knn_cost_is_the_shortest_path_of_the_joint_graph(rolls, k, weighted, pair_length):
+    graph = {"weighted": weighted, "pair_length": pair_length}
+    expected = joint_paths(rolls, k, **graph)
+    prepared = KNNCost(k=k, time=0.0, **graph).prepare(rolls)
+    joined = np.isfinite(expected)
+    matrix = np.asarray(prepared.matrix())
+    np.testing.assert_allclose(matrix[joined], expected[joined], rtol=1e-5, atol=1e-5)
+    assert joined.all() or matrix[~joined].min() == matrix[~joined].max() >= matrix.max()
+    part = prepared.take(jnp.array([5, 2]), jnp.array([7])).matrix()
+    np.testing.assert_array_equal(part, matrix[[5, 2]][:, [7]])
+
+
+def test_shortest_paths_may_go_by_several_pairs():
+    """From x_4 to y_3: over to y_2, y_0, back to x_0, x_1, and over once more."""
+    x = np.array([[0.0], [4.0], [8.0], [12.0], [16.0]])
+    y = np.array([[0.0], [0.1], [0.2], [30.0], [60.0]])
+    known = np.array([[0, 0], [4, 2], [1, 3]])
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(known))
+    cost = np.asarray(KNNCost(k=2, time=0.0).prepare(data).matrix())
+    np.testing.assert_allclose(cost, joint_paths(data, 2), rtol=1e-5, atol=1e-5)
+    alone = joint_lengths(data, 2)
+    alone[:5, 5:] = alone[5:, :5] = 0
+    apart = floyd_warshall(alone)
+    apart = apart[:5, :5], apart[5:, 5:]
+    once = (apart[0][:, None, known[:, 0]] + apart[1][None, :, known[:, 1]]).min(-1)
+    assert cost[4, 3] < 0.8 * once[4, 3]
+
+
+def test_knn_heat_estimates_the_shortest_path(rolls):
+    exact = joint_paths(rolls, 10)
+    estimate = np.asarray(KNNCost(k=10).prepare(rolls).matrix())
+    assert np.isfinite(exact).all()
+    assert spearmanr(estimate.ravel(), exact.ravel())[0] > 0.75
+
+
+@pytest.mark.parametrize("pair_length", [0.0, 1.0])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_knn_cost_is_the_heat_of_the_joint_graph(connected, weighted, pair_length):
+    graph = {"weighted": weighted, "pair_length": pair_length}
+    heat = joint_heat(joint_lengths(connected, 4, **graph), 0.7, 60)
+    prepared = KNNCost(k=4, time=0.7, **graph).prepare(connected)
+    np.testing.assert_allclose(prepared.matrix(), -np.log(heat), rtol=1e-4)
     part = prepared.take(jnp.array([5, 2]), jnp.array([7])).matrix()
     np.testing.assert_allclose(part, np.asarray(prepared.matrix())[[5, 2]][:, [7]])
+
+
+def test_a_pair_listed_twice_is_one_edge(connected):
+    known = np.stack([connected.pairs.source, connected.pairs.target], 1)
+    twice = Pairs.from_array(np.concatenate([known, known[:4]]))
+    for cost in (KNNCost(k=4), KNNCost(k=4, time=0.0, pair_length=1.0)):
+        expected = cost.prepare(connected).matrix()
+        actual = cost.prepare(PairedData(connected.x, connected.y, twice)).matrix()
+        np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def test_knn_cost_along_a_long_manifold(caplog):
@@ -57,21 +150,21 @@ def test_knn_cost_along_a_long_manifold(caplog):
     line = np.linspace(0, 1, 22)[:, None]
     points = Cloud.uniform(line)
     data = PairedData(points, points, Pairs.from_array(np.array([[0, 0]])))
-    joint = np.kron(np.eye(2), adjacency(line, 2) ** 2)
-    joint /= joint[joint > 0].mean()
-    joint[0, 22] = joint[22, 0] = 1
-    system = np.eye(44) + np.diag(joint.sum(1)) - joint
-    expected = -np.log(np.linalg.inv(system)[:22, 22:])
-    prepared = KNNCost(k=2).prepare(data)
-    np.testing.assert_allclose(prepared.matrix(), expected, rtol=1e-4)
-    assert expected.max() > 18
+    for time, longest in ((1.0, 30), (1e-3, 120)):
+        expected = -np.log(joint_heat(joint_lengths(data, 2), time, 22))
+        prepared = KNNCost(k=2, time=time).prepare(data)
+        np.testing.assert_allclose(prepared.matrix(), expected, rtol=1e-5)
+        assert expected.max() > longest
     assert not caplog.messages
     with caplog.at_level("WARNING", "morphkit"):
-        KNNCost(k=2, time=1e-3).prepare(data)
+        far = np.asarray(KNNCost(k=2, time=1e-40).prepare(data).matrix())
     assert "raise the cost's .time" in caplog.text
+    assert np.isfinite(far).all()
 
 
-@pytest.mark.parametrize("cost", [KNNCost(k=4), GeodesicBridgeCost(k=4), KCCACost(components=9)])
+@pytest.mark.parametrize(
+    "cost", [KNNCost(k=4), KNNCost(k=4, time=0.0), GeodesicBridgeCost(k=4), KCCACost(components=9)]
+)
 def test_many_pairs_may_share_a_target(connected, cost):
     """As class names do: six pairs end in two target points."""
     known = np.array([[0, 0], [1, 0], [2, 0], [3, 1], [4, 1], [5, 1], [6, 6]])
@@ -113,16 +206,50 @@ def test_the_heat_bridge_is_the_heat_over_all_pairs(connected):
     np.testing.assert_allclose(soft, heats[0] @ heats[1].T, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "cost", [GeodesicBridgeCost(k=3), GeodesicBridgeCost(k=3, time=1.0), KNNCost(k=3)]
-)
-def test_components_without_a_pair_are_far_but_finite(rng, cost):
+GRAPH_COSTS = [
+    GeodesicBridgeCost(k=3), GeodesicBridgeCost(k=3, power=1.0),
+    GeodesicBridgeCost(k=3, squared=True), GeodesicBridgeCost(k=3, time=1.0),
+    KNNCost(k=3), KNNCost(k=3, time=0.0),
+    KNNCost(k=3, weighted=False, pair_length=1.0), KNNCost(k=3, weighted=False, time=0.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cost", GRAPH_COSTS)
+def test_points_that_no_pair_joins_are_alike_and_beyond_all_others(rng, cost):
+    """Pairs in the first cluster alone: unreachable counts once, whether on one side or on both."""
     near, far = rng.normal(size=(10, 2)), rng.normal(size=(10, 2)) + 100
     points = Cloud.uniform(np.concatenate([near, far]))
     data = PairedData(points, points, Pairs.from_array(np.array([[0, 0], [3, 3]])))
     matrix = np.asarray(cost.prepare(data).matrix())
+    beyond = matrix[10:, 10:]
     assert np.isfinite(matrix).all()
-    assert matrix[:10, 10:].min() > matrix[:10, :10].max()
+    assert beyond.min() > matrix[:10, :10].max()
+    for apart in (beyond, matrix[:10, 10:], matrix[10:, :10]):
+        np.testing.assert_allclose(apart, beyond.max(), rtol=1e-6)
+    assert beyond.max() < 5 * matrix[:10, :10].max()  # and does not drown them in the mean
+
+
+@pytest.mark.parametrize("cost", GRAPH_COSTS)
+def test_a_cluster_without_a_pair_goes_to_the_other_without_one(cost):
+    """Four clusters a side, pairs in three: what is left over belongs together."""
+    x, labels = make_blobs(120, 3, centers=40 * np.eye(4, 3), random_state=0)
+    y, other = make_blobs(120, 2, centers=[[0, 0], [0, 50], [60, 0], [90, 90]], random_state=1)
+    pairs = [(np.flatnonzero(labels == c)[r], np.flatnonzero(other == c)[r])
+             for c in range(3) for r in range(3)]  # fmt: skip
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(np.array(pairs)))
+    coupling = np.asarray(couple(data, cost, Sinkhorn(0.01)).to_dense())
+    assert coupling[labels[:, None] == other].sum() > 0.999
+
+
+def test_a_cap_changes_nothing_that_is_joined(rng):
+    """Two clusters with a pair each: between them far, within them Eq. 6."""
+    a, b = rng.random((6, 2)), rng.random((5, 2))
+    a[:3, 1] = a[3:, 0] = b[:2, 1] = b[2:, 0] = np.inf
+    joined = (a[:, None] + b[None]).min(-1)
+    far = a[np.isfinite(a)].max() + b[np.isfinite(b)].max()
+    np.testing.assert_allclose(min_plus(*capped(a, b)), np.minimum(joined, far), rtol=1e-6)
+    assert np.isinf(joined).sum() == 3 * 3 + 3 * 2
+    assert capped(a[:3, :1], b[:2, :1])[0].shape == (3, 1)
 
 
 def test_points_that_coincide_are_neighbours(rng):
@@ -130,13 +257,20 @@ def test_points_that_coincide_are_neighbours(rng):
     data = PairedData(
         Cloud.uniform(points), Cloud.uniform(points), Pairs.from_array(np.array([[0, 0]]))
     )
-    matrix = np.asarray(GeodesicBridgeCost(k=5).prepare(data).matrix())
-    np.testing.assert_allclose(matrix[1, 2], 0, atol=1e-4)
+    for cost in (GeodesicBridgeCost(k=5), KNNCost(k=5, time=0.0)):
+        np.testing.assert_allclose(cost.prepare(data).matrix()[1, 2], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("cost", [KNNCost(k=3), KNNCost(k=3, time=0.0), GeodesicBridgeCost(k=3)])
+def test_a_side_of_one_place_is_finite(rng, cost):
+    x, y = Cloud.uniform(np.ones((8, 2))), Cloud.uniform(rng.normal(size=(9, 2)))
+    matrix = cost.prepare(PairedData(x, y, Pairs.from_array(np.array([[0, 0]])))).matrix()
+    assert jnp.isfinite(matrix).all()
 
 
 def test_graph_costs_do_not_depend_on_units(paired):
     scaled = PairedData(Cloud.uniform(7 * paired.x.points), paired.y, paired.pairs)
-    for cost in (KNNCost(k=5), GeodesicBridgeCost(k=5)):
+    for cost in (KNNCost(k=5), KNNCost(k=5, time=0.0), GeodesicBridgeCost(k=5)):
         expected = cost.prepare(paired).matrix()
         np.testing.assert_allclose(cost.prepare(scaled).matrix(), expected, rtol=1e-3, atol=1e-5)
 
@@ -167,8 +301,10 @@ def test_median_rule(rng):
 def test_bad_arguments_are_named(paired):
     with pytest.raises(ValueError, match=r"KNNCost\.k = 0"):
         KNNCost(k=0)
-    with pytest.raises(ValueError, match=r"KNNCost\.time = 0"):
-        KNNCost(time=0)
+    with pytest.raises(ValueError, match=r"KNNCost\.time = -1"):
+        KNNCost(time=-1)
+    with pytest.raises(ValueError, match=r"KNNCost\.pair_length = -1"):
+        KNNCost(pair_length=-1)
     with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.metric_x = 'l1'"):
         GeodesicBridgeCost(metric_x="l1")
     with pytest.raises(ValueError, match=r"GeodesicBridgeCost\.time = -1"):

@@ -1,10 +1,11 @@
-"""Neighbour graphs on the points of one space."""
+"""Neighbour graphs on the points of one space, and the distances in them."""
 
 import logging
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 from sklearn.neighbors import NearestNeighbors
@@ -15,14 +16,14 @@ from morphkit.types import Cloud
 logger = logging.getLogger("morphkit")
 
 RTOL = 1e-14
-"""The relative error that conjugate gradients end at, near what float64 can do: far from its source
-heat is small, and its logarithm the distance, so every digit counts."""
+"""The relative error that conjugate gradients end at, near what float64 can do."""
+
+DIGITS = 1e4
+"""How many times its error a value has to be to count."""
 
 
-def check_neighbours(name: str, k: int) -> None:
-    """Raises ValueError, naming the argument, unless k is a number of neighbours."""
-    if k < 1:
-        raise ValueError(f"{name} = {k} must be at least 1; the paper takes 15")
+TINY = 1e-300
+"""The least heat there is."""
 
 
 def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr_array:
@@ -34,14 +35,39 @@ def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr
     search = NearestNeighbors(n_neighbors=min(k, len(points) - 1)).fit(points)
     graph = sp.csr_array(search.kneighbors_graph(mode="distance"))
     # A sparse zero is no edge, but points that coincide are neighbours.
-    graph.data = np.maximum(graph.data, 1e-6 * graph.data.mean() + np.finfo(float).tiny)
+    graph.data = np.maximum(graph.data, 1e-6 * (graph.data.mean() or 1))
     return sp.csr_array(graph.maximum(graph.T))
 
 
-def unit_mean(costs: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:
-    """Divided by its mean, so that costs of two spaces have one unit."""
-    mean = costs.mean()
-    return costs / mean if mean > 0 else costs
+def capped(
+    a: Float[np.ndarray, "n l"], b: Float[np.ndarray, "m l"]
+) -> tuple[Float[Array, "n k"], Float[Array, "m k"]]:
+    """The factors of a bridge cost, infinite where no path leads to a paired point, with a cap:
+    c_ij = min(min_p a_ip + b_jp, far), far = max a + max b over the paths that there are.
+
+    So two points that no pair joins cost `far`, no less than any others, and once. A stand-in for
+    ∞ on each side would be added up: with two clusters A, B a side and pairs in A alone, B to B
+    and A to A would cost 2 far + 0, and A to B and B to A far + far, the same. Capped, it is
+    far + 0 against 2 far: points that no pair reaches go to each other, and beyond that to
+    whom the others leave.
+
+    The cap is one more bridge, a = b = far / 2 at every point, added where there is an ∞ at all. ∞
+    becomes 2 far, which adds nothing to a soft minimum either.
+    """
+    finite = np.isfinite(a), np.isfinite(b)
+    if not (finite[0].all() and finite[1].all()):
+        far = a[finite[0]].max() + b[finite[1]].max()
+        a, b = (
+            np.column_stack([np.nan_to_num(side, posinf=2 * far), np.full(len(side), far / 2)])
+            for side in (a, b)
+        )
+    return jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+
+
+def distance(heat: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:
+    """-log heat, infinite where there is none."""
+    with np.errstate(divide="ignore"):
+        return -np.log(heat)
 
 
 def heat(
@@ -50,32 +76,49 @@ def heat(
     time: float,
     loss: Float[np.ndarray, " n"] | float = 0.0,
 ) -> Float[np.ndarray, "n l"]:
-    """The columns `sources` of (I + t L + diag(loss))^-1, L the Laplacian of the weighted `graph`:
-    the heat at every node after one implicit Euler step of length t (Crane et al. 2013).
+    """The columns `sources` of (I + t L + diag(loss))^-1, L the Laplacian of a `graph` whose
+    weights are conductances: the heat at every node after one implicit Euler step of length t, the
+    `time` (Crane et al. 2013). 0 where no path leads.
 
-    One conjugate gradient solve a source. Raises RuntimeError where one does not converge, and
-    warns where heat is too small to tell distances.
+    Heat is small far from its source and its logarithm the distance, so small values need their
+    digits too. A conjugate gradient solve has an error in proportion to the largest. Values well
+    above it are kept, and the others solved for again with these as their boundary, as often
+    as it takes. Raises RuntimeError where a solve does not converge, and warns where more than one
+    value in a thousand is below what float64 can hold.
     """
     diagonal = 1 + time * graph.sum(1) + loss
-    system = sp.diags_array(diagonal) - time * graph
-    inverse = sp.diags_array(1 / diagonal)
+    flow = sp.csr_array(time * graph)
     points, column_of = np.unique(sources, return_inverse=True)
-    found = np.empty((len(diagonal), len(points)))
-    for column, point in enumerate(points):
-        unit = np.zeros(len(diagonal))
-        unit[point] = 1
-        found[:, column], failed = cg(system, unit, rtol=RTOL, M=inverse, maxiter=10_000)
-        if failed:
-            raise RuntimeError(
-                f"the heat of paired point {point} did not converge in 10,000 iterations; lower "
-                f"the cost's time = {time}"
-            )
     component = connected_components(graph)[1]
-    reached = component[:, None] == component[points]
-    if (lost := np.mean(reached & (found < 100 * RTOL))) > 0:
+    found = np.zeros((len(diagonal), len(points)))
+    for column, point in zip(found.T, points, strict=True):
+        unknown = np.flatnonzero(component == component[point])
+        source = np.where(unknown == point, 1.0, 0.0)
+        while len(unknown) and (scale := np.linalg.norm(source)) > TINY:
+            values = _solve(flow[unknown][:, unknown], diagonal[unknown], source / scale)
+            told = values > DIGITS * RTOL
+            column[unknown[told]] = scale * values[told]
+            unknown = unknown[~told]
+            source = flow[unknown] @ column
+        column[unknown] = TINY
+    if (lost := np.mean(found == TINY)) > 1e-3:
         logger.warning(
             f"{lost:.1%} of the distances to paired points are beyond what heat can tell, about "
-            f"{-np.log(100 * RTOL):.0f}; raise the cost's .time or .k, or take shortest "
-            "paths (cost.GeodesicBridgeCost)"
+            f"{-np.log(TINY):.0f}; raise the cost's .time or .k, or take shortest paths (time = 0)"
         )
-    return np.maximum(found, 0)[:, column_of]
+    return found[:, column_of]
+
+
+def _solve(
+    flow: sp.csr_array, diagonal: Float[np.ndarray, " n"], source: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Heat under a `source` of norm 1, (diag(diagonal) - flow)^-1 source, to RTOL: no eigenvalue of
+    the system is below 1, so that its residual bounds its error."""
+    inverse = sp.diags_array(1 / diagonal)
+    system = sp.diags_array(diagonal) - flow
+    values, failed = cg(system, source, rtol=RTOL, M=inverse, maxiter=10_000)
+    if failed:
+        raise RuntimeError(
+            "heat from a paired point did not converge in 10,000 iterations; lower the cost's .time"
+        )
+    return values

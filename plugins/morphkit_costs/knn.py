@@ -3,72 +3,134 @@
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse as sp
 from jaxtyping import Array, Float, Int, Scalar
+from scipy.sparse.csgraph import dijkstra
 
-from morphkit.checks import Count, Positive
+from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import Geometry
+from morphkit.transport.geometry import BridgeGeometry, Geometry
 from morphkit.types import Cloud, PairedData
 
-from .graphs import heat, neighbour_graph
+from .graphs import capped, distance, heat, neighbour_graph
 
 
 class HeatGeometry(Geometry):
-    """-log of heat, c_ij = -log Σ_p left_ip right_jp: O((n + m) l) memory, and n × m when asked."""
+    """The cost of heat that crosses at the pairs, c_ij = -log Σ_p exp(-a_ip - b_jp): Eq. 6 with a
+    soft minimum of temperature 1. O((n + m) l) memory, and n × m when asked."""
 
-    left: Float[Array, "n l"]
-    right: Float[Array, "m l"]
+    a: Float[Array, "n l"]
+    b: Float[Array, "m l"]
 
     @property
     def shape(self) -> tuple[int, int]:
-        return len(self.left), len(self.right)
+        return len(self.a), len(self.b)
 
     def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "HeatGeometry":
-        return HeatGeometry(self.left[rows], self.right[cols])
+        return HeatGeometry(self.a[rows], self.b[cols])
 
     def matrix(self) -> Float[Array, "n m"]:
-        # No heat arrives from another component: as far as float32 can tell.
-        return -jnp.log(jnp.maximum(self.left @ self.right.T, jnp.finfo(jnp.float32).tiny))
+        near_a, near_b = self.a.min(1, keepdims=True), self.b.min(1, keepdims=True)
+        heat = jnp.exp(near_a - self.a) @ jnp.exp(near_b - self.b).T
+        return near_a + near_b.T - jnp.log(jnp.maximum(heat, jnp.finfo(jnp.float32).tiny))
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         return mu @ self.matrix() @ nu
 
 
 class KNNCost(FusedCost):
-    """Geodesic distance in the k-nearest-neighbour graphs of both spaces, joined by the pairs.
+    """The shortest path from x_i to y_j in the k-nearest-neighbour graphs of both spaces, joined by
+    the known pairs (Eq. 13-16).
 
-    Eq. 13-16: an edge of a graph weighs |x_i - x_j|² (Eq. 14), or 1 without `weighted`; a known
-    pair is an edge of weight 1. The distance comes from the heat that one implicit Euler step
-    of length t carries from x_i to y_j (Crane et al. 2013):
+    An edge of a graph is |x_i - x_j|² long (Eq. 14), or 1 unless `weighted`. Lengths of each graph
+    are divided by their mean, so that the unit of the features does not matter; a pair's edge
+    is `pair_length` of these means long. (Eq. 15 gives it 1, beside lengths in the units of the
+    features.) `k` is the number of neighbours.
 
-        c_ij = -log ((I + t L)^-1)_ij,  L the Laplacian of the joint graph.
+    **time = 0: the shortest path itself**, by Dijkstra's algorithm. Every path enters the other
+    space at a paired point, so with d the distances in the joint graph from the paired y_p
 
-    Weights of each graph are divided by their mean, so that a pair is an average edge and the
-    unit of the features does not matter. All heat crosses by the pairs, so the block of the
-    inverse between the spaces has rank l: with G_X = (I + t L_X + t D)^-1, D the pairs at each
-    point, and E_X the paired columns,
+        c_ij = min_p d(x_i, y_p) + d(y_p, y_j),
 
-        t G_X E_X (I - t² R_Y R_X)^-1 E_Yᵀ G_Y,  R = Eᵀ G E.
+    a bridge cost (Eq. 6), which needs no n × m array. Paths may go by several pairs, unlike
+    `GeodesicBridgeCost`'s.
 
-    That takes l conjugate gradient solves a side; the n × m cost is only formed on demand.
+    **time > 0: its estimate by heat** (Crane et al. 2013), as in the paper's experiments. Edges
+    conduct exp(-length), and one implicit Euler step of length t carries heat from x_i to y_j:
+
+        c_ij = -log ((I + t L)^-1)_ij,  L the Laplacian of the joint graph,
+
+    which takes all paths, the short ones most. All heat crosses by the pairs, so the block of the
+    inverse between the spaces has rank l: with w = exp(-pair_length), D the pairs at each point,
+    G_X = (I + t L_X + t w D)^-1, and E_X the paired columns, it is
+
+        t w G_X E_X (I - (t w)² R_Y R_X)^-1 E_Yᵀ G_Y,  R = Eᵀ G E.
+
+    That takes l conjugate gradient solves a side, and the n × m cost is only formed on demand.
+
+    Points that no path joins cost no less than any that are joined, and alike: `graphs.capped`.
+    The authors' graph, with an unweighted heat kernel, is weighted = False and pair_length = 1:
+    all edges alike.
     """
 
     k: Count = eqx.field(static=True, default=15)
     weighted: bool = eqx.field(static=True, default=True)
-    time: Positive = eqx.field(static=True, default=1.0)
+    pair_length: NonNegative = eqx.field(static=True, default=0.0)
+    time: NonNegative = eqx.field(static=True, default=1.0)
 
-    def prepare(self, data: PairedData) -> HeatGeometry:
-        """The heat factors; see `FusedCost.prepare`."""
-        left = self._heat(data.x, np.asarray(data.pairs.source))
-        right = self._heat(data.y, np.asarray(data.pairs.target))
-        r_x, r_y = left[np.asarray(data.pairs.source)], right[np.asarray(data.pairs.target)]
-        core = self.time * np.linalg.inv(np.eye(data.pairs.size) - self.time**2 * r_y @ r_x)
-        return HeatGeometry(jnp.asarray(left @ core, jnp.float32), jnp.asarray(right, jnp.float32))
+    def prepare(self, data: PairedData) -> Geometry:
+        """Paths or heat, as two factors; see `FusedCost.prepare`. Raises ValueError for a side of
+        one point, RuntimeError where heat does not converge."""
+        lengths = self._lengths(data.x), self._lengths(data.y)
+        known = np.unique(np.stack([data.pairs.source, data.pairs.target], 1), axis=0)
+        return (self._heat if self.time > 0 else self._paths)(*lengths, *known.T)
 
-    def _heat(self, cloud: Cloud, paired: Int[np.ndarray, " l"]) -> Float[np.ndarray, "n l"]:
-        """G E of the class docstring."""
+    def _lengths(self, cloud: Cloud) -> sp.csr_array:
         graph = neighbour_graph(cloud, self.k)
         graph.data = graph.data**2 if self.weighted else np.ones_like(graph.data)
         graph.data /= graph.data.mean()
-        joint = self.time * np.bincount(paired, minlength=cloud.size)
-        return heat(graph, paired, self.time, joint)
+        return graph
+
+    def _paths(
+        self,
+        x: sp.csr_array,
+        y: sp.csr_array,
+        source: Int[np.ndarray, " l"],
+        target: Int[np.ndarray, " l"],
+    ) -> BridgeGeometry:
+        n, m = x.shape[0], y.shape[0]
+        lengths = np.full(len(source), self.pair_length)  # a stored zero is an edge
+        pairs = sp.coo_array((lengths, (source, target)), shape=(n, m))
+        joint = sp.block_array([[x, pairs], [pairs.T, y]], format="csr")
+        paths = dijkstra(joint, indices=n + np.unique(target)).T
+        return BridgeGeometry(*capped(paths[:n], paths[n:]))
+
+    def _heat(
+        self,
+        x: sp.csr_array,
+        y: sp.csr_array,
+        source: Int[np.ndarray, " l"],
+        target: Int[np.ndarray, " l"],
+    ) -> HeatGeometry:
+        crossing = self.time * np.exp(-self.pair_length)
+
+        def side(lengths: sp.csr_array, paired: Int[np.ndarray, " l"]) -> Float[np.ndarray, "n l"]:
+            graph = lengths.copy()
+            graph.data = np.exp(-graph.data)
+            loss = crossing * np.bincount(paired, minlength=graph.shape[0])
+            return heat(graph, paired, self.time, loss)
+
+        left, right = side(x, source), side(y, target)
+        left = left @ _series(crossing**2 * right[target] @ left[source])
+        return HeatGeometry(*capped(distance(crossing * left), distance(right)))
+
+
+def _series(matrix: Float[np.ndarray, "l l"]) -> Float[np.ndarray, "l l"]:
+    """(I - A)^-1 = (I + A) (I + A²) (I + A⁴) …, A ≥ 0 of spectral radius below 1. Nothing is
+    subtracted, so small entries are as precise as large ones."""
+    total, more = np.eye(len(matrix)), matrix @ np.eye(len(matrix))
+    while (more > np.finfo(float).eps * total).any():
+        total = total + more
+        matrix = matrix @ matrix
+        more = matrix @ total
+    return total

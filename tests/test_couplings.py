@@ -129,7 +129,7 @@ def test_a_row_without_mass_is_never_drawn():
 def test_a_dense_copy_that_is_too_large_is_refused():
     pairs = Pairs.from_array(np.array([[0, 0]]))
     with pytest.raises(MemoryError, match="rows"):
-        PairCoupling(pairs, (100_000, 100_000)).to_dense()
+        PairCoupling(pairs, (2**22, 2**22)).to_dense()
 
 
 @KINDS

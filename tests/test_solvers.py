@@ -8,15 +8,17 @@ import numpy as np
 import ot
 import pytest
 from morphkit_costs.bridge import BridgeCost
+from morphkit_solvers import gromov
 from morphkit_solvers.anderson import Memory
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from morphkit_solvers.through_ott import OTTFusedGromovWasserstein, OTTSinkhorn
-from scipy.optimize import approx_fprime
+from scipy.optimize import approx_fprime, minimize
 from scipy.spatial.distance import cdist
-from scipy.special import logsumexp
+from scipy.special import logsumexp, xlogy
 
+from morphkit.transport import memory
 from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
 from morphkit.transport.geometry import BridgeGeometry, DenseGeometry
 from morphkit.types import Cloud, PairedData, Pairs
@@ -133,10 +135,7 @@ def test_fused_gromov_wasserstein_is_pot(paired, alpha):
         epsilon, alpha, threshold=1e-8, max_iterations=500, inner_iterations=5000
     )
     ours = solver.solve(prepared, paired.x, paired.y)
-    c_x, c_y = (
-        normalised(cdist(np.asarray(c.points, float), np.asarray(c.points, float), "cosine"))
-        for c in (paired.x, paired.y)
-    )
+    c_x, c_y = intra(paired.x), intra(paired.y)
     reference = ot.gromov.entropic_fused_gromov_wasserstein(
         normalised(prepared.matrix()) ** 2, c_x, c_y, alpha=alpha,
         epsilon=epsilon, tol=1e-12, max_iter=2000,
@@ -175,18 +174,38 @@ def test_bad_arguments_are_named(paired):
         BridgeSinkhorn(tau_x=1.5)
     with pytest.raises(ValueError, match=r"Sinkhorn\.halvings = -1"):
         Sinkhorn(halvings=-1)
-    with pytest.raises(ValueError, match=r"alpha = 0.*Sinkhorn"):
-        FusedGromovWasserstein(alpha=0)
+    with pytest.raises(ValueError, match=r"FusedGromovWasserstein\.alpha = 1\.5"):
+        FusedGromovWasserstein(alpha=1.5)
     with pytest.raises(ValueError, match="needs a bridge cost"):
         BridgeSinkhorn().solve(DenseGeometry(jnp.ones((60, 50))), paired.x, paired.y)
+
+
+def equation_3(pi, c, c_x, c_y, epsilon: float, alpha: float, taus: tuple[float, float]) -> float:
+    """Its objective in float64, uniform weights, for a c that is squared where it is to be; H and
+    KL⊗ relative to the weights, with the terms that make them divergences of any mass."""
+    mass, p, q = pi.sum(), pi.sum(1), pi.sum(0)
+    quadratic = p @ c_x**2 @ p + q @ c_y**2 @ q - 2 * np.sum((c_x @ pi @ c_y) * pi)
+    value = alpha * quadratic + (1 - alpha) * mass * np.sum(c * pi)
+    value += epsilon * (np.sum(xlogy(pi, pi * pi.size)) - mass + 1)
+    for tau, marginal in zip(taus, (p, q), strict=True):
+        if tau < 1:  # KL of the marginal's square against the uniform one's
+            square = marginal[:, None] * marginal
+            kl = np.sum(xlogy(square, square * square.size)) - mass**2 + 1
+            value += epsilon * tau / (1 - tau) * kl
+    return value
+
+
+def intra(cloud: Cloud, metric: str = "cosine"):
+    points = np.asarray(cloud.points, float)
+    return normalised(cdist(points, points, metric))
 
 
 @pytest.mark.parametrize(("tau_x", "tau_y", "alpha"), [(0.9, 0.9, 0.5), (1.0, 0.8, 0.3)])
 def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3(
     paired, tau_x, tau_y, alpha
 ):
-    """The objective written out in float64; its gradient has to vanish, except for a constant a
-    row where the first marginal is fixed."""
+    """The gradient of the objective has to vanish, except for a constant a row where the first
+    marginal is fixed."""
     epsilon = 0.1
     prepared = BridgeCost().prepare(paired)
     solver = FusedGromovWasserstein(
@@ -194,23 +213,11 @@ def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3
     )
     coupling = solver.solve(prepared, paired.x, paired.y)
     c = normalised(prepared.matrix()) ** 2
-    c_x, c_y = (
-        normalised(cdist(np.asarray(k.points, float), np.asarray(k.points, float), "cosine"))
-        for k in (paired.x, paired.y)
-    )
+    c_x, c_y = intra(paired.x), intra(paired.y)
 
     def objective(log_pi):
         pi = np.exp(log_pi).reshape(60, 50)
-        p, q, mass = pi.sum(1), pi.sum(0), pi.sum()
-        quadratic = p @ c_x**2 @ p + q @ c_y**2 @ q - 2 * np.sum((c_x @ pi @ c_y) * pi)
-        tensor_entropy = 2 * mass * np.sum(pi * np.log(pi * pi.size)) - mass**2
-        value = alpha * quadratic + (1 - alpha) * mass * np.sum(c * pi)
-        value += epsilon / 2 * tensor_entropy
-        for tau, marginal in ((tau_x, p), (tau_y, q)):
-            if tau < 1:  # KL of the marginal's square against the uniform one's
-                kl = 2 * mass * np.sum(marginal * np.log(marginal * len(marginal))) - mass**2
-                value += epsilon * tau / (1 - tau) / 2 * kl
-        return value
+        return equation_3(pi, c, c_x, c_y, epsilon, alpha, (tau_x, tau_y))
 
     assert bool(coupling.convergence.converged)
     pi = np.asarray(coupling.values, float)
@@ -220,6 +227,110 @@ def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3
         gradient -= (gradient * pi).sum(1, keepdims=True) / pi.sum(1, keepdims=True)
     assert np.abs(gradient[solid]).max() < 1e-3 * epsilon
     assert abs(pi.sum() - 1) > 1e-3 or tau_x == 1
+
+
+@pytest.mark.parametrize(("tau_x", "tau_y"), [(0.8, 0.6), (1.0, 0.6)])
+def test_unbalanced_fused_gromov_wasserstein_is_the_best_of_a_search_of_equation_3(tau_x, tau_y):
+    """On 3 × 3 points, from eight starts, over the logarithm of π."""
+    rng, epsilon, alpha = np.random.default_rng(3), 0.05, 0.5
+    x, y = (Cloud.uniform(rng.normal(size=(3, 2))) for _ in range(2))
+    cost = rng.random((3, 3)).astype(np.float32)
+    solver = FusedGromovWasserstein(
+        epsilon, alpha, tau_x, tau_y, "sqeuclidean", "sqeuclidean",
+        threshold=1e-6, max_iterations=500, inner_iterations=5000,
+    )  # fmt: skip
+    coupling = solver.solve(DenseGeometry(jnp.asarray(cost)), x, y)
+    c_x, c_y = intra(x, "sqeuclidean"), intra(y, "sqeuclidean")
+
+    def of(logits):
+        logits = np.minimum(logits.reshape(3, 3), 5)
+        if tau_x == 1:
+            logits = logits - logsumexp(logits, axis=1, keepdims=True) - np.log(3)
+        return np.exp(logits)
+
+    def objective(logits):
+        arguments = normalised(cost) ** 2, c_x, c_y, epsilon, alpha, (tau_x, tau_y)
+        return equation_3(of(logits), *arguments)
+
+    found = [minimize(objective, rng.normal(-2, 1, 9), tol=1e-9) for _ in range(8)]
+    best = min(found, key=lambda result: result.fun)
+    assert bool(coupling.convergence.converged)
+    assert relative(coupling.values, of(best.x)) < 1e-3
+
+
+@pytest.mark.parametrize(("epsilon", "tau"), [(1e-2, 0.5), (1e-3, 0.9), (1e-3, 0.5)])
+def test_unbalanced_fused_gromov_wasserstein_leaves_outliers_out_and_mass_over(rng, epsilon, tau):
+    labels = np.arange(60) % 3
+    x = rng.normal(size=(3, 5))[labels] * 3 + rng.normal(size=(60, 5))
+    y = rng.normal(size=(3, 3))[labels] * 3 + rng.normal(size=(60, 3))
+    x[-8:] = 12 * rng.normal(size=(8, 5))
+    pairs = Pairs.from_array(np.stack([np.arange(9)] * 2, axis=1))
+    data = PairedData(Cloud.uniform(x, labels), Cloud.uniform(y, labels), pairs)
+    prepared = BridgeCost("sqeuclidean", "sqeuclidean").prepare(data)
+    solver = FusedGromovWasserstein(
+        epsilon, tau_x=tau, tau_y=tau, metric_x="sqeuclidean", metric_y="sqeuclidean"
+    )
+    coupling = solver.solve(prepared, data.x, data.y)
+    mass = np.asarray(coupling.marginal(0))
+    assert bool(coupling.convergence.converged)
+    assert epsilon < mass.sum() < 0.5
+    assert mass[-8:].sum() < 0.02 * mass.sum()  # of 8 / 60
+
+
+@pytest.mark.parametrize("squared", [False, True])
+@pytest.mark.parametrize("solver", [FusedGromovWasserstein, OTTFusedGromovWasserstein])
+def test_alpha_0_is_the_linear_problem(paired, solver, squared):
+    """With c over its mean, or the square of that."""
+    epsilon = 0.05
+    prepared = BridgeCost().prepare(paired)
+    fused = solver(epsilon, 0.0, squared=squared, threshold=1e-6, inner_iterations=5000)
+    ours = fused.solve(prepared, paired.x, paired.y)
+    a, b = np.full(60, 1 / 60), np.full(50, 1 / 50)
+    cost = normalised(prepared.matrix()) ** (2 if squared else 1)
+    assert bool(ours.convergence.converged)
+    assert relative(ours.values, ot.sinkhorn(a, b, cost, epsilon, stopThr=1e-12)) < 1e-4
+    # Sinkhorn divides by the mean, which is not 1 where a cost was squared after it was.
+    linear = Sinkhorn(epsilon / cost.mean(), threshold=1e-6)
+    plain = linear.solve(DenseGeometry(jnp.asarray(cost)), paired.x, paired.y)
+    assert relative(ours.values, np.asarray(plain.values)) < 1e-4
+
+
+def test_alpha_0_unbalanced_is_the_linear_problem_of_its_mass(paired):
+    """m <c², π> of Eq. 3 against Eq. 1: over m, and with KL⊗ twice m KL, at ε / m and 2 λ."""
+    epsilon, tau = 0.05, 0.8
+    prepared = BridgeCost().prepare(paired)
+    solver = FusedGromovWasserstein(epsilon, 0.0, tau, tau, threshold=1e-6, inner_iterations=5000)
+    ours = np.asarray(solver.solve(prepared, paired.x, paired.y).values, float)
+    a, b = np.full(60, 1 / 60), np.full(50, 1 / 50)
+    reference = ot.unbalanced.sinkhorn_unbalanced(
+        a, b, normalised(prepared.matrix()) ** 2, epsilon / ours.sum(),
+        2 * epsilon * tau / (1 - tau), reg_type="kl", stopThr=1e-12, numItermax=20_000,
+    )  # fmt: skip
+    assert ours.sum() < 0.9
+    assert relative(ours / ours.sum(), reference / reference.sum()) < 1e-4
+
+
+def test_a_fused_solve_asks_for_all_its_arrays(paired, monkeypatch):
+    prepared, solver = BridgeCost().prepare(paired), FusedGromovWasserstein(0.05)
+    size = gromov.ARRAYS * 4 * 60 * 50
+    monkeypatch.setattr(memory, "available", lambda: size)
+    solver.solve(prepared, paired.x, paired.y)
+    monkeypatch.setattr(memory, "available", lambda: size - 1)
+    with pytest.raises(MemoryError, match=r"60 × 50 cost, 8 times .*; use a solver that"):
+        solver.solve(prepared, paired.x, paired.y)
+
+
+@pytest.mark.parametrize("tau", [1.0, 0.9])
+def test_a_fused_solve_holds_no_more_arrays_than_it_asks_for(rng, tau):
+    """By the compiler's account."""
+    n, m = 700, 600
+    x, y = (Cloud.uniform(rng.normal(size=(k, 3))) for k in (n, m))
+    solver = FusedGromovWasserstein(tau_x=tau)
+    solve = jax.jit(lambda *arguments: gromov._solve(solver, *arguments))
+    account = solve.lower(jnp.ones((n, m)), x, y).compile().memory_analysis()
+    held = account.temp_size_in_bytes + account.output_size_in_bytes
+    held += account.argument_size_in_bytes
+    assert gromov.ARRAYS - 2 < held / (4 * n * m) < gromov.ARRAYS + 0.2
 
 
 def test_fused_gromov_wasserstein_does_not_end_where_mixtures_come_to_rest(paired, monkeypatch):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from ..types import Cloud, Pairs
-from .geometry import DENSE_LIMIT
+from .memory import ask_memory
 
 
 class Convergence(eqx.Module):
@@ -146,13 +146,10 @@ class Coupling(eqx.Module):
         }
 
     def to_dense(self) -> Float[Array, "n m"]:
-        """π as an array. Raises MemoryError beyond 4 GiB."""
+        """π as an array. Raises MemoryError where it is more than there is memory."""
         n, m = self.shape
-        if 4 * n * m > DENSE_LIMIT:
-            raise MemoryError(
-                f"a dense {n} × {m} coupling takes {4 * n * m / 2**30:.1f} GiB; "
-                "use sample(), marginal() or rows() instead"
-            )
+        advice = "use sample(), marginal() or rows() instead"
+        ask_memory(f"a dense {n} × {m} coupling", 4 * n * m, advice)
         return self.rows(jnp.arange(n))
 
 

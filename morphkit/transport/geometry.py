@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-DENSE_LIMIT = 4 * 2**30
-"""Bytes above which a dense n × m array is refused."""
+from .memory import ask_memory
 
 MEAN_PAIRS = 2**21
 """Entries of a bridge cost beyond which its mean is taken over as many of them."""
@@ -90,14 +89,19 @@ def nonzero(mean: Scalar) -> Scalar:
     return jnp.where(mean > 0, mean, 1)
 
 
-def dense(geometry: Geometry) -> Float[Array, "n m"]:
-    """The cost as a dense array; raises MemoryError when it would be larger than DENSE_LIMIT."""
+def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
+    """The cost as a dense array.
+
+    `arrays` is how many of its size its user will hold at once, the cost itself among them; raises
+    MemoryError, before anything is computed, where they are not to be had.
+    """
     n, m = geometry.shape
-    if 4 * n * m > DENSE_LIMIT:
-        raise MemoryError(
-            f"a dense {n} × {m} cost takes {4 * n * m / 2**30:.1f} GiB; use a solver that needs "
-            "none (solver.BridgeSinkhorn, for the bridge cost), fewer points, or local alignment"
-        )
+    several = f", {arrays} times held at once," if arrays > 1 else ""
+    ask_memory(
+        f"a dense {n} × {m} cost{several}", arrays * 4 * n * m,
+        "use a solver that needs none (solver.BridgeSinkhorn, for the bridge cost), fewer points, "
+        "or local alignment",
+    )  # fmt: skip
     return geometry.matrix()
 
 

@@ -45,8 +45,8 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
 
     A draw of a smooth coupling is a poor training target where its mode is a good one: T = 1
     leaves it alone, T = 0 takes the mode, argmax_j π_ij, in O(n + m) memory beside the
-    coupling's own; between them the table is dense. Raises MemoryError where that is more than
-    4 GiB, ValueError for T < 0.
+    coupling's own; between them the table is dense. Raises MemoryError where there is no
+    memory for that, ValueError for T < 0.
     """
     check_temperature("temperature", temperature)
     if temperature == 1:

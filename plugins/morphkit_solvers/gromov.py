@@ -19,21 +19,31 @@ from .scaling import DenseKernel, log_weights, sinkhorn
 class FusedGromovWasserstein(OTSolver):
     """Entropic fused Gromov-Wasserstein, balanced or not (Eq. 3; Eq. 2 for α = 1).
 
-    min_π Σ (α |c_X - c_Y|² + (1 - α) c_XY²) π ⊗ π - ε H(π) + KL⊗ terms, every cost divided by
-    its mean. It is linearised at the last coupling, γ of mass m, and the next one found by
-    Sinkhorn's iterations, from their last potentials and the more precisely the less γ moves, on
+    min_π Σ (α |c_X - c_Y|² + (1 - α) c_XY²) π ⊗ π - ε H(π) + λ_X KL⊗(π_X | μ) + λ_Y KL⊗(π_Y | ν),
+    with every cost divided by its mean (c_XY before it is squared), H relative to μ ⊗ ν as in
+    `Sinkhorn`, and λ = ε τ / (1 - τ) (Eq. 28). It is linearised at the last coupling γ, of mass m,
+    and the next one found by Sinkhorn's iterations, from their last potentials and the more
+    precisely the less γ moves, on 2 α (L ⊗ γ) + (1 - α) m c_XY², until such a step changes it by
+    less than `threshold` in L1.
 
-        2 α (L ⊗ γ) + (1 - α) (m c_XY² + <c_XY², γ>) + offset,  temperature ε m,
+    Balanced, m = 1: the mirror descent of Peyré et al. 2016, its end sped up by Anderson's method;
+    at α = 0 it is `Sinkhorn`'s problem with c_XY², or with c_XY. With τ < 1 it is the biconvex
+    relaxation of Séjourné et al. 2021. KL⊗(p | μ) = 2 m Σ p log(p / μ) - m² + 1, so λ is 2 m λ in
+    the linear problem, and τ is 2 m τ / (2 m τ + 1 - τ). γ is given the mass that is best for its
+    shape. The costs grow with m², the entropy with m: the less mass τ leaves, the larger ε / m,
+    to which the shape is due, and the mass ends above nought.
 
-    until such a step changes it by less than `threshold` in L1. Balanced, m = 1 and the offset is
-    nought: the mirror descent of Peyré et al. 2016, its end sped up by Anderson's method. With
-    τ < 1 it is the biconvex relaxation of Séjourné et al. 2021 for the tensorised terms
-    (ε/2) KL⊗(π | μ ⊗ ν) and (λ/2) KL⊗, with offset
-    ε <log γ/μν, γ> + λ_X <log γ_X/μ, γ_X> + λ_Y <log γ_Y/ν, γ_Y>; then the linear problem has
-    Eq. 28's λ = ε τ / (1 - τ), and γ gets the geometric mean of both masses.
-
-    `squared=False` takes c_XY instead of c_XY². `metric_x` and `metric_y` are intra-space
-    costs, kept as thin factors; c_XY and π are dense.
+    Args:
+        epsilon: ε, above 0, in units of the mean costs.
+        alpha: The weight α of the intra-space costs, in [0, 1].
+        tau_x: τ of the source marginal, in (0, 1]; 1 keeps it exactly.
+        tau_y: The same of the target marginal.
+        metric_x: The intra-space cost c_X of the source points, kept as thin factors.
+        metric_y: The same of the target points.
+        squared: Whether c_XY is squared, as in Eq. 3, or taken as it is, as in Eq. 1.
+        threshold: The L1 change, of the coupling over its mass, below which it has converged.
+        max_iterations: Linear problems, at the most.
+        inner_iterations: Sinkhorn's iterations for each, at the most.
     """
 
     epsilon: Positive = eqx.field(static=True, default=5e-3)
@@ -48,10 +58,16 @@ class FusedGromovWasserstein(OTSolver):
     inner_iterations: Count = eqx.field(static=True, default=1000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        """See `OTSolver.solve`. `error` is the last change of the coupling in L1, as a share of its
-        mass where that is below 1."""
-        return _solve(self, dense(cost), x, y)
+        """See `OTSolver.solve`. `error` is the last change, of the coupling over its mass, in L1.
 
+        Raises MemoryError where `ARRAYS` times the dense cost is not available.
+        """
+        return _solve(self, dense(cost, arrays=ARRAYS), x, y)
+
+
+ARRAYS = 8
+"""The n × m arrays that a solve holds at once: the cost, the coupling and its table to draw from,
+and five of its own."""
 
 MIX_BELOW = 0.02
 """The change of the coupling below which Anderson's method may look for the fixed point: before,
@@ -65,10 +81,10 @@ what is left can move a coupling a hundred times as far as its marginals are off
 
 
 class _State(eqx.Module):
-    """The last coupling and its second potential, the moment C_Xᵀ γ C_Y between the factors of the
-    intra-space costs to linearise at next, the change below which to mix, whether the last moment
-    was `plain` (of a coupling, no mixture), the share of a change that may be left in the
-    marginals, and where the iteration is."""
+    """The last coupling (unbalanced, over its mass) and its second potential, the moment
+    C_Xᵀ γ C_Y between the factors of the intra-space costs to linearise at next, the change below
+    which to mix, whether the last moment was `plain` (of a coupling, no mixture), the share of a
+    change that may be left in the marginals, and where the iteration is."""
 
     gamma: Float[Array, "n m"]
     g: Float[Array, " m"]
@@ -102,31 +118,39 @@ def _solve(
         return intra_x[1].T @ gamma @ intra_y[0]
 
     def linearised(gamma: Array, moment: Array) -> tuple[Array, Scalar]:
+        """The cost of the next linear problem, and the mass of `gamma` that it supposes."""
         left, right = (mu, nu) if balanced else (gamma.sum(1), gamma.sum(0))
         quadratic = _squares(intra_x, left)[:, None] + _squares(intra_y, right)
         quadratic -= 2 * intra_x[0] @ moment @ intra_y[1].T
+        cost = 2 * alpha * quadratic + linear
         if balanced:
-            return 2 * alpha * quadratic + linear, jnp.array(1.0)
-        mass = left.sum()
-        offset = jnp.sum(linear * gamma)
-        offset += epsilon * xlogy(gamma, gamma / (mu[:, None] * nu)).sum()
+            return cost, jnp.array(1.0)
+        slope, entropy = jnp.sum(cost * gamma), xlogy(gamma, gamma / (mu[:, None] * nu)).sum()
+        total, divergence = 0.0, jnp.array(0.0)
         for tau, marginal, weights in ((tau_x, left, mu), (tau_y, right, nu)):
             if tau < 1:
-                offset += epsilon * tau / (1 - tau) * xlogy(marginal, marginal / weights).sum()
-        return 2 * alpha * quadratic + mass * linear + offset, mass
+                total += epsilon * tau / (1 - tau)
+                divergence += epsilon * tau / (1 - tau) * xlogy(marginal, marginal / weights).sum()
+        mass = jnp.array(1.0)
+        if max(tau_x, tau_y) < 1:
+            twice = slope + jnp.sum(linear * gamma) + 4 * divergence
+            mass = _mass(twice, 4 * total, epsilon, entropy)
+        # A constant moves only the mass of the solution: of `gamma`, if that is it, it shall be 1.
+        return mass * (cost - slope - 2 * divergence) - epsilon * entropy, mass
 
     def step(s: _State) -> _State:
         cost, mass = linearised(s.gamma, s.moment)
-        kernel = DenseKernel(-cost / (epsilon * mass))
+        kernel = DenseKernel(-cost / epsilon)
         f, g, inner = sinkhorn(
-            kernel, mu, nu, start=s.g, tau_x=tau_x, tau_y=tau_y,
+            kernel, mu, nu, start=s.g,
+            tau_x=_linear_tau(tau_x, mass), tau_y=_linear_tau(tau_y, mass),
             threshold=jnp.clip(s.share * s.change, most_precise, 0.05),
             max_iterations=solver.inner_iterations,
         )  # fmt: skip
         pi = jnp.exp(kernel.log + f[:, None] + g)
         if not balanced:
-            pi *= jnp.sqrt(mass / pi.sum())
-        change = jnp.abs(pi - s.gamma).sum() / jnp.minimum(pi.sum(), 1)
+            pi /= pi.sum()
+        change = jnp.abs(pi - s.gamma).sum()
         plain = s.memory.filled <= 1
         moment, memory, mix_below = moment_of(pi), s.memory, s.mix_below
         if balanced:
@@ -155,7 +179,27 @@ def _solve(
         iteration=jnp.array(0), change=infinite, inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)
-    return DenseCoupling(s.gamma, Convergence(done(s), s.iteration, s.change))
+    values = s.gamma if balanced else s.gamma * linearised(s.gamma, s.moment)[1]
+    return DenseCoupling(values, Convergence(done(s), s.iteration, s.change))
+
+
+def _linear_tau(tau: float, mass: Scalar) -> Scalar | float:
+    """τ of the linear problem: of 2 m λ, as λ is of KL⊗."""
+    return 1.0 if tau == 1 else 2 * mass * tau / (2 * mass * tau + 1 - tau)
+
+
+def _mass(costs: Scalar, total: float, epsilon: float, entropy: Scalar) -> Scalar:
+    """The mass m that is best for a coupling's shape: m (costs + total log m) + ε (entropy + log m)
+    is the derivative of Eq. 3 by it. By bisection of log m, in float32's range."""
+
+    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
+        middle = (low + high) / 2
+        slope = jnp.exp(middle) * (costs + total * middle) + epsilon * (entropy + middle)
+        return jnp.where(slope > 0, low, middle), jnp.where(slope > 0, middle, high)
+
+    bounds = jnp.full_like(costs, -80), jnp.full_like(costs, 80)
+    return jnp.exp(jax.lax.fori_loop(0, 40, halve, bounds)[0])
 
 
 def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:

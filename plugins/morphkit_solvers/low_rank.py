@@ -46,14 +46,7 @@ class LowRankSinkhorn(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`; the coupling is a mixture over `rank` components."""
-        problem = LinearProblem(
-            through(cost, x, y), x.weights, y.weights, tau_a=self.tau_x, tau_b=self.tau_y
-        )
-        solver = LRSinkhorn(
-            rank=min(self.rank, *cost.shape), epsilon=self.epsilon, gamma=self.gamma,
-            threshold=self.threshold, max_iterations=self.max_iterations,
-        )  # fmt: skip
-        return mixture(solver(problem))
+        return _linear(self, through(cost, x, y), x, y)
 
 
 class LowRankGromovWasserstein(OTSolver):
@@ -78,24 +71,37 @@ class LowRankGromovWasserstein(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`."""
-        # OTT's gradient has no factor 2 on the quadratic part.
         fused = None if self.alpha == 1 else through(cost, x, y, squared=self.squared)
+        if self.alpha == 0:
+            return _linear(self, fused, x, y)
         problem = QuadraticProblem(
             LRCGeometry(*intra_space(self.metric_x, x)),
             LRCGeometry(*intra_space(self.metric_y, y)),
             fused,
-            fused_penalty=1.0 if fused is None else (1 - self.alpha) / (2 * self.alpha),
+            # OTT weighs the terms by 1 / (1 + penalty) and penalty / (1 + penalty): α and 1 - α.
+            fused_penalty=1.0 if fused is None else (1 - self.alpha) / self.alpha,
             a=x.weights,
             b=y.weights,
             tau_a=self.tau_x,
             tau_b=self.tau_y,
         )
         solver = LRGromovWasserstein(
-            rank=min(self.rank, *cost.shape), epsilon=self.epsilon / (2 * self.alpha),
-            gamma=self.gamma, threshold=self.threshold, inner_iterations=10, min_iterations=10,
+            rank=min(self.rank, *cost.shape), epsilon=self.epsilon, gamma=self.gamma,
+            threshold=self.threshold, inner_iterations=10, min_iterations=10,
             max_iterations=self.max_iterations,
         )  # fmt: skip
         return mixture(solver(problem))
+
+
+def _linear(
+    solver: LowRankSinkhorn | LowRankGromovWasserstein, cost: OTTGeometry, x: Cloud, y: Cloud
+) -> BridgeCoupling:
+    problem = LinearProblem(cost, x.weights, y.weights, tau_a=solver.tau_x, tau_b=solver.tau_y)
+    minimise = LRSinkhorn(
+        rank=min(solver.rank, *cost.shape), epsilon=solver.epsilon, gamma=solver.gamma,
+        threshold=solver.threshold, max_iterations=solver.max_iterations,
+    )  # fmt: skip
+    return mixture(minimise(problem))
 
 
 def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeometry:

@@ -2,6 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 from ott.geometry.geometry import Geometry as OTTGeometry
 from ott.geometry.low_rank import LRCGeometry
 from ott.problems.linear.linear_problem import LinearProblem
@@ -37,24 +38,39 @@ class OTTSinkhorn(OTSolver):
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
         values = dense(cost)
-        mean = nonzero(x.weights @ values @ y.weights)
-        geometry = OTTGeometry(values / mean, epsilon=self.epsilon)
-        problem = LinearProblem(geometry, x.weights, y.weights, tau_a=self.tau_x, tau_b=self.tau_y)
-        solver = ott_linear.Sinkhorn(threshold=self.threshold, max_iterations=self.max_iterations)
-        out = solver(problem)
-        errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
-        error = errors[jnp.maximum(jnp.sum(errors > -1) - 1, 0)]
-        convergence = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
-        return DenseCoupling(out.matrix, convergence)
+        values = values / nonzero(x.weights @ values @ y.weights)
+        return _linear(self, values, x, y, self.max_iterations)
+
+
+def _linear(
+    solver: "OTTSinkhorn | OTTFusedGromovWasserstein",
+    cost: Float[Array, "n m"],
+    x: Cloud,
+    y: Cloud,
+    iterations: int,
+) -> DenseCoupling:
+    geometry = OTTGeometry(cost, epsilon=solver.epsilon)
+    problem = LinearProblem(
+        geometry, x.weights, y.weights, tau_a=solver.tau_x, tau_b=solver.tau_y
+    )  # fmt: skip
+    out = ott_linear.Sinkhorn(threshold=solver.threshold, max_iterations=iterations)(problem)
+    errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
+    error = errors[jnp.maximum(jnp.sum(errors > -1) - 1, 0)]
+    convergence = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
+    return DenseCoupling(out.matrix, convergence)
 
 
 class OTTFusedGromovWasserstein(OTSolver):
     """`FusedGromovWasserstein` by OTT-JAX (Eq. 3; Eq. 2 for α = 1); several times slower.
 
     OTT leaves the factor 2 of the gradient 2 α (L ⊗ π) + (1 - α) c_XY² out, so it gets
-    fused_penalty = (1 - α) / 2α and ε / 2α. Unbalanced, its linear term does not grow with the
-    mass as Eq. 3's does, and it may stop unconverged. `error` is the relative change of the
-    last cost.
+    fused_penalty = (1 - α) / 2α and ε / 2α; at α = 0 it gets the linear problem. Unbalanced, it is
+    another problem than Eq. 3: its entropy is (ε / 2) KL⊗(π | μ ⊗ ν), its linear term does not
+    grow with the mass, and it may stop unconverged. λ is Eq. 3's there: OTT, whose τ is that of
+    (λ / 2) KL⊗, gets 2 τ / (1 + τ).
+
+    The arguments are those of `FusedGromovWasserstein`. `error` is the relative change of the last
+    cost, at α = 0 that of `OTTSinkhorn`.
     """
 
     epsilon: Positive = eqx.field(static=True, default=5e-3)
@@ -70,17 +86,20 @@ class OTTFusedGromovWasserstein(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`."""
-        fused = dense(cost)
-        fused = fused / nonzero(x.weights @ fused @ y.weights)
+        values = dense(cost)
+        values = values / nonzero(x.weights @ values @ y.weights)
+        values = values**2 if self.squared else values
+        if self.alpha == 0:
+            return _linear(self, values, x, y, self.inner_iterations)
         problem = QuadraticProblem(
             LRCGeometry(*intra_space(self.metric_x, x)),
             LRCGeometry(*intra_space(self.metric_y, y)),
-            OTTGeometry(fused**2 if self.squared else fused) if self.alpha < 1 else None,
+            OTTGeometry(values) if self.alpha < 1 else None,
             fused_penalty=(1 - self.alpha) / (2 * self.alpha) if self.alpha < 1 else 1.0,
             a=x.weights,
             b=y.weights,
-            tau_a=self.tau_x,
-            tau_b=self.tau_y,
+            tau_a=2 * self.tau_x / (1 + self.tau_x),
+            tau_b=2 * self.tau_y / (1 + self.tau_y),
         )
         solver = ott_quadratic.GromovWasserstein(
             ott_linear.Sinkhorn(threshold=self.threshold, max_iterations=self.inner_iterations),

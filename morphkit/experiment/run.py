@@ -104,7 +104,7 @@ def run(
 
         sampler = jax.block_until_ready(aligner.prepare(paired, cost, solver))
         clock.lap("align")
-        metrics = diagnose(sampler, paired, training.batch_size, log)
+        metrics = diagnose(sampler, paired, cost, solver, training.batch_size, log)
 
         networks = build_networks(field, paired.x.dim, paired.y.dim, training.reweight, key_field)
         scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)

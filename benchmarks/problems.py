@@ -12,13 +12,12 @@ from jaxtyping import PRNGKeyArray
 
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
-from morphkit.experiment.run import build_networks
+from morphkit.experiment.train import build_networks, train
 from morphkit.features.extract import Features, extract
 from morphkit.interfaces import Sampler
 from morphkit.loggers import Log
 from morphkit.morph import Morph
 from morphkit.training.loop import Training
-from morphkit.training.scaling import Scaling
 from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 
@@ -64,6 +63,4 @@ def trained(
 ) -> Morph:
     """The morph of a run: `field` builds its velocity field, `keys` are for that and training."""
     networks = build_networks(field, data.x.dim, data.y.dim, False, keys[0])
-    scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
-    networks = training.fit(networks, scaling, sampler, key=keys[1])
-    return Morph(networks, scaling, training.noise_scale)
+    return train(data, sampler, networks, training, key=keys[1])

@@ -1,11 +1,8 @@
 """The public entry points: `run`, `extract` and `search` for gin files, `align` for arrays."""
 
-import contextlib
 import os
-import shutil
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,23 +11,22 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .data.arrays import split_arrays
+from .experiment.experiment import Experiment
 from .experiment.run import Result
+from .experiment.run import run as run_experiment
 from .experiment.search import Trial, write_search
 from .experiment.search import search as search_grid
 from .features.cache import fingerprint
 from .features.extract import extract as features_of
 from .features.store import fill
+from .files import replace_file
+from .folder import RunFolder
 from .loggers import Log
 from .morph import Morph
 from .types import PairedData, Pairs
-from .wiring import configuration
-from .wiring.configuration import ConfigurationError
+from .wiring.configuration import build, built, configured, text
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
-RESULTS = (
-    "metrics.json", "figures.npz", "overview.png", "report.html", "log.jsonl", "run.json",
-    "config.gin", "split.json", "morph",
-)  # fmt: skip
 
 
 def run(
@@ -47,12 +43,21 @@ def run(
     Raises ConfigurationError for a wrong request, before anything is computed, also when
     `out` holds a finished run already and `overwrite` is not set.
     """
-    names = [files] if isinstance(files, str | Path) else list(files)
-    if out is None:
-        out = Path("runs") / f"{Path(names[-1]).stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    out = Path(out)
-    with configuration.configured(names, bindings), cleared(out, overwrite):
-        return configuration.call(out=out)
+    names = _names(files)
+    experiment, gin = asked(names, bindings)
+    folder = RunFolder.unique(Path(names[-1]).stem) if out is None else RunFolder(out)
+    with folder.opened(overwrite):
+        return run_experiment(experiment, folder, gin)
+
+
+def _names(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    return [files] if isinstance(files, str | Path) else list(files)
+
+
+def asked(files: Sequence[str | Path], bindings: Sequence[str]) -> tuple[Experiment, str]:
+    """What gin files and bindings ask for, and the whole of it as one gin file."""
+    with configured(files, bindings):
+        return build(), text()
 
 
 def extract(
@@ -65,12 +70,11 @@ def extract(
     reads from the store. A store that was not finished goes on where it was. Raises
     ConfigurationError for a wrong request; see `morphkit.features.store.fill` for more.
     """
-    names = [files] if isinstance(files, str | Path) else list(files)
     out = Path(out)
-    with configuration.configured(names, bindings):
-        found = configuration.built(["data", "source", "target"])
-        with Log(out, wandb="disabled") as log:
-            fill(found["data"], found["source"], found["target"], out, log)
+    with configured(_names(files), bindings):
+        found = built(["data", "source", "target"])
+    with Log(out, wandb="disabled") as log:
+        fill(found["data"], found["source"], found["target"], out, log)
     return out
 
 
@@ -90,54 +94,19 @@ def search(
     (Fig. 19 and 20) to `out`, over older ones, and log.jsonl. Raises ConfigurationError for a wrong
     request, and ValueError for data that has no labels or points to judge.
     """
-    names = [files] if isinstance(files, str | Path) else list(files)
     out = Path(out)
-    with configuration.configured(names, bindings):
-        found = configuration.built(["data", "source", "target", "cost", "solver"])
-        raw = found["data"].load()
-        if len(raw.test.pairs) == 0:
-            raise ValueError(
-                "the data has no pairs to judge a coupling by, beside those it trains on"
-            )
-        with Log(out, wandb="disabled") as log:
-            features = features_of(raw, found["source"], found["target"], log)
-            pairs = Pairs.from_array(raw.test.pairs)
-            judged = PairedData(features.x_test, features.y_test, pairs)
-            with log.progress("search") as report:
-                trials = search_grid(judged, found["cost"], found["solver"], report=report, **grid)
-        write_search(trials, out)
+    with configured(_names(files), bindings):
+        found = built(["data", "source", "target", "cost", "solver"])
+    raw = found["data"].load()
+    if len(raw.test.pairs) == 0:
+        raise ValueError("the data has no pairs to judge a coupling by, beside those it trains on")
+    with Log(out, wandb="disabled") as log:
+        features = features_of(raw, found["source"], found["target"], log)
+        judged = PairedData(features.x_test, features.y_test, Pairs.from_array(raw.test.pairs))
+        with log.progress("search") as report:
+            trials = search_grid(judged, found["cost"], found["solver"], report=report, **grid)
+    write_search(trials, out)
     return trials
-
-
-@contextlib.contextmanager
-def cleared(out: Path, overwrite: bool) -> Iterator[None]:
-    """Refuses a folder that holds a finished run, or (`overwrite`) puts that run's results aside,
-    in out/replaced: gone when the new run is finished, back in place when it fails."""
-    if out.exists() and not out.is_dir():
-        raise ConfigurationError(f"{out} is a file; name a folder for the results")
-    if not (out / "report.html").exists():
-        yield
-        return
-    if not overwrite:
-        raise ConfigurationError(
-            f"{out} holds a finished run; choose another folder with --out, or pass --overwrite"
-        )
-    aside = out / "replaced"
-    shutil.rmtree(aside, ignore_errors=True)  # of an overwrite that was killed, before this run
-    aside.mkdir()
-    names = [name for name in RESULTS if (out / name).exists()]
-    for name in names:
-        (out / name).replace(aside / name)
-    try:
-        yield
-    except BaseException:
-        for name in names:
-            if (out / name).is_dir():
-                shutil.rmtree(out / name)
-            (aside / name).replace(out / name)
-        aside.rmdir()
-        raise
-    shutil.rmtree(aside)
 
 
 def method_binding(method: str | None) -> list[str]:
@@ -178,22 +147,27 @@ def align(
     chosen = [] if seed is None else [f"run.seed = {seed}", f"data.Arrays.seed = {seed}"]
     chosen += method_binding(method)
     chosen += bindings
-    with contextlib.ExitStack() as stack:
-        if out is not None:
-            stack.enter_context(cleared(Path(out), overwrite))
-        folder = Path(out or stack.enter_context(tempfile.TemporaryDirectory(prefix="morphkit-")))
-        if out is None:
-            chosen.append("run.wandb = 'disabled'")
-        # Named by content: a run that is overwritten, or put back, keeps its own.
-        file = folder.resolve() / f"arrays-{fingerprint(x, y, pairs)[:12]}.npz"
-        names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
-        fraction = f"data.Arrays.test_fraction = {float(test_fraction)}"
-        chosen = [*data_bindings(**names), fraction, *chosen]
-        stack.enter_context(configuration.configured([config or "align.gin"], chosen))
-        folder.mkdir(parents=True, exist_ok=True)
-        np.savez(file, source=x, target=y, pairs=pairs)
-        morph = configuration.call(out=folder).morph
-        return morph if out else replace(morph, gin="")
+    files = [config or "align.gin"]
+    if out is not None:
+        return _align(RunFolder(out), files, chosen, test_fraction, overwrite, x, y, pairs)
+    with tempfile.TemporaryDirectory(prefix="morphkit-") as folder:
+        chosen.append("run.wandb = 'disabled'")
+        found = _align(RunFolder(folder), files, chosen, test_fraction, False, x, y, pairs)
+        return replace(found, gin="")
+
+
+def _align(
+    folder: RunFolder, files: Sequence[str | Path], bindings: Sequence[str], test_fraction: float,
+    overwrite: bool, x: np.ndarray, y: np.ndarray, pairs: np.ndarray,
+) -> Morph:  # fmt: skip
+    # Named by content: a run that is overwritten, or put back, keeps its own.
+    file = folder.arrays(fingerprint(x, y, pairs)[:12]).resolve()
+    names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
+    fraction = f"data.Arrays.test_fraction = {float(test_fraction)}"
+    experiment, gin = asked(files, [*data_bindings(**names), fraction, *bindings])
+    with folder.opened(overwrite):
+        replace_file(file, lambda new: np.savez(new, source=x, target=y, pairs=pairs))
+        return run_experiment(experiment, folder, gin).morph
 
 
 def data_bindings(**files: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all, and arrays by tree path. No pickle anywhere."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,16 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     partial = path.with_name(f"{os.getpid()}.partial.{path.name}")  # np.save looks at the end
     write(partial)
     os.replace(partial, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file in UTF-8, whole or not at all."""
+    replace_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a JSON file, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def save_arrays(path: Path, tree: Any) -> None:

@@ -117,6 +117,10 @@ class Aligner(Checked):
     """An alignment strategy (Sec. 3.2): how pairs and unpaired points become training batches."""
 
     @abstractmethod
+    def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> "Coupling | None":
+        """The coupling of all points of `data` that batches would be drawn from, or None."""
+
+    @abstractmethod
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Sampler:
         """Does all work that can be done once, before training."""
 
@@ -158,7 +162,8 @@ class Scene:
     """Everything an evaluator may look at.
 
     `x`, `y` are the features of the test split, `test` its raw inputs and correspondences;
-    `train` is what the morph learned from. `map` is set for evaluators with subject "map",
+    `train` is what the morph learned from, and `inputs` the raw inputs that it was made from.
+    `class_names` has one name per label. `map` is set for evaluators with subject "map",
     `coupling` for "coupling"; `couple` finds the coupling of other data in the same way.
     """
 
@@ -168,6 +173,8 @@ class Scene:
     x: Cloud
     y: Cloud
     test: Split
+    inputs: Split | None = None
+    class_names: tuple[str, ...] | None = None
     map: LatentMap | None = None
     coupling: "Coupling | None" = None
     couple: "Callable[[PairedData], Coupling | None] | None" = None

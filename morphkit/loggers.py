@@ -1,12 +1,14 @@
 """What a run talks to: the console, a JSON-lines file, and Weights & Biases if it is there."""
 
+import contextlib
 import json
 import logging
 import math
 import os
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -41,11 +43,12 @@ class _Forward(logging.Handler):
     def __init__(self, log: "Log") -> None:
         super().__init__()
         self.log = log
+        self.thread = threading.get_ident()
         self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text in self.said:
+        if text in self.said or record.thread != self.thread:  # of another run at the same time
             return
         self.said.add(text)
         say = self.log.warn if record.levelno >= logging.WARNING else self.log.info
@@ -61,6 +64,8 @@ class Log:
     `wandb` is "auto" (the environment's WANDB_MODE, or else online with credentials and offline
     without), "online", "offline" or "disabled". Whatever goes wrong inside W&B is warned about
     once, and the run goes on without it. `config` is a mapping, or the text of a gin file.
+    `run_id` is that of the W&B run to go on with. The project is the environment's WANDB_PROJECT,
+    or else "morphkit"; a W&B run of the caller's stays as it is.
     `quiet` keeps information and progress off the console, not warnings. While it is open, what
     components say to the standard logger "morphkit" goes there too.
 
@@ -72,7 +77,7 @@ class Log:
         out: Path | str,
         *,
         wandb: WandbMode = "auto",
-        project: str = "morphkit",
+        run_id: str | None = None,
         config: Mapping[str, Any] | str = "",
         quiet: bool = False,
     ) -> None:
@@ -85,10 +90,11 @@ class Log:
         self.out.mkdir(parents=True, exist_ok=True)
         self._file = open(self.out / "log.jsonl", "a+", encoding="utf-8")  # noqa: SIM115
         self._end_torn_line()
+        self.times: dict[str, float] = {}
         self._bar: tqdm | None = None
         self._run: Any = None
         self._library = _Forward(self)
-        self._start_wandb(wandb, project, {"gin": config} if isinstance(config, str) else config)
+        self._start_wandb(wandb, run_id, {"gin": config} if isinstance(config, str) else config)
 
     def __enter__(self) -> Self:
         _LIBRARY.addHandler(self._library)
@@ -120,6 +126,18 @@ class Log:
         self._record({"step": step, "metrics": {k: finite(v) for k, v in numbers.items()}})
         # W&B drops steps that go back, as they do between stages: the step is a metric there
         self._wandb(lambda run: run.log(numbers if step is None else {**numbers, "step": step}))
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Notes the wall-clock seconds of what is done inside, in `times`, as time/NAME_s."""
+        start = time.perf_counter()
+        yield
+        self.times[f"time/{name}_s"] = round(time.perf_counter() - start, 3)
+
+    @property
+    def run_id(self) -> str | None:
+        """The id of the W&B run, or None without one."""
+        return None if self._run is None else self._run.id
 
     def progress(self, label: str) -> "Progress":
         """A `Report` for one stage; its metrics are recorded as `label/…`."""
@@ -163,7 +181,7 @@ class Log:
             self._bar.close()
             self._bar = None
 
-    def _start_wandb(self, mode: WandbMode, project: str, config: Mapping[str, Any]) -> None:
+    def _start_wandb(self, mode: WandbMode, run_id: str | None, config: Mapping[str, Any]) -> None:
         wanted = (os.environ.get("WANDB_MODE") or "auto") if mode == "auto" else mode
         if wanted == "disabled":
             return
@@ -172,13 +190,15 @@ class Log:
 
             known = wandb.Settings.model_fields
             settings = wandb.Settings(**{k: v for k, v in _QUIET.items() if k in known})
-            wandb.setup(settings=settings)
             if wanted == "auto":
                 wanted = "online" if wandb.login(prompt=False, verify=False) else "offline"
 
             def start(mode: Any) -> Any:
                 return wandb.init(
-                    project=project,
+                    project=os.environ.get("WANDB_PROJECT") or "morphkit",
+                    id=run_id,
+                    resume="allow" if run_id else None,
+                    reinit="create_new",  # the caller's own run stays as it is
                     config=dict(config),
                     mode=mode,
                     dir=str(self.out),

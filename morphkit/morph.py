@@ -150,7 +150,7 @@ def load(directory: str | Path) -> Morph:
     config = directory / "config.gin"
     return Morph(
         networks, scaling, manifest["noise_scale"], json.dumps(manifest["provenance"]),
-        config.read_text() if config.exists() else "",
+        config.read_text(encoding="utf-8") if config.exists() else "",
     )  # fmt: skip
 
 

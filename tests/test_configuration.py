@@ -1,8 +1,10 @@
 """Gin files and bindings: composition, and every mistake answered early and helpfully."""
 
+import jax
 import pytest
 
 import gin
+import morphkit.experiment.experiment  # noqa: F401 (what gin calls `run`)
 from morphkit.wiring.configuration import (
     ConfigurationError,
     _check_values,
@@ -76,7 +78,47 @@ def test_a_binding_that_nothing_uses_is_refused():
 
 
 def test_where_results_go_is_not_bound():
-    refused([QUICK], ["run.out = 'elsewhere'"], r"run\.out cannot be bound.*--out")
+    refused([QUICK], ["run.out = 'elsewhere'"], r"run has no argument 'out'")
+
+
+@pytest.mark.parametrize("other", ["self.gin", "other.gin"])
+def test_a_file_that_includes_itself_is_explained(tmp_path, monkeypatch, other):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "self.gin").write_text(f"include '{other}'\n")
+    (tmp_path / "other.gin").write_text("include 'self.gin'\n")
+    refused(["self.gin"], [], "include each other, or themselves")
+
+
+def test_the_callers_configuration_is_left_alone():
+    gin.register("theirs", module="test")(lambda width=1: width)
+    with gin.unlock_config():
+        gin.parse_config("theirs.width = 5")
+    with configured([QUICK], []):
+        assert not any(selector == "test.theirs" for _, selector in gin.config._CONFIG)
+    assert gin.query_parameter("theirs.width") == 5
+    gin.clear_config()
+
+
+def test_a_configured_run_is_a_value_of_its_own():
+    """Bindings of classes, too, hold after gin has forgotten them."""
+    from morphkit.api import asked
+
+    experiment, text = asked([QUICK], ["run.seed = 4", "VAEText.beta = 0.5"])
+    built_later = experiment.target(input_shape=(10,), key=jax.random.key(0))
+    assert (experiment.seed, built_later.beta) == (4, 0.5)
+    assert "VAEText.beta = 0.5" in text
+
+
+def test_two_threads_get_what_each_asked_for():
+    from concurrent.futures import ThreadPoolExecutor
+
+    from morphkit.api import asked
+
+    def seed(number):
+        return asked([QUICK], [f"run.seed = {number}"])[0].seed
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(seed, range(24))) == list(range(24))
 
 
 def test_a_binding_of_an_unknown_class_is_answered_too():

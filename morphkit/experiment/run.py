@@ -1,207 +1,108 @@
 """One run, from data to report. Read `run` top to bottom: it is the whole story."""
 
-import functools
-import json
-import re
-import shutil
-import time
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Int
-
-import gin
 
 from ..features.cache import fingerprint
-from ..features.extract import extract
-from ..interfaces import (
-    Aligner,
-    Baseline,
-    Data,
-    Evaluator,
-    FeatureExtractor,
-    FusedCost,
-    LatentMap,
-    OTSolver,
-    Scene,
-    VelocityField,
-)
-from ..loggers import Log, finite
+from ..folder import RunFolder
+from ..interfaces import LatentMap, Sampler, Scene
+from ..loggers import Log
 from ..morph import Morph
-from ..report.page import write_report
-from ..training.flow import Networks, Reweighting
-from ..training.loop import Training
-from ..training.scaling import Scaling
-from ..types import PairedData, Pairs
-from ..wiring.discovery import installed_plugins
-from ..wiring.records import arguments, record
+from ..types import PairedData
 from .diagnose import diagnose
 from .evaluate import evaluate
-from .picture import collect
-
-gin.register(Training, module="morphkit")
+from .experiment import Experiment
+from .prepare import prepare
+from .results import jsonable, with_story, write_pages, write_results
+from .train import build_networks, train
 
 
 class Result(NamedTuple):
-    """What a run leaves behind: the morph, its numbers, and the folder with everything else."""
+    """What a run leaves behind: the morph, its numbers, the folder with everything else, and what
+    failed on the way without ending it."""
 
     morph: Morph
     metrics: dict[str, float]
     out: Path
+    failures: tuple[str, ...] = ()
 
 
-@functools.partial(gin.register, module="morphkit")
-def run(
-    data: Data,
-    source: type[FeatureExtractor],
-    target: type[FeatureExtractor],
-    aligner: Aligner,
-    cost: FusedCost,
-    solver: OTSolver,
-    field: type[VelocityField],
-    training: Training,
-    evaluators: Sequence[Evaluator],
-    baselines: Sequence[Baseline],
-    paired_fraction: float = 1.0,
-    seed: int = 0,
-    wandb: Literal["auto", "online", "offline", "disabled"] = "auto",
-    out: str | Path = "runs/latest",
-    configuration: Callable[[], str] = str,
-) -> Result:
-    """Aligns two models on `data` and writes everything about it to the folder `out`.
+def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
+    """Aligns two models as `experiment` asks, and writes everything about it to the open `folder`.
 
-    `paired_fraction` of the known pairs, at least one, chosen by `seed`, are used; `seed` also
-    sets initialisation and training. `source`, `target` and `field` are classes (in gin:
-    references without parentheses), built here since only the data tells their shapes.
-    `configuration` returns the configuration in force, to be kept with the results.
+    `gin` is the configuration, to be kept with the results. Raises whatever a part of it raises;
+    what was trained by then is kept, and the same request goes on from there.
     """
-    if not 0 < paired_fraction <= 1:
-        raise ValueError(f"run.paired_fraction = {paired_fraction} must be in (0, 1]")
-    if seed < 0:
-        raise ValueError(f"run.seed = {seed} must not be negative")
-    rows = [f"baseline/{snake(type(baseline).__name__)}" for baseline in baselines]
-    if twice := [row for row in rows if rows.count(row) > 1]:
-        raise ValueError(f"run.baselines has two that are called {twice[0]!r}; use one a run")
-    out = Path(out)
-    clock = Clock()
-    raw = data.load()
-    key_field, key_train, key_eval = jax.random.split(jax.random.key(seed), 3)
-    with Log(out, wandb=wandb, config=configuration()) as log:
-        features = extract(raw, source, target, log)
-        clock.lap("features")
-
-        pairs = choose_pairs(raw.train.pairs, paired_fraction, seed)
-        paired = PairedData(features.x, features.y, Pairs.from_array(pairs))
-        log.info(
-            f"{raw.name}: {paired.x.size} source points ({paired.x.dim}-d), {paired.y.size} target "
-            f"points ({paired.y.dim}-d), {paired.pairs.size} pairs, {features.x_test.size} to test"
-        )
-
-        sampler = jax.block_until_ready(aligner.prepare(paired, cost, solver))
-        clock.lap("align")
-        metrics = diagnose(sampler, paired, cost, solver, training.batch_size, log)
-
-        networks = build_networks(field, paired.x.dim, paired.y.dim, training.reweight, key_field)
-        scaling = Scaling.fit(paired.x.points, paired.y.points, training.standardise)
-        identity = fingerprint(configuration(), *map(np.asarray, jax.tree.leaves(paired)))
-        with log.progress("train") as report:
-            networks = training.fit(
-                networks, scaling, sampler, key=key_train, report=report,
-                checkpoint=out / "checkpoints" / identity,
+    key_field, key_train, key_eval = jax.random.split(jax.random.key(experiment.seed), 3)
+    with Log(folder.path, wandb=experiment.wandb, config=gin, run_id=folder.wandb_id) as log:
+        folder.note(wandb=log.run_id)
+        with log.phase("features"):
+            scene = prepare(experiment, log)
+        with log.phase("align"):
+            sampler, coupling_metrics = align(experiment, scene.train, log)
+        with log.phase("train"):
+            morph, story = trained(experiment, scene, sampler, folder, (key_field, key_train), log)
+        with log.phase("evaluate"):
+            scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
+            judged = evaluate(
+                scene, {"morph": morph} | fitted(experiment, scene.train, log),
+                experiment.evaluators, key_eval, log,
             )  # fmt: skip
-        clock.lap("train")
+        metrics = coupling_metrics | judged | log.times | asked(experiment, scene.train)
+        morph = with_story(morph, story | {"metrics": jsonable(metrics)})
+        write_results(folder, morph, metrics, scene, gin)
+        batch_size = experiment.training.batch_size
+        write_pages(folder, morph, scene, sampler, batch_size, key_eval, log)
+        log.finish(metrics, folder.report, config=story | {"gin": gin})
+    folder.finish()
+    return Result(replace(morph, gin=gin), metrics, folder.path)
 
-        morph = Morph(networks, scaling, training.noise_scale)
-        morph.save(out / "morph")  # whatever happens to the evaluation
-        maps: dict[str, LatentMap] = {"morph": morph}
-        maps |= {row: baseline.fit(paired) for row, baseline in zip(rows, baselines, strict=True)}
-        scene = Scene(
-            features.source, features.target, paired, features.x_test, features.y_test, raw.test,
-            coupling=sampler.coupling,
-            couple=lambda data: aligner.prepare(data, cost, solver).coupling,
+
+def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, dict[str, float]]:
+    """What draws training batches, and what its coupling is like."""
+    cost, solver = experiment.cost, experiment.solver
+    sampler = jax.block_until_ready(experiment.aligner.prepare(data, cost, solver))
+    return sampler, diagnose(sampler, data, cost, solver, experiment.training.batch_size, log)
+
+
+def trained(
+    experiment: Experiment, scene: Scene, sampler: Sampler, folder: RunFolder,
+    keys: tuple[jax.Array, jax.Array], log: Log,
+) -> tuple[Morph, dict[str, Any]]:  # fmt: skip
+    """The morph, saved whatever happens to it later, and the record of how it was made."""
+    data, training = scene.train, experiment.training
+    networks = build_networks(experiment.field, data.x.dim, data.y.dim, training.reweight, keys[0])
+    story = experiment.record(scene.source, scene.target, networks.field)
+    story["features"] = fingerprint(*(np.asarray(c.points) for c in (data.x, data.y)))
+    identity = fingerprint(story, *map(np.asarray, jax.tree.leaves(data)))
+    with log.progress("train") as report:
+        morph = train(
+            data, sampler, networks, training, key=keys[1], report=report,
+            checkpoint=folder.checkpoint(identity),
         )  # fmt: skip
-        metrics |= evaluate(scene, maps, evaluators, key_eval, log)
-        clock.lap("evaluate")
-        metrics |= clock.laps | {
-            "config/paired_fraction": paired_fraction,
-            "config/pairs": paired.pairs.size,
-            "config/seed": seed,
-        }
-
-        story = {
-            "data": record(data), "features": features.fingerprint(),
-            "source": record(features.source), "target": record(features.target),
-            "aligner": record(aligner), "cost": record(cost), "solver": record(solver),
-            "field": record(networks.field), "training": arguments(training),
-            "paired_fraction": paired_fraction, "seed": seed, "plugins": plugin_versions(),
-            "metrics": {k: finite(v) for k, v in metrics.items()},
-        }  # fmt: skip
-        morph = replace(morph, provenance=json.dumps(story), gin=configuration())
-        morph.save(out / "morph")
-        (out / "config.gin").write_text(configuration())
-        (out / "run.json").write_text(json.dumps(story, indent=2) + "\n")
-        if raw.train.source.dtype.kind in "US":  # files: which of them did what
-            split = {"train": raw.train.source.tolist(), "test": raw.test.source.tolist()}
-            (out / "split.json").write_text(json.dumps(split, indent=1) + "\n")
-        (out / "metrics.json").write_text(json.dumps(story["metrics"], indent=2) + "\n")
-        drawn = sampler.pairs(key_eval, 20_000, training.batch_size)
-        figures = collect(scene, morph, drawn, raw.class_names, key=key_eval)
-        np.savez_compressed(out / "figures.npz", **figures)  # pyright: ignore[reportArgumentType]
-        page = write_report(out)  # the last file: a folder that has it holds a finished run
-        log.finish(metrics, page, config=story | {"gin": configuration()})
-        shutil.rmtree(out / "checkpoints", ignore_errors=True)
-    return Result(morph, metrics, out)
+    with_story(morph, story).save(folder.morph)
+    return morph, story
 
 
-class Clock:
-    """Wall-clock seconds of the phases of a run."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[f"time/{name}_s"] = round(now - self._last, 3)
-        self._last = now
+def fitted(experiment: Experiment, data: PairedData, log: Log) -> dict[str, LatentMap]:
+    """The baselines by the name of their row; one that this data is not for is left out."""
+    maps = {}
+    for row, baseline in experiment.rows.items():
+        try:
+            maps[row] = baseline.fit(data)
+        except ValueError as error:
+            log.warn(f"{row} is left out: {error}")
+    return maps
 
 
-def choose_pairs(
-    pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
-) -> Int[np.ndarray, "l 2"]:
-    """A random `fraction` of the known pairs, at least one; nested for growing fractions."""
-    if len(pairs) == 0:
-        raise ValueError("the data has no known pairs, and an alignment needs at least one")
-    order = np.random.default_rng(seed).permutation(len(pairs))
-    return pairs[np.sort(order[: max(1, round(fraction * len(pairs)))])]
-
-
-def build_networks(
-    field: type[VelocityField], p: int, q: int, reweight: bool, key: jax.Array
-) -> Networks:
-    # One compiled call, since a dispatch per weight would take seconds; a closure of its own,
-    # since bindings are no arguments and another configuration must not find this one's result.
-    @eqx.filter_jit
-    def build(key: jax.Array) -> Networks:
-        key_field, key_eta, key_xi = jax.random.split(key, 3)
-        return Networks(
-            field(source_dim=p, target_dim=q, key=key_field),  # pyright: ignore[reportCallIssue]
-            Reweighting(p, key=key_eta) if reweight else None,
-            Reweighting(q, key=key_xi) if reweight else None,
-        )
-
-    return build(key)
-
-
-def plugin_versions() -> dict[str, str]:
-    return {p.distribution: p.version for p in installed_plugins() if p.enabled}
-
-
-def snake(name: str) -> str:
-    """NearestAnchor → nearest_anchor, PLS → pls."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+def asked(experiment: Experiment, data: PairedData) -> dict[str, float]:
+    """The numbers that tell runs of one configuration apart."""
+    return {
+        "config/paired_fraction": experiment.paired_fraction,
+        "config/pairs": data.pairs.size,
+        "config/seed": experiment.seed,
+    }

@@ -18,7 +18,7 @@ from ..interfaces import FusedCost, OTSolver, Report, silent
 from ..transport.couple import couple, prepared
 from ..types import PairedData, Pairs
 from ..wiring.records import arguments
-from .run import choose_pairs
+from .prepare import choose_pairs
 
 TAUS = (0.5, 0.8, 0.9, 0.95, 0.99, 1.0)
 EPSILONS = (1e-3, 3e-3, 1e-2, 3e-2)

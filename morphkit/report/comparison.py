@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ..folder import RunFolder
 from .figures import PALETTE, STYLE
 from .page import Section, read_metrics, render, save_figure
 from .tables import (
@@ -89,13 +90,14 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
 def _read_run(dir: Path) -> tuple[dict[str, Any], dict[str, float]]:
     metrics = read_metrics(dir)
     try:
-        story = json.loads((dir / "run.json").read_text(encoding="utf-8"))
+        manifest = RunFolder(dir).morph / "manifest.json"
+        story = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
         fraction = story.get("paired_fraction", metrics.get("config/paired_fraction"))
         known = {**story, "paired_fraction": float(fraction), "seed": story["seed"]}
         return {part: "" for part in _PARTS} | known, metrics
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise ValueError(
-            f"dirs: {dir / 'run.json'} does not say how the run was made "
+            f"dirs: {dir / 'morph'} does not say how the run was made "
             f"({type(error).__name__}: {error}); run it again."
         ) from None
 

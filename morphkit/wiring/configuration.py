@@ -2,6 +2,8 @@
 
 import contextlib
 import difflib
+import errno
+import functools
 import importlib.resources
 import inspect
 import logging
@@ -15,10 +17,13 @@ import equinox as eqx
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 import gin
-from gin import config as gin_config
 
 from ..interfaces import KINDS
+from . import gin_state
 from .registry import FILLED, registry
+
+ROOT = "morphkit.run"
+"""What gin files and bindings describe, by its selector."""
 
 
 class ConfigurationError(ValueError):
@@ -33,78 +38,93 @@ def gin_folder() -> Path:
 
 @contextlib.contextmanager
 def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator[None]:
-    """Gin holds exactly this configuration inside the context, and nothing outside it.
+    """Gin holds exactly this configuration inside the context, and the caller's outside it.
 
     `files` are looked for as they are given, then among the ones that come with morphkit
     (with or without the leading "gin/"). `bindings` are lines like "run.seed = 1" and win over
-    the files. Raises ConfigurationError for unknown files, names and arguments, and for
-    bindings that nothing uses.
+    the files. Other threads wait meanwhile, so
+    build what is asked for, and leave. Raises ConfigurationError for unknown files, names and
+    arguments, and for bindings that nothing uses.
     """
     registry.load()
-    gin.clear_config()
-    if str(gin_folder()) not in gin_config._LOCATION_PREFIXES:
-        gin.add_config_file_search_path(str(gin_folder()))
-    quiet = logging.root.manager.disable
-    logging.disable(logging.ERROR)  # gin logs an error for each place it looks in before the last
-    try:
+    with gin_state.apart(str(gin_folder())):
         found = [str(_find(Path(file))) for file in files]
-        with _explained():
+        with _explained(), _without_gins_log():
             gin.parse_config_files_and_bindings(found, [], finalize_config=False)
-            _refuse_unused(_bindings(), "in the files")
-            before = _bindings()
-            for binding in bindings:
-                with _explained(f"{binding!r}: "):
-                    gin.parse_config(binding)
-            _refuse_unused({k: v for k, v in _bindings().items() if before.get(k) != v}, "given")
-            for scope, selector in [key for key in gin_config._CONFIG if key not in _reachable()]:
-                del gin_config._CONFIG[(scope, selector)]
-        logging.disable(quiet)
+        _refuse_unused(gin_state.bindings(), "in the files")
+        before = gin_state.bindings()
+        for binding in bindings:
+            with _explained(f"{binding!r}: "):
+                gin.parse_config(binding)
+        given = {k: v for k, v in gin_state.bindings().items() if before.get(k) != v}
+        _refuse_unused(given, "given")
+        gin_state.keep(gin_state.reachable(ROOT))
+        yield
+
+
+@contextlib.contextmanager
+def _without_gins_log() -> Iterator[None]:
+    """gin logs an error for each place that it looks in before the last."""
+    quiet = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
         yield
     finally:
         logging.disable(quiet)
-        gin.clear_config()
 
 
-def call(**given: Any) -> Any:
-    """Calls `run` as configured; `given` arguments win over bindings.
+def built(needed: Sequence[str] | None = None) -> dict[str, Any]:
+    """The arguments of a run as configured, every component constructed.
 
-    Raises ConfigurationError, naming them, for arguments that nothing provides.
+    A reference without parentheses gives the class with its bindings, as a partial: gin has no
+    part in what is done with it later. Raises ConfigurationError, naming it, for an argument
+    that is `needed` (by default, that has no default) and that nothing provides, or that is of
+    the wrong kind.
     """
-    parameters = inspect.signature(_wrapped("morphkit.run")).parameters.values()
-    built([p.name for p in parameters if p.default is p.empty], **given)
-    return gin.get_configurable("morphkit.run")(**given, configuration=gin.operative_config_str)
-
-
-def built(needed: Sequence[str], **given: Any) -> dict[str, Any]:
-    """The arguments of `run` as configured; `given` ones win. Raises ConfigurationError, naming
-    it, for one that is `needed` and that nothing provides, or that is of the wrong kind."""
-    bound = {argument for (_, selector), argument in _bindings() if selector == "morphkit.run"}
-    if missing := [name for name in needed if name not in bound | set(given)]:
+    target = gin_state.wrapped(ROOT)
+    parameters = inspect.signature(target).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty] if needed is None else needed
+    bound = gin.get_bindings(ROOT, resolve_references=False)
+    if missing := [name for name in needed if name not in bound]:
         raise ConfigurationError(
             f"run needs {', '.join(missing)}: bind them, as in run.{missing[0]} = ..., or include "
             "a file that does"
         )
     _check_values()
     with _explained():
-        # Constructs every component once, so errors come early.
-        found = gin.get_bindings("morphkit.run") | given
-    hints = get_type_hints(_wrapped("morphkit.run"))
+        found = gin.get_bindings(ROOT)
+        for name, value in bound.items():
+            if key := gin_state.uncalled(value):
+                found[name] = functools.partial(
+                    gin_state.wrapped(key[1]), **gin.get_bindings("/".join(filter(None, key)))
+                )
+    hints = get_type_hints(target)
     for name, value in found.items():
         _check_kind(f"run.{name}", value, hints[name])
     return found
 
 
-def _wrapped(selector: str) -> Any:
-    """The function or class that is registered as `selector`."""
-    return gin_config._REGISTRY[selector].wrapped
+def build() -> Any:
+    """The run as configured, see `built`; what it is, its module registers as ROOT."""
+    arguments, target = built(), gin_state.wrapped(ROOT)
+    try:
+        return target(**arguments)
+    except ValueError as error:
+        text = str(error).replace(f"{target.__name__}.", "run.")
+        raise ConfigurationError(text) from error
+
+
+def text() -> str:
+    """The configuration in force, as a gin file."""
+    return gin.config_str(max_line_length=88)
 
 
 def _check_values() -> None:
     """Raises ConfigurationError for the first literal that has not its argument's type."""
-    for ((_, selector), argument), value in _bindings().items():
-        if next(_references(value), None):
+    for ((_, selector), argument), value in gin_state.bindings().items():
+        if next(gin_state.references(value), None):
             continue
-        target = _wrapped(selector)
+        target = gin_state.wrapped(selector)
         try:
             hints = get_type_hints(target) if inspect.isclass(target) else {}
             hints |= get_type_hints(target.__init__ if inspect.isclass(target) else target)
@@ -138,6 +158,7 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
         return
     module = next((k for k, interface in KINDS.items() if interface is kind), "")
     example = f"@{module}.NAME" if module else f"@{kind.__name__}"
+    value = value.func if isinstance(value, functools.partial) else value
     if get_origin(hint) is type:
         right, form = inspect.isclass(value) and issubclass(value, kind), example
     elif get_origin(hint) is Sequence:
@@ -185,6 +206,9 @@ def _explained(where: str = "") -> Iterator[None]:
             str(error),
             flags=re.DOTALL,
         )
+        endless = isinstance(error, RecursionError) or getattr(error, "errno", 0) == errno.EMFILE
+        if endless:
+            text = "the gin files include each other, or themselves, without end"
         if isinstance(error, SyntaxError | tokenize.TokenError):
             text = f"this is not gin: {text.splitlines()[0]} (strings need quotes)"
         if re.search(r"missing .* required .*'(source_dim|input_shape)'", text):
@@ -210,64 +234,19 @@ def _closest_argument(text: str) -> str:
     if not match:
         return text
     selector, argument = match.groups()
-    target = gin_config._REGISTRY.get_match(selector.split("/")[-1])
-    names = list(gin_config._get_cached_arg_spec(target.wrapped).args) if target else []
-    names = [name for name in names if name not in ("self", *FILLED)]
+    names = [n for n in gin_state.arguments_of(selector.split("/")[-1]) if n not in FILLED]
     close = difflib.get_close_matches(argument, names, n=3, cutoff=0.5)
     hint = f" Did you mean {', '.join(close)}?" if close else ""
     return f"{selector} has no argument {argument!r}.{hint} It takes: {', '.join(names)}"
 
 
-def _bindings() -> dict[tuple[tuple[str, str], str], Any]:
-    return {
-        (key, argument): value
-        for key, arguments in gin_config._CONFIG.items()
-        for argument, value in arguments.items()
-    }
-
-
-def _reachable() -> set[tuple[str, str]]:
-    """The (scope, selector) pairs whose bindings a call of `run` can reach."""
-    reached: set[tuple[str, str]] = set()
-    pending: list[tuple[str, str]] = [("", "morphkit.run")]
-    while pending:
-        scope, selector = pending.pop()
-        scopes = scope.split("/") if scope else []
-        for depth in range(len(scopes) + 1):
-            key = ("/".join(scopes[:depth]), selector)
-            if key in reached:
-                continue
-            reached.add(key)
-            for value in gin_config._CONFIG.get(key, {}).values():
-                pending.extend(_references(value))
-    return reached
-
-
-def _references(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, gin_config.ConfigurableReference):
-        target = value.configurable
-        assert target is not None
-        yield "/".join(value.scopes), target.selector
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _references(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _references(item)
-
-
-def _refuse_unused(bindings: dict[tuple[tuple[str, str], str], Any], where: str) -> None:
+def _refuse_unused(bindings: dict[tuple[gin_state.Key, str], Any], where: str) -> None:
     for (_, selector), argument in bindings:
         if selector in registry.components and argument in FILLED:
             raise ConfigurationError(
                 f"{selector}.{argument} cannot be bound: it comes from the data and run.seed"
             )
-        if selector == "morphkit.run" and argument in ("out", "configuration"):
-            raise ConfigurationError(
-                f"run.{argument} cannot be bound: --out (in Python, out=) says where results go, "
-                "and the configuration is the files and bindings themselves"
-            )
-    reached = _reachable()
+    reached = gin_state.reachable(ROOT)
     unused = [
         f"{scope + '/' if scope else ''}{selector}.{argument}"
         for (scope, selector), argument in bindings

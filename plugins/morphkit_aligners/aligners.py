@@ -1,5 +1,7 @@
 """The three alignment strategies (Sec. 3.2, Algorithm 1). They differ only in their sampler."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,22 +20,25 @@ def _draw(key: PRNGKeyArray, cloud: Cloud, num: int) -> Int[Array, " num"]:
     return jax.random.choice(key, cloud.size, (num,), p=cloud.weights)
 
 
-def _density(coupling: Coupling, data: PairedData) -> tuple[Array, Array]:
-    """π_X / μ and π_Y / ν, the targets of the reweighting functions η and ξ (App. L.1)."""
-    return coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
-
-
 DIAGNOSED = 20
 """How many minibatch problems of a local alignment are looked at."""
 
 
 class CouplingSampler(Sampler):
-    """Draws (x, y) from one coupling of the whole clouds, afresh at every step."""
+    """Draws (x, y) from one coupling of the whole clouds, afresh at every step.
+
+    `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1).
+    """
 
     data: PairedData
     drawn_from: Coupling
     eta: Array
     xi: Array
+
+    @classmethod
+    def of(cls, data: PairedData, coupling: Coupling) -> Self:
+        eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
+        return cls(data, coupling, eta, xi)
 
     @property
     def coupling(self) -> Coupling:
@@ -55,9 +60,11 @@ class TrueAlignment(Aligner):
     π = (1/l) Σ_p δ(x_p, y_p) in Eq. 4.
     """
 
+    def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> PairCoupling:
+        return PairCoupling(data.pairs, (data.x.size, data.y.size))
+
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
-        coupling = PairCoupling(data.pairs, (data.x.size, data.y.size))
-        return CouplingSampler(data, coupling, *_density(coupling, data))
+        return CouplingSampler.of(data, self.couple(data, cost, solver))
 
 
 class GlobalAlignment(Aligner):
@@ -73,11 +80,14 @@ class GlobalAlignment(Aligner):
     temperature: NonNegative = eqx.field(static=True, default=1.0)
     draws: Count = eqx.field(static=True, default=1)
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+    def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
         coupling = sharpen(couple(data, cost, solver), self.temperature)
-        if self.draws > 1:
-            coupling = medoid(coupling, data.y.points, self.draws, jax.random.key(0))
-        return CouplingSampler(data, coupling, *_density(coupling, data))
+        if self.draws == 1:
+            return coupling
+        return medoid(coupling, data.y.points, self.draws, jax.random.key(0))
+
+    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+        return CouplingSampler.of(data, self.couple(data, cost, solver))
 
 
 class LocalSampler(Sampler):
@@ -155,6 +165,9 @@ class LocalAlignment(Aligner):
     """
 
     temperature: NonNegative = eqx.field(static=True, default=1.0)
+
+    def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> None:
+        return None
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
         return LocalSampler(data, prepared_geometry(data, cost), solver, self.temperature)

@@ -1,0 +1,99 @@
+"""What is asked of a run, as one value."""
+
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import equinox as eqx
+from pydantic import Field
+
+import gin
+
+from ..checks import Checked
+from ..interfaces import (
+    Aligner,
+    Baseline,
+    Data,
+    Evaluator,
+    FeatureExtractor,
+    FusedCost,
+    OTSolver,
+    VelocityField,
+)
+from ..loggers import WandbMode
+from ..training.loop import Training
+from ..transport.couplings import Coupling
+from ..types import PairedData
+from ..wiring.discovery import installed_plugins
+from ..wiring.records import arguments, record
+
+
+def _fixed(items: Sequence[Any]) -> Sequence[Any]:
+    return tuple(items)
+
+
+class Experiment(Checked):
+    """Everything that one run is made of; in gin it is called `run`.
+
+    `data` is where the inputs come from. `source` and `target` are the feature extractors, and
+    `field` is the velocity field: classes (in gin: references without parentheses), built by the
+    run since only the data tells their shapes. `aligner`, `cost` and `solver` make the coupling,
+    `training` the flow; `evaluators` judge it, and `baselines` stand beside it, one of a class.
+
+    A share `paired_fraction` in (0, 1] of the known pairs, at least one, is used: chosen by `seed`,
+    below 2³², which also sets initialisation and training. `wandb` is a mode of Weights & Biases,
+    see `morphkit.loggers.Log`. Raises ValueError for arguments that cannot work.
+    """
+
+    data: Data
+    source: type[FeatureExtractor]
+    target: type[FeatureExtractor]
+    aligner: Aligner
+    cost: FusedCost
+    solver: OTSolver
+    field: type[VelocityField]
+    training: Training
+    evaluators: Sequence[Evaluator] = eqx.field(converter=_fixed)
+    baselines: Sequence[Baseline] = eqx.field(converter=_fixed)
+    paired_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    wandb: WandbMode = eqx.field(static=True, default="auto")
+
+    def __check_init__(self) -> None:
+        names = [type(baseline).__name__ for baseline in self.baselines]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"Experiment.baselines has two that are called {twice[0]}; use one a run"
+            )
+
+    @property
+    def rows(self) -> dict[str, Baseline]:
+        """The baselines by the name of their row, as baseline/nearest_anchor."""
+        return {f"baseline/{snake(type(b).__name__)}": b for b in self.baselines}
+
+    def couple(self, data: PairedData) -> Coupling | None:
+        """The coupling that the aligner would train on, of other data; None if it has none."""
+        return self.aligner.couple(data, self.cost, self.solver)
+
+    def record(
+        self, source: FeatureExtractor, target: FeatureExtractor, field: VelocityField
+    ) -> dict[str, Any]:
+        """How a run was made, as JSON: every component with its arguments, and the versions of the
+        plugins. `source`, `target` and `field` are those that it built."""
+        return {
+            "data": record(self.data), "source": record(source), "target": record(target),
+            "aligner": record(self.aligner), "cost": record(self.cost),
+            "solver": record(self.solver), "field": record(field),
+            "training": arguments(self.training),
+            "paired_fraction": self.paired_fraction, "seed": self.seed,
+            "plugins": {p.distribution: p.version for p in installed_plugins() if p.enabled},
+        }  # fmt: skip
+
+
+gin.register("run", module="morphkit")(Experiment)
+gin.register(Training, module="morphkit")
+
+
+def snake(name: str) -> str:
+    """NearestAnchor → nearest_anchor, PLS → pls."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

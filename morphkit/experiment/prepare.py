@@ -1,0 +1,42 @@
+"""From raw data to what a run learns from and is judged on."""
+
+import numpy as np
+from jaxtyping import Int
+
+from ..features.extract import extract
+from ..interfaces import Scene
+from ..loggers import Log
+from ..types import PairedData, Pairs
+from .experiment import Experiment
+
+
+def prepare(experiment: Experiment, log: Log) -> Scene:
+    """The features of both sides, with the pairs that the run may know.
+
+    Raises ValueError for data without pairs, and whatever loading and extraction raise.
+    """
+    raw = experiment.data.load()
+    features = extract(raw, experiment.source, experiment.target, log)
+    pairs = choose_pairs(raw.train.pairs, experiment.paired_fraction, experiment.seed)
+    data = PairedData(features.x, features.y, Pairs.from_array(pairs))
+    log.info(
+        f"{raw.name}: {data.x.size} source points ({data.x.dim}-d), {data.y.size} target "
+        f"points ({data.y.dim}-d), {data.pairs.size} pairs, {features.x_test.size} to test"
+    )
+    return Scene(
+        features.source, features.target, data, features.x_test, features.y_test, raw.test,
+        raw.train, raw.class_names,
+    )  # fmt: skip
+
+
+def choose_pairs(
+    pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
+) -> Int[np.ndarray, "l 2"]:
+    """A random `fraction` of the known pairs, at least one; nested for growing fractions.
+
+    Raises ValueError if there are none.
+    """
+    if len(pairs) == 0:
+        raise ValueError("the data has no known pairs, and an alignment needs at least one")
+    order = np.random.default_rng(seed).permutation(len(pairs))
+    return pairs[np.sort(order[: max(1, round(fraction * len(pairs)))])]

@@ -1,0 +1,183 @@
+"""The folder of a run: the one place that knows what its files are called."""
+
+import contextlib
+import fnmatch
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
+
+FORMAT = 1
+_FILES = (
+    "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "metrics.json", "figures.npz",
+    "overview.png", "report.html", "arrays-*.npz", "checkpoint-*.safetensors", "*.partial.*",
+    "morph/weights.safetensors", "morph/manifest.json", "morph/config.gin", "morph/*.partial.*",
+)  # fmt: skip
+_FOLDERS = ("morph", "wandb", "replaced")
+_KEPT = ("run.json", ".lock", "wandb", "replaced", "arrays-*.npz", "checkpoint-*.safetensors")
+"""What an overwriting run leaves where it is: what it needs, and what names its own content."""
+
+
+class RunFolder:
+    """The files of one run in the folder `path`.
+
+    `run.json` says that a run of morphkit lives here, of which W&B run it is, and, written last of
+    all, that it is finished. While a run is at work it holds the lock `.lock`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.log = self.path / "log.jsonl"
+        self.config = self.path / "config.gin"
+        self.morph = self.path / "morph"
+        self.split = self.path / "split.json"
+        self.metrics = self.path / "metrics.json"
+        self.figures = self.path / "figures.npz"
+        self.overview = self.path / "overview.png"
+        self.report = self.path / "report.html"
+
+    @classmethod
+    def unique(cls, name: str) -> Self:
+        """A new folder of its own, runs/NAME-TIME."""
+        stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        for count in range(1, 10_000):
+            path = stem if count == 1 else stem.with_name(f"{stem.name}-{count}")
+            with contextlib.suppress(FileExistsError):
+                path.mkdir(parents=True)
+                return cls(path)
+        raise FileExistsError(f"{stem} and its like exist already; name a folder with --out")
+
+    def checkpoint(self, identity: str) -> Path:
+        """Where the training of that identity keeps its state."""
+        return self.path / f"checkpoint-{identity}.safetensors"
+
+    def arrays(self, identity: str) -> Path:
+        """Where `morphkit.align` keeps arrays, named by their content."""
+        return self.path / f"arrays-{identity}.npz"
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What run.json says; empty without one. Raises ValueError if it is damaged."""
+        path = self.path / "run.json"
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            finished, version = found["finished"], found["format"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path} is damaged, or of an older morphkit ({error!r}); choose another folder"
+            ) from None
+        if version != FORMAT or not isinstance(finished, bool):
+            raise ValueError(f"{path} has format {version}, not {FORMAT}; choose another folder")
+        return found
+
+    def note(self, **changes: Any) -> None:
+        """Changes what run.json says."""
+        from .files import write_json
+
+        state = {"format": FORMAT, "finished": False} | self.state | changes
+        write_json(self.path / "run.json", state)
+
+    @property
+    def wandb_id(self) -> str | None:
+        """The W&B run that a run here was, to go on with."""
+        return self.state.get("wandb")
+
+    def finish(self) -> None:
+        """Marks the run as finished, the last that is written of it."""
+        self.note(finished=True)
+        for path in self.path.glob("checkpoint-*.safetensors"):
+            path.unlink()
+
+    def foreign(self) -> list[str]:
+        """What is in the folder and not a run's, the first few names."""
+        found = []
+        for path in sorted(self.path.iterdir()):
+            inside = path.is_dir() and path.name == "morph"
+            for item in sorted(path.iterdir()) if inside else [path]:
+                name = item.relative_to(self.path).as_posix()
+                known = any(fnmatch.fnmatch(name, pattern) for pattern in _FILES)
+                if not (known or (item.is_dir() and name in _FOLDERS)):
+                    found.append(name)
+        mine = not found and (self.state or all(p.name == ".lock" for p in self.path.iterdir()))
+        return found if found or mine else sorted(p.name for p in self.path.iterdir())
+
+    @contextlib.contextmanager
+    def opened(self, overwrite: bool = False) -> Iterator[Self]:
+        """The folder for one run to write to, which holds its lock meanwhile.
+
+        Raises ValueError, with the reason, for a file, for a folder with anything else than a run
+        in it, for one in which a run is at work and, without `overwrite`, for a finished run. With
+        it, that run's results are put aside, in replaced/: gone when the new run is finished, back
+        in place when it fails.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; name a folder for the results")
+        if self.path.exists() and (names := self.foreign()):
+            raise ValueError(
+                f"{self.path} holds what no run of morphkit wrote: {', '.join(names[:3])}; choose "
+                "another folder with --out, or move that"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"another run is at work in {self.path}; wait for it, or choose another folder "
+                "with --out"
+            ) from None
+        try:
+            with self._aside(overwrite):
+                yield self
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def _aside(self, overwrite: bool) -> Iterator[None]:
+        before, aside = self.state, self.path / "replaced"
+        replacing = before.get("replacing", False)
+        if before.get("finished") and not overwrite:
+            raise ValueError(
+                f"{self.path} holds a finished run; choose another folder with --out, or pass "
+                "--overwrite"
+            )
+        for path in self.path.glob("*.partial.*"):  # of a run that was killed while it wrote
+            path.unlink()
+        if not before.get("finished") and not replacing:
+            self.note()
+            yield
+            return
+        if before.get("finished"):
+            if replacing:
+                shutil.rmtree(aside, ignore_errors=True)  # killed when the new run was there
+            else:
+                self._put_back()  # killed before all of the old one was put aside
+            aside.mkdir()
+            for path in list(self.path.iterdir()):
+                if not any(fnmatch.fnmatch(path.name, pattern) for pattern in _KEPT):
+                    path.replace(aside / path.name)
+            self.note(finished=False, replacing=True, wandb=None, replaced=before)
+        try:
+            yield
+        except BaseException:
+            old = self.state["replaced"]
+            self._put_back()
+            self.note(**{"replacing": False, "replaced": None, "wandb": None} | old)
+            raise
+        shutil.rmtree(aside, ignore_errors=True)
+        self.note(replacing=False, replaced=None)
+
+    def _put_back(self) -> None:
+        aside = self.path / "replaced"
+        for path in aside.iterdir() if aside.is_dir() else ():
+            new = self.path / path.name
+            if new.is_dir():
+                shutil.rmtree(new)
+            path.replace(new)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,103 @@
+"""gin's process-wide state: every private name of gin that morphkit touches is in this file."""
+
+import contextlib
+import copy
+import inspect
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import gin
+from gin import config as _gin
+
+Key = tuple[str, str]
+"""Scope and full selector of a configurable, as ("", "morphkit.run")."""
+
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def apart(search_path: str) -> Iterator[None]:
+    """An empty gin configuration inside, the caller's again outside; one thread at a time.
+
+    `search_path` is where gin looks for included files, beside the working directory.
+    """
+    # gin-config 0.5 keeps these in module variables, which clear_config empties.
+    with _LOCK:
+        held = [copy.copy(found) for found in (_gin._CONFIG, _gin._IMPORTS, _gin._SINGLETONS)]
+        operative, locked = dict(_gin._OPERATIVE_CONFIG), _gin._CONFIG_IS_LOCKED
+        prefixes = list(_gin._LOCATION_PREFIXES)
+        gin.clear_config()
+        gin.add_config_file_search_path(search_path)
+        try:
+            yield
+        finally:
+            gin.clear_config()
+            _gin._CONFIG.update(held[0])
+            _gin._IMPORTS.update(held[1])
+            _gin._SINGLETONS.update(held[2])
+            _gin._OPERATIVE_CONFIG.update(operative)
+            _gin._LOCATION_PREFIXES[:] = prefixes
+            _gin._set_config_is_locked(locked)
+
+
+def bindings() -> dict[tuple[Key, str], Any]:
+    """What is bound, references unresolved, by configurable and argument."""
+    return {
+        (key, argument): value
+        for key, arguments in _gin._CONFIG.items()
+        for argument, value in arguments.items()
+    }
+
+
+def keep(reached: set[Key]) -> None:
+    """Forgets the bindings of all other configurables."""
+    for key in set(_gin._CONFIG) - reached:
+        del _gin._CONFIG[key]
+
+
+def reachable(root: str) -> set[Key]:
+    """The configurables whose bindings a call of `root` can reach."""
+    reached: set[Key] = set()
+    pending: list[Key] = [("", root)]
+    while pending:
+        scope, selector = pending.pop()
+        scopes = scope.split("/") if scope else []
+        for depth in range(len(scopes) + 1):
+            key = ("/".join(scopes[:depth]), selector)
+            if key in reached:
+                continue
+            reached.add(key)
+            for value in _gin._CONFIG.get(key, {}).values():
+                pending.extend(references(value))
+    return reached
+
+
+def references(value: Any) -> Iterator[Key]:
+    """The configurables that a bound value refers to."""
+    if isinstance(value, _gin.ConfigurableReference):
+        assert value.configurable is not None
+        yield "/".join(value.scopes), value.configurable.selector
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from references(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from references(item)
+
+
+def uncalled(value: Any) -> Key | None:
+    """The configurable of a reference without parentheses, which stands for the class itself."""
+    is_class = isinstance(value, _gin.ConfigurableReference) and not value.evaluate
+    return next(references(value)) if is_class else None
+
+
+def wrapped(selector: str) -> Any:
+    """The function or class that is registered under a full selector."""
+    return _gin._REGISTRY[selector].wrapped
+
+
+def arguments_of(name: str) -> list[str]:
+    """The arguments of the configurable that gin knows by a (short) name; empty for none."""
+    found = _gin._REGISTRY.get_match(name)
+    return list(inspect.signature(found.wrapped).parameters) if found else []

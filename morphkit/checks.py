@@ -37,6 +37,9 @@ Tau = Annotated[
 Metric = Literal["cosine", "sqeuclidean", "correlation"]
 """An intra-space cost, see `morphkit.transport.geometry.pairwise`."""
 
+Statistic = Literal["mean", "median"]
+"""What of a cost is its unit, see `morphkit.transport.geometry.Geometry.scale`."""
+
 
 class Checked(eqx.Module):
     """A module whose arguments are checked against their annotations, such as `k: Count = 15`.

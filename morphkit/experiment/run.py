@@ -64,9 +64,9 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
 
 def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, dict[str, float]]:
     """What draws training batches, and what its coupling is like."""
-    sampler = experiment.aligner.prepare(data, experiment.cost, experiment.solver)
-    sampler = jax.block_until_ready(sampler)
-    return sampler, diagnose(sampler, data, experiment.training.batch_size, log)
+    cost, solver = experiment.cost, experiment.solver
+    sampler = jax.block_until_ready(experiment.aligner.prepare(data, cost, solver))
+    return sampler, diagnose(sampler, data, cost, solver, experiment.training.batch_size, log)
 
 
 def trained(

@@ -7,10 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from ..checks import Statistic
 from .memory import ask_memory
 
 MEAN_PAIRS = 2**21
 """Entries of a bridge cost beyond which its mean is taken over as many of them."""
+
+QUANTILE_POINTS = 512
+"""Points a side between which the quantiles of a cost are taken."""
 
 TILE = 2**16
 """Entries of a bridge cost that are computed at once: what stays in a core's cache."""
@@ -65,7 +69,9 @@ def factors(
 
 
 class Geometry(eqx.Module):
-    """An n × m cost between two clouds."""
+    """An n × m cost between two clouds, which solvers divide by its `unit`."""
+
+    unit: Statistic = eqx.field(static=True, default="mean", kw_only=True)
 
     @property
     @abstractmethod
@@ -81,7 +87,35 @@ class Geometry(eqx.Module):
 
     @abstractmethod
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        """The mean cost under the weights μ ⊗ ν, by which solvers normalise."""
+        """The mean cost under the weights μ ⊗ ν."""
+
+    def quantile(self, q: float, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        """The q-quantile of the cost under μ ⊗ ν, q in [0, 1]; exact for uniform weights of up to
+        QUANTILE_POINTS points a side, else between as many that stand for all by weight."""
+        keys = jax.random.split(jax.random.key(0))
+        rows, cols = (_representatives(key, w) for key, w in zip(keys, (mu, nu), strict=True))
+        return jnp.quantile(self.take(rows, cols).matrix(), q)
+
+    def scale(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
+        """One unit of the cost: its mean under μ ⊗ ν, or its median, unless that is 0."""
+        mean = nonzero(self.mean(mu, nu))
+        if self.unit == "mean":
+            return mean
+        median = self.quantile(0.5, mu, nu)
+        return jnp.where(median > 0, median, mean)
+
+    def outlying(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> bool:
+        """Whether a few points decide the mean: it is above 95 % of the costs."""
+        return bool(self.mean(mu, nu) > self.quantile(0.95, mu, nu))
+
+
+def _representatives(key: PRNGKeyArray, weights: Float[Array, " n"]) -> Int[Array, " k"]:
+    """At most QUANTILE_POINTS points, each as often as its weight asks for."""
+    order = jax.random.permutation(key, len(weights))
+    size = min(len(weights), QUANTILE_POINTS)
+    cdf = jnp.cumsum(weights[order])
+    ranks = (jnp.arange(size) + 0.5) / size * cdf[-1]
+    return order[jnp.minimum(jnp.searchsorted(cdf, ranks), len(weights) - 1)]
 
 
 def nonzero(mean: Scalar) -> Scalar:
@@ -116,7 +150,7 @@ class DenseGeometry(Geometry):
         return n, m
 
     def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "DenseGeometry":
-        return DenseGeometry(self.values[rows[:, None], cols[None, :]])
+        return DenseGeometry(self.values[rows[:, None], cols[None, :]], unit=self.unit)
 
     def matrix(self) -> Float[Array, "n m"]:
         return self.values
@@ -140,22 +174,27 @@ class PointGeometry(Geometry):
         return self.u.shape[0], self.v.shape[0]
 
     def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "PointGeometry":
-        return PointGeometry(self.u[rows], self.v[cols], self.metric)
+        return PointGeometry(self.u[rows], self.v[cols], self.metric, unit=self.unit)
 
     def matrix(self) -> Float[Array, "n m"]:
         return pairwise(self.metric, self.u, self.v)
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         left, right = factors(self.metric, self.u, self.v)
-        return (mu @ left) @ (nu @ right)
+        mean = (mu @ left) @ (nu @ right)
+        # Points that coincide, or all lie in one direction: what is left is rounding, not a cost.
+        size = (mu @ jnp.abs(left)) @ (nu @ jnp.abs(right))
+        return jnp.where(mean > jnp.finfo(mean.dtype).eps * size, mean, 0)
 
 
 class BridgeGeometry(Geometry):
     """The bridge cost (Eq. 6) as its two factors: c_ij = min_p (a_ip + b_jp).
 
-    `a` (n, l) is the intra-space cost of every source point to every paired source point, `b`
-    (m, l) the same on the target side. The zero of Eq. 6 for known pairs needs no case of its
-    own: there a_ip = b_jp = 0, and the minimum is 0. Memory is O((n + m) l).
+    `a` (n, l) is the intra-space cost of every source point to the source end of every bridge,
+    `b` (m, l) the same on the target side. A bridge is a known pair, or all pairs of one point:
+    if pairs p share y_q, min_p (a_ip + b_jq) = (min_p a_ip) + b_jq. The zero of Eq. 6 for known
+    pairs needs no case of its own: there a_ip = b_jp = 0, and the minimum is 0. Memory is
+    O((n + m) l).
     """
 
     a: Float[Array, "n l"]
@@ -166,7 +205,7 @@ class BridgeGeometry(Geometry):
         return self.a.shape[0], self.b.shape[0]
 
     def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "BridgeGeometry":
-        return BridgeGeometry(self.a[rows], self.b[cols])
+        return BridgeGeometry(self.a[rows], self.b[cols], unit=self.unit)
 
     def matrix(self) -> Float[Array, "n m"]:
         return min_plus(self.a, self.b)

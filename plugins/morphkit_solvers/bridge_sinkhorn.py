@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Scalar
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, Convergence
-from morphkit.transport.geometry import BridgeGeometry, Geometry, nonzero
+from morphkit.transport.geometry import BridgeGeometry, Geometry
 from morphkit.types import Cloud
 
 from .scaling import FactoredKernel, anneal
@@ -44,10 +44,10 @@ class BridgeSinkhorn(OTSolver):
     def _solve(
         self, cost: BridgeGeometry, x: Cloud, y: Cloud
     ) -> tuple[Float[Array, " n"], Float[Array, " m"], Scalar, Convergence]:
-        mean = nonzero(cost.mean(x.weights, y.weights))
+        scale = cost.scale(x.weights, y.weights)
 
         def kernel(epsilon: Scalar | float) -> FactoredKernel:
-            return FactoredKernel(cost.a, cost.b, mean * epsilon)
+            return FactoredKernel(cost.a, cost.b, scale * epsilon)
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
-        return f, g, mean * self.epsilon, convergence
+        return f, g, scale * self.epsilon, convergence

@@ -9,7 +9,7 @@ from jaxtyping import Scalar
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
-from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, Geometry, dense, nonzero
+from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, Geometry, dense
 from morphkit.types import Cloud
 
 from .bridge_sinkhorn import BridgeSinkhorn
@@ -52,14 +52,14 @@ class Sinkhorn(OTSolver):
             )
             arguments = {k: v for k, v in vars(self).items() if k != "dense_bytes"}
             return BridgeSinkhorn(**arguments).solve(cost, x, y)
-        return self._solve(DenseGeometry(dense(cost)), x, y)
+        return self._solve(DenseGeometry(dense(cost), unit=cost.unit), x, y)
 
     @eqx.filter_jit
     def _solve(self, cost: DenseGeometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        mean = nonzero(cost.mean(x.weights, y.weights))
+        scale = cost.scale(x.weights, y.weights)
 
         def kernel(epsilon: Scalar | float) -> DenseKernel:
-            return DenseKernel(-cost.values / (mean * epsilon))
+            return DenseKernel(-cost.values / (scale * epsilon))
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
         return DenseCoupling(jnp.exp(kernel(self.epsilon).log + f[:, None] + g), convergence)

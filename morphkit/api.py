@@ -22,6 +22,7 @@ from .features.extract import extract as features_of
 from .features.store import fill
 from .loggers import Log
 from .morph import Morph
+from .precision import in_float32
 from .types import PairedData, Pairs
 from .wiring import configuration
 from .wiring.configuration import ConfigurationError
@@ -33,6 +34,7 @@ RESULTS = (
 )  # fmt: skip
 
 
+@in_float32
 def run(
     files: str | Path | Sequence[str | Path],
     bindings: Sequence[str] = (),
@@ -55,6 +57,7 @@ def run(
         return configuration.call(out=out)
 
 
+@in_float32
 def extract(
     files: str | Path | Sequence[str | Path], bindings: Sequence[str] = (), *, out: str | Path
 ) -> Path:
@@ -74,6 +77,7 @@ def extract(
     return out
 
 
+@in_float32
 def search(
     files: str | Path | Sequence[str | Path],
     bindings: Sequence[str] = (),
@@ -145,6 +149,7 @@ def method_binding(method: str | None) -> list[str]:
     return [] if method is None else [f"run.aligner = @aligner.{METHODS[method]}()"]
 
 
+@in_float32
 def align(
     x: Float[np.ndarray, "n p"],
     y: Float[np.ndarray, "m q"],

@@ -23,12 +23,14 @@ from .files import replace_file
 from .folder import RunFolder
 from .loggers import Log
 from .morph import Morph
+from .precision import in_float32
 from .types import PairedData, Pairs
 from .wiring.configuration import build, built, configured, text
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 
 
+@in_float32
 def run(
     files: str | Path | Sequence[str | Path],
     bindings: Sequence[str] = (),
@@ -60,6 +62,7 @@ def asked(files: Sequence[str | Path], bindings: Sequence[str]) -> tuple[Experim
         return build(), text()
 
 
+@in_float32
 def extract(
     files: str | Path | Sequence[str | Path], bindings: Sequence[str] = (), *, out: str | Path
 ) -> Path:
@@ -78,6 +81,7 @@ def extract(
     return out
 
 
+@in_float32
 def search(
     files: str | Path | Sequence[str | Path],
     bindings: Sequence[str] = (),
@@ -114,6 +118,7 @@ def method_binding(method: str | None) -> list[str]:
     return [] if method is None else [f"run.aligner = @aligner.{METHODS[method]}()"]
 
 
+@in_float32
 def align(
     x: Float[np.ndarray, "n p"],
     y: Float[np.ndarray, "m q"],

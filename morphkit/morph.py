@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from .files import load_arrays, save_arrays
 from .interfaces import LatentMap, VelocityField
+from .precision import as_float32, in_float32
 from .training.flow import Networks, Reweighting
 from .training.scaling import Scaling
 from .wiring.records import rebuild, record
@@ -34,6 +35,7 @@ class Morph(LatentMap):
     provenance: str = eqx.field(static=True, default="{}")
     gin: str = eqx.field(static=True, default="")
 
+    @in_float32
     def __call__(
         self,
         x: Float[Array | np.ndarray, "n p"],
@@ -50,7 +52,8 @@ class Morph(LatentMap):
         same `key`, n and `draws` give the same draws; without one, key 0 is used. `steps` is
         the number of steps of the midpoint rule, two evaluations of the field each.
 
-        Raises ValueError for a wrong shape, NaN, or an unknown reduction.
+        The same under JAX_ENABLE_X64. Raises ValueError for a wrong shape, NaN, numbers beyond
+        float32, or an unknown reduction.
         """
         x = self._check(x)
         for name, value in (("draws", draws), ("steps", steps)):
@@ -82,7 +85,7 @@ class Morph(LatentMap):
     def _check(self, x: Any) -> Float[Array, "n p"]:
         if np.asarray(x).dtype.kind not in "fiub":
             raise ValueError(f"x has type {np.asarray(x).dtype}, but must be real numbers")
-        x = jnp.asarray(x, jnp.float32)
+        x = jnp.asarray(as_float32("x", np.asarray(x)))
         p = self.networks.field.source_dim
         if x.ndim != 2 or x.shape[1] != p:
             raise ValueError(f"x has shape {x.shape}; this morph takes (n, {p}) source features")
@@ -114,6 +117,7 @@ class Morph(LatentMap):
         return directory
 
 
+@in_float32
 def load(directory: str | Path) -> Morph:
     """The morph saved in `directory`. Touches no global configuration.
 

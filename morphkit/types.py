@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from .precision import fits_int32, points_as_float32
+
 
 class Cloud(eqx.Module):
     """A weighted point cloud: the discrete measure sum_i weights[i] * delta(points[i]).
@@ -20,11 +22,23 @@ class Cloud(eqx.Module):
     labels: Int[Array, " n"] | None
 
     @classmethod
-    def uniform(cls, points: Float[Array, "n d"], labels: Int[Array, " n"] | None = None) -> Self:
-        points = jnp.asarray(points, jnp.float32)
-        n = points.shape[0]
+    def uniform(
+        cls,
+        points: Float[Array | np.ndarray, "n d"],
+        labels: Int[Array | np.ndarray, " n"] | None = None,
+    ) -> Self:
+        """The cloud of equal weights. Raises ValueError for NumPy points that float32 cannot tell
+        apart, see `morphkit.precision`, and for NumPy labels that need more than 32 bits."""
+        if isinstance(points, np.ndarray):
+            points = points_as_float32("points", points)
+        if isinstance(labels, np.ndarray) and not fits_int32(labels):
+            raise ValueError(
+                "labels need more than 32 bits: number the classes from 0, as "
+                "np.unique(labels, return_inverse=True)[1] does"
+            )
+        n = len(points)
         labels = None if labels is None else jnp.asarray(labels, jnp.int32)
-        return cls(points, jnp.full(n, 1.0 / max(n, 1), points.dtype), labels)
+        return cls(jnp.asarray(points, jnp.float32), jnp.full(n, 1 / max(n, 1), jnp.float32), labels)
 
     @property
     def size(self) -> int:

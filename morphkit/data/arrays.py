@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Num
 from safetensors import safe_open
 
 from ..interfaces import Data
+from ..precision import fits_int32, points_as_float32
 from ..types import Dataset, Split
 
 
@@ -90,8 +91,10 @@ def split_arrays(
     """
     source, target = _features("source", source), _features("target", target)
     pairs = _pairs("pairs", pairs, len(source), len(target))
-    source_labels = _labels("source_labels", source_labels, len(source))
-    target_labels = _labels("target_labels", target_labels, len(target))
+    source_labels, target_labels = _numbered(
+        _labels("source_labels", source_labels, len(source)),
+        _labels("target_labels", target_labels, len(target)),
+    )
     everything = Split(source, target, pairs, source_labels, target_labels)
     if test_source is None and test_target is None and test_pairs is None:
         return Dataset(name, None, *_hold_out(everything, test_fraction, seed))
@@ -191,17 +194,15 @@ def _features(name: str, values: np.ndarray) -> Float[np.ndarray, "n d"]:
         )
     if not (np.issubdtype(values.dtype, np.floating) or np.issubdtype(values.dtype, np.integer)):
         raise ValueError(f"{name} has type {values.dtype}, but must be real numbers")
-    with np.errstate(over="ignore"):
-        values = values.astype(np.float32)
     rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(rows):
         bad = values[rows]
         first = ", ".join(map(str, rows[:5])) + (", …" if len(rows) > 5 else "")
         raise ValueError(
-            f"{name} has {np.isnan(bad).sum()} NaN and {np.isinf(bad).sum()} infinite values (as "
-            f"float32) in {len(rows)} of {len(values)} rows: {first}; remove or fill them"
+            f"{name} has {np.isnan(bad).sum()} NaN and {np.isinf(bad).sum()} infinite values "
+            f"in {len(rows)} of {len(values)} rows: {first}; remove or fill them"
         )
-    return values
+    return points_as_float32(name, values)
 
 
 def _pairs(name: str, pairs: np.ndarray, n: int, m: int) -> Int[np.ndarray, "l 2"]:
@@ -232,7 +233,18 @@ def _labels(name: str, labels: np.ndarray | None, size: int) -> Int[np.ndarray, 
         raise ValueError(
             f"{name} is {labels.dtype} of shape {labels.shape}, but must be integers, ({size},)"
         )
-    return labels.astype(np.int32)
+    if len(labels) and labels.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name} has labels above 2⁶³; number the classes from 0")
+    return labels.astype(np.int64)
+
+
+def _numbered(*sides: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
+    """Labels as they are, or, where some need more than 32 bits, all classes numbered from 0."""
+    given = [labels for labels in sides if labels is not None]
+    classes = np.unique(np.concatenate(given)) if given else np.zeros(0, int)
+    if fits_int32(classes):
+        return sides
+    return tuple(None if side is None else np.searchsorted(classes, side) for side in sides)
 
 
 def _row_by_row(size: int) -> Int[np.ndarray, "l 2"]:

@@ -8,6 +8,7 @@ import numpy as np
 from ..files import load_arrays, replace_file, save_arrays
 from ..interfaces import FeatureExtractor
 from ..loggers import Log
+from ..precision import doubts
 from ..types import Cloud, Dataset, Split
 from ..wiring.records import arguments
 from ..wiring.registry import registry
@@ -51,6 +52,8 @@ def extract(
 
         def cloud(split: Split, salt: int) -> Cloud:
             points = encoded(extractor, identity, inputs(split), salt, log)
+            for doubt in doubts(np.asarray(points)):
+                log.warn(f"{name} features have {doubt}")
             return Cloud.uniform(points, getattr(split, f"{name}_labels"))
 
         return extractor, cloud(data.train, 0), cloud(data.test, 1)

@@ -31,16 +31,18 @@ class Scaling(eqx.Module):
             zeros = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.zeros(y.shape[1])
             return cls(*zeros, jnp.array(1.0))
 
-        def usable(std: Array, points: Array) -> Array:
+        def fitted(points: Array, axis: int | None) -> tuple[Array, Array]:
+            """The mean, and the standard deviation over one axis or all."""
+            largest = jnp.abs(points).max(axis)
+            largest = jnp.where(largest > 0, largest, 1)
+            points = points / largest  # their squares are in float32's range
+            mean = points.mean(0)
+            std = jnp.sqrt(((points - mean) ** 2).mean(axis))
             # What rounding leaves of a constant coordinate is no scale.
-            return jnp.where(std > 1e-6 * jnp.abs(points).max(0), std, 1.0)
+            return mean * largest, jnp.where(std > 1e-6, std * largest, 1)
 
-        def whole(points: Array) -> Scalar:
-            std = jnp.sqrt(((points - points.mean(0)) ** 2).mean())
-            return usable(std, jnp.abs(points).max()[None])
-
-        x_scale = usable(x.std(0), x) if standardise == "each" else jnp.full(x.shape[1], whole(x))
-        return cls(x.mean(0), x_scale, y.mean(0), whole(y))
+        x_shift, x_scale = fitted(x, 0 if standardise == "each" else None)
+        return cls(x_shift, jnp.broadcast_to(x_scale, x_shift.shape), *fitted(y, None))
 
     def x(self, points: Float[Array, "... p"]) -> Float[Array, "... p"]:
         return (points - self.x_shift) / self.x_scale

@@ -19,6 +19,9 @@ QUANTILE_POINTS = 512
 TILE = 2**16
 """Entries of a bridge cost that are computed at once: what stays in a core's cache."""
 
+ROUNDING = 1e-6
+"""How far the entries of a constant row, its largest being 1, may seem to vary in float32."""
+
 METRICS = ("cosine", "sqeuclidean", "correlation")
 
 
@@ -28,24 +31,32 @@ def check_metric(name: str, metric: str) -> None:
         raise ValueError(f"{name} = {metric!r} is unknown; choose one of {', '.join(METRICS)}")
 
 
-def _unit(x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """Rows scaled to unit length; a zero row stays zero, at cosine distance 1 to everything."""
-    norm = jnp.linalg.norm(x, axis=-1, keepdims=True)
-    return x / jnp.where(norm > 0, norm, 1)
-
-
 def embed(metric: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """The points as `metric` sees them: correlation centres each row, both angles use unit rows."""
+    """The points as `metric` sees them: correlation centres each row, both angles use unit rows.
+
+    A zero row stays zero. So does, for correlation, a constant one: what varies in it by less
+    than ROUNDING of its largest entry is rounding.
+    """
+    if metric == "sqeuclidean":
+        return x
+    x = _divided(x, jnp.abs(x).max(-1, keepdims=True))  # its squares are in float32's range
     if metric == "correlation":
         x = x - x.mean(-1, keepdims=True)
-    return x if metric == "sqeuclidean" else _unit(x)
+        x = x - x.mean(-1, keepdims=True)  # a mean is rounded, too
+        x = jnp.where(jnp.abs(x).max(-1, keepdims=True) > ROUNDING, x, 0)
+    return _divided(x, jnp.linalg.norm(x, axis=-1, keepdims=True))
+
+
+def _divided(x: Float[Array, "n d"], by: Float[Array, "n 1"]) -> Float[Array, "n d"]:
+    return x / jnp.where(by > 0, by, 1)
 
 
 def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The intra-space cost between two sets of points, unnormalised and non-negative.
 
     cosine: 1 - cos(x, y), in [0, 2]; sqeuclidean: |x - y|² (Eq. 13); correlation: 1 minus
-    Pearson's correlation of the coordinates (Eq. 27), in [0, 2].
+    Pearson's correlation of the coordinates (Eq. 27), in [0, 2]. A zero row has cosine 0 with
+    everything, and a constant row correlation 0: distance 1.
     """
     left, right = factors(metric, x, y)
     return jnp.maximum(left @ right.T, 0)
@@ -54,18 +65,25 @@ def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Flo
 def factors(
     metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> tuple[Float[Array, "n r"], Float[Array, "m r"]]:
-    """The same cost as a product of two thin matrices, left @ right.T, of rank at most d + 2."""
+    """The same cost as a product of two thin matrices, left @ right.T, of rank at most d + 2.
+
+    Angles are distances, too: 1 - cos = |u - v|² / 2 of unit rows u and v.
+    """
     check_metric("metric", metric)
-    if metric == "sqeuclidean":
-        centre = x.mean(0)  # distances are the same, cancellation in float32 is less
-        x, y = x - centre, y - centre
-        left = jnp.concatenate([(x**2).sum(1)[:, None], jnp.ones((len(x), 1)), -2 * x], axis=1)
-        right = jnp.concatenate([jnp.ones((len(y), 1)), (y**2).sum(1)[:, None], y], axis=1)
-        return left, right
     x, y = embed(metric, x), embed(metric, y)
-    left = jnp.concatenate([jnp.ones((len(x), 1)), -x], axis=1)
-    right = jnp.concatenate([jnp.ones((len(y), 1)), y], axis=1)
-    return left, right
+    centre = x.mean(0)  # distances are the same, cancellation in float32 is less
+
+    def side(points: Float[Array, "k d"]) -> tuple[Array, Array, Array]:
+        apart = points - centre
+        square = (apart**2).sum(1, keepdims=True)
+        if metric != "sqeuclidean":  # a zero row counts as of unit length, and at a right angle
+            square = (square + ~points.any(1, keepdims=True)) / 2
+        return square, jnp.ones_like(square), apart
+
+    (square_x, one_x, x), (square_y, one_y, y) = side(x), side(y)
+    scale = 2 if metric == "sqeuclidean" else 1
+    left = jnp.concatenate([square_x, one_x, -scale * x], axis=1)
+    return left, jnp.concatenate([one_y, square_y, y], axis=1)
 
 
 class Geometry(eqx.Module):

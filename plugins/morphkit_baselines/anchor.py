@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphkit.interfaces import Baseline, LatentMap
+from morphkit.transport.geometry import factors
 from morphkit.types import PairedData
 
 from .pairs import paired_points
@@ -23,18 +24,10 @@ class AnchorMap(LatentMap):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        anchors = self.anchors
-        if self.metric == "cosine":
-            anchors = anchors / jnp.maximum(jnp.linalg.norm(anchors, axis=1, keepdims=True), 1e-12)
-            bias = jnp.zeros(len(anchors))
-        else:
-            center = anchors.mean(0)
-            anchors, x = anchors - center, x - center
-            bias = 0.5 * jnp.sum(anchors**2, axis=1)
-        # A row at a time in blocks: the n × l similarities never exist at once.
-        nearest = jax.lax.map(
-            lambda row: jnp.argmax(anchors @ row - bias), jnp.asarray(x), batch_size=4096
-        )
+        metric = "cosine" if self.metric == "cosine" else "sqeuclidean"
+        anchors, points = factors(metric, self.anchors, jnp.asarray(x))
+        # A row at a time in blocks: the n × l distances never exist at once.
+        nearest = jax.lax.map(lambda row: jnp.argmin(anchors @ row), points, batch_size=4096)
         return self.targets[nearest]
 
 

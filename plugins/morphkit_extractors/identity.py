@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphkit.interfaces import Codec, Report, silent
+from morphkit.precision import points_as_float32
 
 
 class Identity(Codec):
     """Features are the inputs themselves: (n, *input_shape) flattened to (n, d) float32.
 
-    Nothing is normalised and nothing is trained. Raises ValueError for inputs of another shape.
+    Nothing is normalised and nothing is trained. Raises ValueError for inputs of another shape,
+    and for those that float32 cannot tell apart, see `morphkit.precision`.
     """
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
@@ -31,7 +33,8 @@ class Identity(Codec):
                 f"inputs has shape {inputs.shape}, but Identity was built for rows of shape "
                 f"{self.input_shape}"
             )
-        return jnp.asarray(inputs, jnp.float32).reshape(len(inputs), math.prod(self.input_shape))
+        rounded = jnp.asarray(points_as_float32("inputs", inputs))
+        return rounded.reshape(len(inputs), math.prod(self.input_shape))
 
     def decode(self, features: Float[Array, "n d"]) -> Float[Array, "n ..."]:
         return features.reshape(features.shape[0], *self.input_shape)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn import decomposition
 
 from morphkit.interfaces import Codec, Report, silent
+from morphkit.precision import as_float32
 
 
 class PCA(Codec):
@@ -36,7 +37,7 @@ class PCA(Codec):
         self.weight = jnp.zeros((min(components, width), width))
 
     def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
-        flat = np.asarray(inputs, np.float32).reshape(len(inputs), -1)
+        flat = _flat(inputs)
         kept = len(self.weight)
         if len(flat) < kept:
             raise ValueError(
@@ -53,8 +54,15 @@ class PCA(Codec):
                 f"inputs has shape {inputs.shape}, but PCA was built for rows of shape "
                 f"{self.input_shape}"
             )
-        flat = jnp.asarray(inputs, jnp.float32).reshape(len(inputs), -1)
-        return (flat - self.mean) @ self.weight.T
+        centred = as_float32("inputs", _flat(inputs) - np.asarray(self.mean))
+        return jnp.asarray(centred) @ self.weight.T
 
     def decode(self, features: Float[Array, "n d"]) -> Float[Array, "n ..."]:
         return (features @ self.weight + self.mean).reshape(len(features), *self.input_shape)
+
+
+def _flat(inputs: np.ndarray) -> Float[np.ndarray, "n d"]:
+    """A row an input, in float32 or, where inputs have more digits, in float64: a mean may be
+    much larger than what varies around it."""
+    inputs = np.asarray(inputs)
+    return inputs.astype(np.result_type(inputs, np.float32), copy=False).reshape(len(inputs), -1)

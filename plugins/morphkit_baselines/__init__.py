@@ -1,4 +1,4 @@
-"""What one would do without a morph: lookups, linear maps and classifiers."""
+"""What one would do without a morph: lookups, linear maps and classifiers, tuned on the pairs."""
 
 from morphkit import hookimpl
 
@@ -6,12 +6,15 @@ from morphkit import hookimpl
 @hookimpl
 def morphkit_register(registry) -> None:
     from .anchor import NearestAnchor
-    from .classes import LabelSpreading, LogisticHead, NearestClassMean
+    from .cca import RidgeCCA
+    from .classes import LogisticHead, NearestClassMean, ShrinkageLDA
     from .linear import PLS, Procrustes, Ridge
+    from .relative import RelativeRepresentation
+    from .spreading import LabelSpreading
 
-    registry.add(NearestAnchor)
-    registry.add(Ridge)
-    registry.add(Procrustes)
-    registry.add(PLS)
-    for classifier in (NearestClassMean, LogisticHead, LabelSpreading):
+    for lookup in (NearestAnchor, RelativeRepresentation):
+        registry.add(lookup)
+    for linear in (Ridge, PLS, Procrustes, RidgeCCA):
+        registry.add(linear)
+    for classifier in (NearestClassMean, ShrinkageLDA, LogisticHead, LabelSpreading):
         registry.add(classifier)

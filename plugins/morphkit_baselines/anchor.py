@@ -1,46 +1,72 @@
 """Nearest-neighbour lookup among the paired points: the argmin of Eq. 6 taken literally."""
 
+from typing import Annotated, Literal
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
+from pydantic import Field
+from sklearn.neighbors import NearestNeighbors
 
 from morphkit.interfaces import Baseline, LatentMap
-from morphkit.transport.geometry import factors
 from morphkit.types import PairedData
 
-from .pairs import paired_points
+from .pairs import TUNING_PAIRS, candidates, paired_points
+from .preprocessing import Kind, Preprocessing
 
-_METRICS = ("cosine", "euclidean")
+KINDS: dict[str, Kind] = {"cosine": "cosine", "centred cosine": "unit", "euclidean": "centred"}
 
 
 class AnchorMap(LatentMap):
-    """The target (l, q) of the nearest anchor (l, p); of equally near ones the first."""
+    """The target (l, q) of the nearest anchor (l, p) in Euclidean distance of preprocessed points;
+    of equally near ones the first."""
 
+    preprocessing: Preprocessing
     anchors: Float[Array, "l p"]
     targets: Float[Array, "l q"]
-    metric: str = eqx.field(static=True)
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        metric = "cosine" if self.metric == "cosine" else "sqeuclidean"
-        anchors, points = factors(metric, self.anchors, jnp.asarray(x))
-        # A row at a time in blocks: the n × l distances never exist at once.
-        nearest = jax.lax.map(lambda row: jnp.argmin(anchors @ row), points, batch_size=4096)
+        bias = 0.5 * jnp.sum(self.anchors**2, axis=1)
+        if self.preprocessing.unit:  # the same for all, but for rounding
+            bias = jnp.zeros_like(bias)
+        # A row at a time in blocks: the n × l similarities never exist at once.
+        nearest = jax.lax.map(
+            lambda row: jnp.argmax(self.anchors @ row - bias),
+            jnp.asarray(self.preprocessing(x)),
+            batch_size=4096,
+        )
         return self.targets[nearest]
 
 
 class NearestAnchor(Baseline):
-    """ŷ(x) = y_q with q = argmin_p c_X(x, x_p) over the pairs, by `metric` "cosine" or
-    "euclidean". Raises ValueError on another metric, and in `fit` without pairs."""
+    """ŷ(x) = y_q with q = argmin_p c_X(x, x_p) over the pairs.
 
-    metric: str = eqx.field(static=True, default="cosine")
+    c_X among `metric`, "cosine", "centred cosine" (of points less the mean of all) and
+    "euclidean", has the least leave-one-out error on the pairs; one value fixes it. Raises
+    ValueError on another metric, and in `fit` without pairs.
+    """
 
-    def __check_init__(self):
-        if self.metric not in _METRICS:
-            raise ValueError(f"metric: {self.metric!r} is unknown; choose {' or '.join(_METRICS)}")
+    metric: Annotated[
+        tuple[Literal["cosine", "centred cosine", "euclidean"], ...], Field(min_length=1)
+    ] = eqx.field(static=True, default=tuple(KINDS), converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
         x, y = paired_points(data)
-        return AnchorMap(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), self.metric)
+        found = [Preprocessing.of(KINDS[metric], data.x) for metric in self.metric]
+        preprocessing = found[0]
+        if len(x) > 1 and len(found) > 1:
+            rows = np.random.default_rng(0).permutation(len(x))[:TUNING_PAIRS]
+            errors = [_leave_one_out(np.asarray(z(x[rows])), y[rows]) for z in found]
+            preprocessing = found[int(np.argmin(errors))]
+        anchors, targets = (jnp.asarray(a, jnp.float32) for a in (preprocessing(x), y))
+        return AnchorMap(preprocessing.single(), anchors, targets)
+
+
+def _leave_one_out(z: Float[np.ndarray, "l p"], y: Float[np.ndarray, "l q"]) -> float:
+    """The mean squared error of the target of the nearest other point."""
+    nearest = NearestNeighbors(n_neighbors=1).fit(z).kneighbors(return_distance=False)[:, 0]
+    return float(((y[nearest] - y) ** 2).mean())

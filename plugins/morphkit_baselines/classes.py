@@ -1,97 +1,168 @@
-"""Classifiers whose classes are the distinct targets of the pairs (as class names are)."""
+"""Linear classifiers, whose classes are the labels of the paired targets, or else these targets
+themselves where several pairs share them (as they do class names)."""
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
-from sklearn import semi_supervised
-from sklearn.dummy import DummyClassifier
+from pydantic import Field
 from sklearn.linear_model import LogisticRegression
-from sklearn.neighbors import NearestCentroid
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from morphkit.checks import Positive, Share
 from morphkit.interfaces import Baseline, LatentMap
 from morphkit.types import PairedData
 
-from .pairs import paired_points
+from .pairs import candidates, folds, paired_classes, paired_points
+from .preprocessing import Kind, Kinds, Preprocessing, to_unit
+
+LARGE = 100_000
+"""Where pairs times classes are more, logistic regression is chosen on one fold, for time."""
+
+KINDS: tuple[Kind, ...] = ("unit", "standardised", "centred")
 
 
-class ClassifierMap(LatentMap):
-    """The target (c, q) of the class that a fitted scikit-learn classifier says; not traceable."""
+class LinearClassifier(LatentMap):
+    """The target (c, q) of the class argmax_c (preprocessing(x) @ weight + bias)_c, with weight
+    (p, c) and bias (c,)."""
 
-    classifier: Any = eqx.field(static=True)
+    preprocessing: Preprocessing
+    weight: Float[Array, "p c"]
+    bias: Float[Array, " c"]
     targets: Float[Array, "c q"]
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        return self.targets[self.classifier.predict(np.asarray(x, np.float64))]
+        return self.targets[jnp.argmax(self.preprocessing(x) @ self.weight + self.bias, axis=1)]
+
+
+Scores = tuple[Float[np.ndarray, "p c"], Float[np.ndarray, " c"]]
+Path = Callable[[Float[np.ndarray, "l p"], Int[np.ndarray, " l"], Preprocessing], Iterator[Scores]]
+"""From preprocessed points and their classes 0 … c - 1, all there, one fit after the other."""
+
+
+def chosen(
+    data: PairedData, kinds: tuple[Kind, ...], path: Path, most: int | None = None
+) -> LinearClassifier:
+    """The preprocessing, and the fit of its path, that name most classes of held-out pairs, fitted
+    to all pairs; of equally good ones the first. `most` limits the number of folds."""
+    x, _ = paired_points(data)
+    classes, targets = paired_classes(data)
+    best = (-1, Preprocessing.of(kinds[0], data.x), 0)
+    for kind in kinds:
+        preprocessing = Preprocessing.of(kind, data.x)
+        z = np.asarray(preprocessing(x))
+        right = np.zeros(1, int)
+        for learned, held in folds(len(x), classes)[:most]:
+            present, renumbered = np.unique(classes[learned], return_inverse=True)
+            right = right + np.array([
+                np.sum(present[np.argmax(z[held] @ weight + bias, axis=1)] == classes[held])
+                for weight, bias in path(z[learned], renumbered, preprocessing)
+            ])  # fmt: skip
+        if right.max() > best[0]:
+            best = (right.max(), preprocessing, int(right.argmax()))
+    _, preprocessing, number = best
+    fits = path(np.asarray(preprocessing(x)), classes, preprocessing)
+    weight, bias = next(fit for k, fit in enumerate(fits) if k == number)
+    single = (jnp.asarray(a, jnp.float32) for a in (weight, bias))
+    return LinearClassifier(preprocessing.single(), *single, targets)
+
+
+def class_means(
+    z: Float[np.ndarray, "l p"], classes: Int[np.ndarray, " l"]
+) -> tuple[Float[np.ndarray, "c p"], Int[np.ndarray, " c"]]:
+    """The mean of each class, and how many points it has."""
+    counts = np.bincount(classes)
+    means = np.zeros((len(counts), z.shape[1]))
+    np.add.at(means, classes, z)
+    return means / counts[:, None], counts
 
 
 class NearestClassMean(Baseline):
-    """ŷ(x) = y_c with c = argmin_c |x - mean of the x_p with y_p = y_c|, over the distinct targets
-    y_c of the pairs (scikit-learn's NearestCentroid). Raises ValueError in `fit` without pairs."""
+    """ŷ(x) = y_c with c = argmin_c |z(x) - mean of the z_p of class c|: the nearest centroid of
+    the preprocessed source points z of the pairs.
+
+    A class is a label of the paired targets, y_c the mean of its paired targets; without labels
+    it is a target that pairs share (see `paired_classes`). The `preprocessing` (see
+    `Preprocessing.of`) names most classes of held-out pairs; one value fixes it. With "unit" the
+    means have one length, too (cosine). Raises ValueError in `fit` without pairs, or classes.
+    """
+
+    preprocessing: Kinds = eqx.field(static=True, default=KINDS, converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
-        return _fitted(NearestCentroid(), data)
+        def path(z: np.ndarray, classes: np.ndarray, used: Preprocessing) -> Iterator[Scores]:
+            means, _ = class_means(z, classes)
+            means = np.asarray(to_unit(means)) if used.unit else means
+            yield means.T, -0.5 * np.sum(means**2, axis=1)
+
+        return chosen(data, self.preprocessing, path)
+
+
+class ShrinkageLDA(Baseline):
+    """Linear discriminant analysis with a shrunk covariance, of the preprocessed source points z.
+
+    ŷ(x) = y_c with c = argmax_c w_c·z - w_c·m_c / 2 + log π_c, w_c = S(λ)^-1 m_c, over the
+    classes' means m_c and shares π_c; S(λ) = (1 - λ) S + λ tr(S)/p · 1 of the covariance S within
+    classes (as scikit-learn's LinearDiscriminantAnalysis, solver "lsqr"; where no class has two
+    points, S = 1). Classes and y_c are those of `NearestClassMean`.
+
+    λ among `shrinkage` and the `preprocessing` (see `Preprocessing.of`) name most classes of
+    held-out pairs; one value fixes either. Raises ValueError in `fit` without pairs, or classes.
+    """
+
+    shrinkage: Annotated[tuple[Annotated[Share, Field(gt=0)], ...], Field(min_length=1)] = (
+        eqx.field(static=True, default=(0.3, 0.1, 0.03, 0.6, 0.9), converter=candidates)
+    )
+    preprocessing: Kinds = eqx.field(static=True, default=KINDS, converter=candidates)
+
+    def fit(self, data: PairedData) -> LatentMap:
+        def path(z: np.ndarray, classes: np.ndarray, used: Preprocessing) -> Iterator[Scores]:
+            means, counts = class_means(z, classes)
+            within = z - means[classes]
+            covariance = within.T @ within / len(z)
+            spread = np.trace(covariance) / len(covariance)
+            for shrinkage in self.shrinkage:
+                shrunk = (1 - shrinkage) * covariance + shrinkage * spread * np.eye(len(covariance))
+                weight = np.linalg.solve(shrunk, means.T) if spread > 1e-12 else means.T
+                yield weight, np.log(counts / len(z)) - 0.5 * np.sum(means.T * weight, axis=0)
+
+        return chosen(data, self.preprocessing, path)
 
 
 class LogisticHead(Baseline):
-    """ŷ(x) = y_c with c = argmax_c w_c·x + b_c: multinomial logistic regression on the
-    standardised source points, the classes being the distinct targets y_c of the pairs.
+    """ŷ(x) = y_c with c = argmax_c w_c·z + b_c: multinomial logistic regression on the preprocessed
+    source points z of the pairs, as a supervised classification head is.
 
-    What a supervised classification head makes of the same features and pairs; `strength` is
-    scikit-learn's C, the inverse of the penalty |w|²/2. Raises ValueError for a strength that is
-    not positive, and in `fit` without pairs.
+    Classes and y_c are those of `NearestClassMean`. The penalty is |w|² / 2C (scikit-learn's C);
+    C among `strength` and the `preprocessing` (see `Preprocessing.of`) name most classes of
+    held-out pairs; one value fixes either. z has mean square 1 over points and coordinates: of
+    unit-length points of p dimensions, C is p times as much. Raises ValueError for a strength
+    that is not positive, and in `fit` without pairs, or classes.
     """
 
-    strength: float = eqx.field(static=True, default=0.01)
-
-    def __check_init__(self):
-        if not self.strength > 0:
-            raise ValueError(f"LogisticHead.strength = {self.strength} must be positive")
-
-    def fit(self, data: PairedData) -> LatentMap:
-        model = LogisticRegression(C=self.strength, max_iter=1000)
-        return _fitted(make_pipeline(StandardScaler(), model), data)
-
-
-class LabelSpreading(Baseline):
-    """ŷ(x) = y_c with the class c that spreads to x from the pairs over a graph of all points.
-
-    F = (1 - α)(I - α S)^-1 Y, S the normalised `k`-nearest-neighbour graph (Zhou et al. 2004;
-    scikit-learn's LabelSpreading, α = 0.2): the one baseline that learns from unpaired points. A
-    point that is not of the training cloud gets the class of its neighbours there. Raises
-    ValueError for k < 1, and in `fit` without pairs.
-    """
-
-    k: int = eqx.field(static=True, default=15)
-
-    def __check_init__(self):
-        if self.k < 1:
-            raise ValueError(f"LabelSpreading.k = {self.k} must be at least 1")
+    strength: Annotated[tuple[Positive, ...], Field(min_length=1)] = eqx.field(
+        static=True, default=(0.003, 0.01, 0.1, 1.0), converter=candidates
+    )
+    preprocessing: Kinds = eqx.field(static=True, default=KINDS[:2], converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
-        classes, targets = _classes(data)
-        known = np.full(data.x.size, -1)
-        known[np.asarray(data.pairs.source)] = classes
-        neighbours = min(self.k, data.x.size)
-        model = semi_supervised.LabelSpreading(kernel="knn", n_neighbors=neighbours)
-        model.fit(np.asarray(data.x.points, np.float64), known)
-        return ClassifierMap(model, targets)
+        size = data.pairs.size * len(paired_classes(data)[1])
+        return chosen(data, self.preprocessing, self.path, most=1 if size > LARGE else None)
 
-
-def _classes(data: PairedData) -> tuple[Int[np.ndarray, " l"], Float[Array, "c q"]]:
-    """Which distinct target each pair ends in, and these targets."""
-    targets, classes = np.unique(paired_points(data)[1], axis=0, return_inverse=True)
-    return classes.ravel(), jnp.asarray(targets, jnp.float32)
-
-
-def _fitted(model: Any, data: PairedData) -> ClassifierMap:
-    classes, targets = _classes(data)
-    if len(targets) == 1:  # nothing to tell apart, which classifiers refuse
-        model = DummyClassifier()
-    return ClassifierMap(model.fit(paired_points(data)[0], classes), targets)
+    def path(self, z: np.ndarray, classes: np.ndarray, used: Preprocessing) -> Iterator[Scores]:
+        """Fits of falling penalty, each from where the one before ended."""
+        number = classes.max() + 1
+        model = LogisticRegression(max_iter=1000, tol=1e-3, warm_start=True)
+        for strength in sorted(self.strength):
+            if number == 1:  # nothing to tell apart, which scikit-learn refuses
+                yield np.zeros((z.shape[1], 1)), np.zeros(1)
+                continue
+            model.set_params(C=strength).fit(z.astype(np.float32), classes)
+            weight, bias = model.coef_.T, model.intercept_
+            if number == 2:  # scikit-learn's scores are those of the second class
+                weight, bias = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
+            yield weight, bias

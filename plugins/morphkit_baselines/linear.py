@@ -1,110 +1,218 @@
-"""Linear maps fitted on the pairs: ridge, partial least squares, orthogonal Procrustes."""
+"""Linear maps of preprocessed source points, fitted to the pairs and chosen by cross-validation."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse.linalg
+import sklearn.linear_model
 from jaxtyping import Array, Float, PRNGKeyArray
-from sklearn.cross_decomposition import PLSRegression
-from sklearn.linear_model import RidgeCV
+from pydantic import Field
 
+from morphkit.checks import Count, Positive
 from morphkit.interfaces import Baseline, LatentMap
 from morphkit.types import PairedData
 
-from .pairs import paired_points
+from .pairs import TUNING_PAIRS, candidates, folds, paired_points
+from .preprocessing import Kind, Kinds, Preprocessing
 
 
 class LinearMap(LatentMap):
-    """(x − center) @ weight + offset, with shapes (p,), (p, q) and (q,)."""
+    """preprocessing(x) @ weight + offset, with shapes (p, q) and (q,)."""
 
-    center: Float[Array, " p"]
+    preprocessing: Preprocessing
     weight: Float[Array, "p q"]
     offset: Float[Array, " q"]
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        return (x - self.center) @ self.weight + self.offset
+        return self.preprocessing(x) @ self.weight + self.offset
 
 
-def _linear_map(center: np.ndarray, weight: np.ndarray, offset: np.ndarray) -> LinearMap:
-    return LinearMap(*(jnp.asarray(a, jnp.float32) for a in (center, weight, offset)))
+Path = Callable[[Float[np.ndarray, "l p"], Float[np.ndarray, "l q"]], Iterator[np.ndarray]]
+"""From centred points of the pairs, the weights (p, q) of one fit after the other: those of
+growing rank, say. On other pairs the k-th is of the same arguments; a path may end early."""
+
+
+def chosen(
+    data: PairedData, kinds: tuple[Kind, ...], path: Callable[[Preprocessing], Path]
+) -> LinearMap:
+    """The preprocessing, and the fit of its path, with the least squared error on held-out pairs,
+    fitted to all pairs; of equally good ones the first. The offset is that of least squares."""
+    x, y = paired_points(data)
+    if len(x) == 1 or np.ptp(y, axis=0).max() == 0:
+        return constant(data)
+    best = (np.inf, Preprocessing.of(kinds[0], data.x), 0)
+    for kind in kinds:
+        preprocessing = Preprocessing.of(kind, data.x)
+        z, fits = np.asarray(preprocessing(x)), path(preprocessing)
+        errors = np.zeros(1)
+        for learned, held in folds(len(x)):
+            errors = _add(errors, held_out_errors(fits, z, y, learned, held))
+        if errors.min() < best[0]:
+            best = (errors.min(), preprocessing, int(errors.argmin()))
+    _, preprocessing, number = best
+    z = np.asarray(preprocessing(x))
+    weight = np.zeros((x.shape[1], y.shape[1]))
+    for k, fit in enumerate(path(preprocessing)(z - z.mean(0), y - y.mean(0))):
+        weight = fit
+        if k == number:
+            break
+    return linear_map(preprocessing, weight, y.mean(0) - z.mean(0) @ weight)
+
+
+def held_out_errors(
+    path: Path, z: np.ndarray, y: np.ndarray, learned: np.ndarray, held: np.ndarray
+) -> Float[np.ndarray, " k"]:
+    """The squared error of each fit to some pairs, on the others."""
+    center, offset = z[learned].mean(0), y[learned].mean(0)
+    inputs, wanted = z[held] - center, y[held] - offset
+    fits = path(z[learned] - center, y[learned] - offset)
+    errors = [float(np.sum((inputs @ weight - wanted) ** 2)) for weight in fits]
+    return np.array(errors or [float(np.sum(wanted**2))])
+
+
+def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The sum of two paths' errors; one that ended early stays where it ended."""
+    size = max(len(a), len(b))
+    return sum(np.pad(errors, (0, size - len(errors)), "edge") for errors in (a, b))  # pyright: ignore[reportReturnType]
+
+
+def constant(data: PairedData) -> LinearMap:
+    """The mean target of the pairs, for every point."""
+    x, y = paired_points(data)
+    weight = np.zeros((x.shape[1], y.shape[1]))
+    return linear_map(Preprocessing.of("centred", data.x), weight, y.mean(0))
+
+
+def linear_map(preprocessing: Preprocessing, weight: np.ndarray, offset: np.ndarray) -> LinearMap:
+    single = (jnp.asarray(a, jnp.float32) for a in (weight, offset))
+    return LinearMap(preprocessing.single(), *single)
 
 
 class Ridge(Baseline):
-    """Ridge regression with intercept on the standardised source points of the pairs.
+    """Ridge regression with intercept on the preprocessed source points z of the pairs.
 
-    ŷ(x) = W x + b, minimising Σ_p |y_p - W x_p - b|² + α |W|² over the pairs.
-    The penalty is the one among `alphas` with the least leave-one-out error (scikit-learn's
-    RidgeCV). A single pair gives the constant map to its target. Raises ValueError on
-    penalties that are not positive, and in `fit` without pairs.
+    ŷ(x) = W z(x) + b, minimising Σ_p |y_p - W z_p - b|² + α |W|² over the pairs. α among
+    `alphas` and the `preprocessing` (see `Preprocessing.of`) are those with the least
+    leave-one-out error (scikit-learn's RidgeCV); one value fixes either. z has mean square 1, so
+    an α is in units of the number of pairs. A single pair gives the constant map to its target.
+    Raises ValueError in `fit` without pairs.
     """
 
-    alphas: tuple[float, ...] = eqx.field(
-        static=True, default=(1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3, 1e4), converter=tuple
+    alphas: Annotated[tuple[Positive, ...], Field(min_length=1)] = eqx.field(
+        static=True, converter=candidates,
+        default=(1e-3, 1e-2, 0.1, 1.0, 3.0, 10.0, 30.0, 1e2, 3e2, 1e3, 3e3, 1e4, 3e4, 1e5, 1e6),
+    )  # fmt: skip
+    preprocessing: Kinds = eqx.field(
+        static=True, default=("centred", "standardised", "unit"), converter=candidates
     )
-
-    def __check_init__(self):
-        if not self.alphas or min(self.alphas) <= 0:
-            raise ValueError(f"alphas: needs positive penalties, got {self.alphas}")
 
     def fit(self, data: PairedData) -> LatentMap:
         x, y = paired_points(data)
-        center, spread = x.mean(0), x.std(0)
         if len(x) == 1:
-            return _linear_map(center, np.zeros((x.shape[1], y.shape[1])), y[0])
-        spread[spread == 0] = 1.0
-        model = RidgeCV(alphas=self.alphas).fit((x - center) / spread, y)
+            return constant(data)
+        rows = np.random.default_rng(0).permutation(len(x))[:TUNING_PAIRS]
+        best = (-np.inf, Preprocessing.of(self.preprocessing[0], data.x), self.alphas[0])
+        for kind in self.preprocessing:
+            preprocessing = Preprocessing.of(kind, data.x)
+            model = sklearn.linear_model.RidgeCV(self.alphas).fit(preprocessing(x)[rows], y[rows])
+            if model.best_score_ > best[0]:
+                best = (model.best_score_, preprocessing, model.alpha_)
+        _, preprocessing, alpha = best
+        model = sklearn.linear_model.Ridge(alpha).fit(preprocessing(x), y)
         # One target dimension makes scikit-learn drop an axis.
-        weight = np.asarray(model.coef_).reshape(y.shape[1], x.shape[1]).T / spread[:, None]
-        return _linear_map(center, weight, np.broadcast_to(model.intercept_, y.shape[1]))
+        weight = np.reshape(model.coef_, (y.shape[1], x.shape[1])).T
+        return linear_map(preprocessing, weight, np.broadcast_to(model.intercept_, y.shape[1]))
 
 
 class PLS(Baseline):
     """Partial least squares regression, as Brain-Score's neural predictivity has it.
 
-    ŷ(x) = ȳ + B (x - x̄), B of rank `components` at most, from the directions in which source and
-    target points of the pairs vary most together (scikit-learn's PLSRegression, unscaled). No
-    more components than the rank of the centred source points; a single pair gives the constant
-    map to its target. Raises ValueError for fewer than 1 component, and in `fit`
-    without pairs.
+    ŷ(x) = ȳ + B (z(x) - z̄), B of rank k, from the directions in which preprocessed source points
+    z and target points of the pairs vary most together; by the kernel algorithm of Dayal and
+    MacGregor (1997), whose fits are those of scikit-learn's PLSRegression, unscaled. k, among
+    `components`, and the `preprocessing` (see `Preprocessing.of`) have the least error on held-out
+    pairs; one value fixes either. k is at most the rank of the centred source points; a single
+    pair gives the constant map to its target. Raises ValueError in `fit` without pairs.
     """
 
-    components: int = eqx.field(static=True, default=25)
-
-    def __check_init__(self):
-        if self.components < 1:
-            raise ValueError(f"PLS.components = {self.components} must be at least 1")
+    components: Annotated[tuple[Count, ...], Field(min_length=1)] = eqx.field(
+        static=True, converter=candidates, default=(1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40)
+    )
+    preprocessing: Kinds = eqx.field(
+        static=True, default=("centred", "standardised", "unit"), converter=candidates
+    )
 
     def fit(self, data: PairedData) -> LatentMap:
-        x, y = paired_points(data)
-        kept = min(self.components, int(np.linalg.matrix_rank(x - x.mean(0))))
-        if kept == 0 or np.ptp(y, axis=0).max() == 0:
-            return _linear_map(x.mean(0), np.zeros((x.shape[1], y.shape[1])), y.mean(0))
-        model = PLSRegression(kept, scale=False).fit(x, y)
-        weight = np.asarray(model.coef_).reshape(y.shape[1], x.shape[1]).T
-        return _linear_map(x.mean(0), weight, y.mean(0))
+        return chosen(data, self.preprocessing, lambda _: self.path)
+
+    def path(self, z: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
+        """The weights with each number of components, those of the rank where that is less."""
+        cross = z.T @ y
+        weight, enough = np.zeros_like(cross), 1e-10 * np.linalg.norm(cross)
+        rotations, loadings = [], []
+        wanted = sorted(set(self.components))
+        while len(rotations) < wanted[-1] and np.linalg.norm(cross) > enough:
+            rotation = direction = _leading(cross)
+            for other, loading in zip(rotations, loadings, strict=True):
+                rotation = rotation - (loading @ direction) * other
+            score = z @ rotation
+            size = score @ score
+            if size <= 1e-12 * np.sum(z**2):
+                break
+            target = y.T @ score / size
+            rotations.append(rotation)
+            loadings.append(z.T @ score / size)
+            cross = cross - size * np.outer(loadings[-1], target)
+            weight = weight + np.outer(rotation, target)
+            if len(rotations) in wanted:
+                yield weight
+        if len(rotations) not in wanted:
+            yield weight
+
+
+def _leading(matrix: Float[np.ndarray, "p q"]) -> Float[np.ndarray, " p"]:
+    """The left singular vector of the largest singular value."""
+    if min(matrix.shape) == 1:
+        return np.linalg.svd(matrix, full_matrices=False)[0][:, 0]
+    start = np.ones(min(matrix.shape))
+    return scipy.sparse.linalg.svds(matrix, 1, v0=start, return_singular_vectors="u")[0][:, 0]
 
 
 class Procrustes(Baseline):
     """The rotation (with `scaling`, times a scale) and translation that best fit the pairs.
 
-    ŷ(x) = s R x + t, minimising Σ_p |y_p - s R x_p - t|² over RᵀR = 1 (Schönemann 1966).
-    With p ≠ q the smaller space is padded with zeros. Directions in which the centred pairs
-    do not vary together are mapped to zero: the pairs say nothing about them, and any
-    rotation of them would be arbitrary. A single pair gives the constant map to its target.
-    Raises ValueError in `fit` without pairs.
+    ŷ(x) = s R z(x) + t, minimising Σ_p |y_p - s R z_p - t|² over RᵀR = 1 (Schönemann 1966).
+    The `preprocessing` that makes z of x (see `Preprocessing.of`) has the least error on held-out
+    pairs; one value fixes it. Without `scaling` z is as large as x was. With p ≠ q the smaller
+    space is padded with zeros. Directions in which the centred pairs do not vary together are
+    mapped to zero: the pairs say nothing about them, and any rotation of them would be arbitrary.
+    A single pair gives the constant map to its target. Raises ValueError in `fit` without pairs.
     """
 
     scaling: bool = eqx.field(static=True, default=True)
+    preprocessing: Kinds = eqx.field(
+        static=True, default=("centred", "unit"), converter=candidates
+    )
 
     def fit(self, data: PairedData) -> LatentMap:
-        x, y = paired_points(data)
-        center, offset = x.mean(0), y.mean(0)
-        x, y = x - center, y - offset
-        left, values, right = np.linalg.svd(x.T @ y, full_matrices=False)
+        def rotations(preprocessing: Preprocessing) -> Path:
+            size = float(np.sqrt(np.mean(np.asarray(preprocessing.scale) ** 2)))
+            return lambda z, y: iter([self.rotation(z, y, size)])
+
+        return chosen(data, self.preprocessing, rotations)
+
+    def rotation(
+        self, z: Float[np.ndarray, "l p"], y: Float[np.ndarray, "l q"], size: float
+    ) -> Float[np.ndarray, "p q"]:
+        """R of centred points, times s, or times `size` without scaling."""
+        left, values, right = np.linalg.svd(z.T @ y, full_matrices=False)
         kept = values > values[0] * 1e-10
         rotation = left[:, kept] @ right[kept]
-        scale = 1.0
         if self.scaling and kept.any():
-            scale = values[kept].sum() / np.sum((x @ rotation) ** 2)
-        return _linear_map(center, scale * rotation, offset)
+            size = values[kept].sum() / np.sum((z @ rotation) ** 2)
+        return size * rotation

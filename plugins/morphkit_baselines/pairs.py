@@ -1,9 +1,16 @@
-"""The pairs a baseline learns from."""
+"""The pairs a baseline learns from, and how they are parted to choose its arguments by."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float, Int
 
 from morphkit.types import PairedData
+
+TUNING_PAIRS = 5_000
+"""Arguments are chosen on so many pairs at most, a random part of more of them."""
 
 
 def paired_points(data: PairedData) -> tuple[Float[np.ndarray, "l p"], Float[np.ndarray, "l q"]]:
@@ -11,3 +18,55 @@ def paired_points(data: PairedData) -> tuple[Float[np.ndarray, "l p"], Float[np.
     if data.pairs.size == 0:
         raise ValueError("data.pairs: a baseline needs at least one pair, got none")
     return np.asarray(data.x_paired, np.float64), np.asarray(data.y_paired, np.float64)
+
+
+def paired_classes(data: PairedData) -> tuple[Int[np.ndarray, " l"], Float[Array, "c q"]]:
+    """The class of each pair, in 0 … c - 1, and the mean of the paired targets of each class.
+
+    A class is a label of the paired targets, which is as known as the pairs are; no other label
+    is read. Without labels it is a point that several pairs, or several rows of the target cloud,
+    share. Raises ValueError without pairs, and where (nearly) every target is another point.
+    """
+    _, y = paired_points(data)
+    if data.y.labels is not None:
+        names = np.asarray(data.y.labels)[np.asarray(data.pairs.target)]
+    else:
+        names = np.unique(y, axis=0, return_inverse=True)[1].ravel()
+        if len(y) > 1 and _nearly_distinct(y) and _nearly_distinct(np.asarray(data.y.points)):
+            raise ValueError(
+                f"data.y: a classifier needs classes, but the {len(y)} pairs end in "
+                f"{names.max() + 1} different points, and no labels are given; give labels of the "
+                "targets, or take a baseline that regresses, such as baseline.Ridge"
+            )
+    _, classes, counts = np.unique(names, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(counts), y.shape[1]))
+    np.add.at(sums, classes, y)
+    return classes, jnp.asarray(sums / counts[:, None], jnp.float32)
+
+
+def _nearly_distinct(points: np.ndarray) -> bool:
+    return len(np.unique(points, axis=0)) > 0.9 * len(points)
+
+
+def folds(
+    size: int, classes: Int[np.ndarray, " size"] | None = None
+) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
+    """Rows to fit to and rows to judge by, five times, ten times for at most 100 rows.
+
+    A random partition, always the same, that spreads each of the `classes` as evenly as it can
+    (scikit-learn's StratifiedKFold refuses classes of fewer rows than folds). Of more than
+    `TUNING_PAIRS` rows, a random part. A single row makes no fold.
+    """
+    order = np.random.default_rng(0).permutation(size)[:TUNING_PAIRS]
+    if classes is not None:
+        order = order[np.argsort(classes[order], kind="stable")]
+    count = min(10 if len(order) <= 100 else 5, len(order))
+    if count < 2:
+        return []
+    fold = np.arange(len(order)) % count
+    return [(order[fold != k], order[fold == k]) for k in range(count)]
+
+
+def candidates(value: Any) -> tuple:
+    """An argument that is one value, or several to choose from, as a tuple."""
+    return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)

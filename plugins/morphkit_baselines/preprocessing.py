@@ -1,0 +1,58 @@
+"""What is done to source points before a baseline looks at them."""
+
+from typing import Annotated, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from pydantic import Field
+
+from morphkit.types import Cloud
+
+Kind = Literal["centred", "standardised", "unit", "cosine"]
+
+Kinds = Annotated[tuple[Kind, ...], Field(min_length=1)]
+"""Ways of preprocessing to choose from, see `Preprocessing.of`."""
+
+
+class Preprocessing(eqx.Module):
+    """(x - center) / scale, with shapes (p,), and then, if `unit`, every point to one length.
+
+    The mean square of a coordinate is 1 over the points it was made from, in whatever way, so
+    that one penalty means as much in all of them.
+    """
+
+    center: Float[Array | np.ndarray, " p"]
+    scale: Float[Array | np.ndarray, " p"]
+    unit: bool = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, kind: Kind, cloud: Cloud) -> "Preprocessing":
+        """By the weighted mean of all points of a cloud, paired or not. "centred" divides by one
+        number, "standardised" by each coordinate's standard deviation, "unit" by each point's own
+        length; "cosine" does so, too, but leaves the origin where it is."""
+        points, weights = (np.asarray(a, np.float64) for a in (cloud.points, cloud.weights))
+        center = weights @ points / weights.sum()
+        variance = weights @ (points - center) ** 2 / weights.sum()
+        varies = np.ptp(points, axis=0) > 0
+        scale = np.full(len(center), np.sqrt(variance.mean()) if varies.any() else 1.0)
+        if kind == "standardised":
+            scale = np.where(varies, np.sqrt(variance), 1.0)
+        if kind == "cosine":
+            center = np.zeros_like(center)
+        return cls(center, scale, kind in ("unit", "cosine"))
+
+    def __call__(self, x: Float[Array | np.ndarray, "n p"]) -> Float[Array | np.ndarray, "n p"]:
+        x = (x - self.center) / self.scale
+        return to_unit(x) if self.unit else x
+
+    def single(self) -> "Preprocessing":
+        """In float32, for a map that is used on the device."""
+        return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), self)
+
+
+def to_unit(x: Float[Array | np.ndarray, "n p"]) -> Float[Array | np.ndarray, "n p"]:
+    """Points of mean square 1 over their coordinates; a point at the origin stays there."""
+    return x / ((x**2).mean(-1, keepdims=True) ** 0.5 + 1e-12)

@@ -1,7 +1,11 @@
 """The evaluators against plain NumPy, on a scene with a linear two-way model."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, get_args
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +14,17 @@ from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
 from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
 from morphkit_metrics.held_out import HeldOutPairs
 from morphkit_metrics.images import ClassImageMSE
+from morphkit_metrics.layers import Predictivity
 from morphkit_metrics.matching import MatchingAccuracy
 from morphkit_metrics.pairs import PairedError
 from scipy.spatial.distance import cdist
 
-from morphkit.interfaces import Codec, FeatureExtractor, LatentMap, Scene
+from morphkit.experiment.evaluate import check_evaluators, directions, evaluate
+from morphkit.interfaces import Better, Codec, Evaluator, FeatureExtractor, LatentMap, Scene
+from morphkit.loggers import Log
 from morphkit.transport.couplings import Convergence, DenseCoupling, PairCoupling
 from morphkit.types import Cloud, PairedData, Pairs, Split
+from morphkit.wiring.registry import Registry, registry
 
 KEY = jax.random.key(0)
 N, CLASSES = 60, 3
@@ -276,7 +284,118 @@ def test_bad_arguments_are_named():
         (lambda: HeldOutPairs(metric="dot"), "metric"),
         (lambda: HeldOutPairs(within=1), "within"),
         (lambda: FeatureOverlap(k=15, batch_size=15), "batch_size"),
-        (lambda: KNNAccuracy(0), "k:"),
+        (lambda: KNNAccuracy(0), "KNNAccuracy.k = 0"),
     ):
         with pytest.raises(ValueError, match=name):
             make()
+
+
+class Given(Evaluator):
+    """A metric of maps that gives the numbers it is told, or raises the error it is told."""
+
+    gives: dict = eqx.field(static=True)
+    subject = "map"
+    metrics: ClassVar = {"mae": "lower"}
+
+    def evaluate(self, scene, *, key):
+        if isinstance(found := self.gives.get("mae"), Exception):
+            raise found
+        return self.gives
+
+
+class Two(Given):
+    """The same metric by another class."""
+
+
+def test_every_evaluator_gives_the_metrics_that_it_declares_and_the_docs_list(tmp_path):
+    """All of them on one scene; those that need labels, couplings and decoders have them."""
+    s = scene(Shaped((CLASSES,)), (CLASSES,))
+    known = PairedData(s.train.x, s.train.y, Pairs.from_array(s.test.pairs))
+    s = replace(
+        s, train=known, couple=lambda data: s.coupling,
+        test=s.test._replace(reliability=np.full(CLASSES, 0.5, np.float32)),
+    )  # fmt: skip
+    small = {"Predictivity": Predictivity(components=2, folds=3)}
+    ours = [c for c in registry.load() if c.kind == "eval"]
+    found = {c.name: small.get(c.name) or c.cls() for c in ours}
+    check_evaluators(list(found.values()))
+    with Log(tmp_path, wandb="disabled") as log:
+        numbers, failures = evaluate(s, {"morph": s.map}, list(found.values()), KEY, log)
+    assert failures == []
+    assert {name.split("/")[-1] for name in numbers} == set(directions(list(found.values())))
+    page = (Path(__file__).parent.parent / "docs" / "components.md").read_text()
+    for name, evaluator in found.items():
+        (row,) = re.findall(rf"^\| `eval\.{name}` \|.*$", page, re.MULTILINE)
+        assert all(f"`{metric}`" in row for metric in evaluator.metrics), row
+
+
+def test_the_names_of_metrics_may_depend_on_arguments():
+    assert directions([KNNAccuracy(3), PairedError()]) == {
+        "source_3nn_accuracy": "higher",
+        "paired_mse": "lower",
+        "paired_cosine": "higher",
+        "paired_r2": "higher",
+        "retrieval_at_1": "higher",
+    }
+
+
+def test_one_metric_of_two_evaluators_is_refused_before_anything_is_computed():
+    with pytest.raises(ValueError, match=r"run\.evaluators.*'mae', Given and Two"):
+        check_evaluators([Given({}), PairedError(), Two({})])
+    with pytest.raises(ValueError, match="'source_5nn_accuracy', KNNAccuracy and KNNAccuracy"):
+        check_evaluators([KNNAccuracy(), KNNAccuracy(5)])
+    check_evaluators([KNNAccuracy(), KNNAccuracy(1)])
+
+
+def test_a_direction_that_is_none_is_named():
+    class Wrong(Given):
+        metrics: ClassVar = {"mae": "smaller"}
+
+    assert "smaller" not in get_args(Better)
+    with pytest.raises(ValueError, match=r"Wrong\.metrics\['mae'\] = 'smaller' must be one of"):
+        check_evaluators([Wrong({})])
+
+
+def test_an_evaluator_that_declares_no_metrics_is_not_registered():
+    class Silent(Evaluator):
+        """A metric that does not say its name."""
+
+        subject = "map"
+
+        def evaluate(self, scene, *, key):
+            return {}
+
+    with pytest.raises(TypeError, match="Silent declares no metrics"):
+        Registry().add(Silent)
+
+
+def test_evaluators_that_fail_leave_the_numbers_of_the_others(tmp_path, capsys):
+    s = scene(Identity(), (4,))
+
+    class Broken(LatentMap):
+        def __call__(self, x, *, key=None):
+            raise RuntimeError("no weights")
+
+    bad = {
+        "raises": Given({"mae": RuntimeError("no luck")}),
+        "is silent": Given({"mae": ZeroDivisionError()}),
+        "gives what it has not declared": Given({"mae": 1.0, "rmse": 2.0}),
+        "gives no number": Given({"mae": "much"}),
+    }
+    with Log(tmp_path, wandb="disabled") as log:
+        for evaluator in bad.values():
+            found, failures = evaluate(s, {"morph": s.map}, [evaluator, PairedError()], KEY, log)
+            assert set(found) == {f"morph/{name}" for name in PairedError().metrics}
+            assert len(failures) == 1
+        maps = {"morph": s.map, "baseline/broken": Broken()}
+        found, failures = evaluate(s, maps, [PairedError(), Given({"mae": 1.0})], KEY, log)
+    assert set(found) == {
+        "baseline/broken/mae", "morph/mae", *(f"morph/{name}" for name in PairedError().metrics),
+    }  # fmt: skip
+    assert failures == ["PairedError on baseline/broken failed: no weights"]
+    said = capsys.readouterr().err
+    for text in (
+        "warning: Given on morph failed: no luck", "Given on morph failed: ZeroDivisionError",
+        "gives 'rmse', which is not among its metrics", failures[0],
+    ):  # fmt: skip
+        assert text in said

@@ -41,7 +41,7 @@ from ..types import PairedData, Pairs
 from ..wiring.discovery import installed_plugins
 from ..wiring.records import arguments, record
 from .diagnose import diagnose
-from .evaluate import evaluate
+from .evaluate import check_evaluators, directions, evaluate
 from .picture import collect
 
 gin.register(Training, module="morphkit")
@@ -87,6 +87,7 @@ def run(
     rows = [f"baseline/{snake(type(baseline).__name__)}" for baseline in baselines]
     if twice := [row for row in rows if rows.count(row) > 1]:
         raise ValueError(f"run.baselines has two that are called {twice[0]!r}; use one a run")
+    check_evaluators(evaluators)
     out = Path(out)
     clock = Clock()
     raw = data.load()
@@ -125,7 +126,8 @@ def run(
             coupling=sampler.coupling,
             couple=lambda data: aligner.prepare(data, cost, solver).coupling,
         )  # fmt: skip
-        metrics |= evaluate(scene, maps, evaluators, key_eval, log)
+        found, failures = evaluate(scene, maps, evaluators, key_eval, log)
+        metrics |= found
         clock.lap("evaluate")
         metrics |= clock.laps | {
             "config/paired_fraction": paired_fraction,
@@ -140,6 +142,7 @@ def run(
             "field": record(networks.field), "training": arguments(training),
             "paired_fraction": paired_fraction, "seed": seed, "plugins": plugin_versions(),
             "metrics": {k: finite(v) for k, v in metrics.items()},
+            "directions": directions(evaluators),
         }  # fmt: skip
         morph = replace(morph, provenance=json.dumps(story), gin=configuration())
         morph.save(out / "morph")
@@ -155,6 +158,8 @@ def run(
         page = write_report(out)  # the last file: a folder that has it holds a finished run
         log.finish(metrics, page, config=story | {"gin": configuration()})
         shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    if failures:
+        raise ValueError(f"{'; '.join(failures)} (everything else is in {out})")
     return Result(morph, metrics, out)
 
 

@@ -1,17 +1,20 @@
 """Does the coupling find pairs that it was not told? (label-free)"""
 
 import logging
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
+from pydantic import Field
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.checks import Metric
+from morphkit.interfaces import Better, Evaluator, Scene
 from morphkit.transport.couplings import Coupling
-from morphkit.transport.geometry import check_metric, pairwise
+from morphkit.transport.geometry import pairwise
 from morphkit.types import Cloud, PairedData, Pairs
 
 logger = logging.getLogger("morphkit")
@@ -32,17 +35,14 @@ class HeldOutPairs(Evaluator):
     true alignment, which says nothing of other points. Raises ValueError without a coupling.
     """
 
-    folds: int = eqx.field(static=True, default=5)
-    within: float = eqx.field(static=True, default=0.05)
-    metric: str = eqx.field(static=True, default="cosine")
+    folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=5)
+    within: Annotated[float, Field(gt=0, lt=1)] = eqx.field(static=True, default=0.05)
+    metric: Metric = eqx.field(static=True, default="cosine")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "coupling"
-
-    def __check_init__(self):
-        check_metric("HeldOutPairs.metric", self.metric)
-        if self.folds < 2:
-            raise ValueError(f"HeldOutPairs.folds = {self.folds} must be at least 2")
-        if not 0 < self.within < 1:
-            raise ValueError(f"HeldOutPairs.within = {self.within} must be in (0, 1)")
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "held_out_accuracy": "higher",
+        "held_out_distance": "lower",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         if scene.couple is None:

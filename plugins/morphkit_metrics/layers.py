@@ -1,17 +1,20 @@
 """How well does a layer suit a region, before any morph? (App. G.3.1)"""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
+from pydantic import Field
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import KFold
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.checks import Count
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .neural import corrected, correlations, varies
 
@@ -27,16 +30,13 @@ class Predictivity(Evaluator):
     pairs a fold, and if no site varies.
     """
 
-    components: int = eqx.field(static=True, default=25)
-    folds: int = eqx.field(static=True, default=10)
+    components: Count = eqx.field(static=True, default=25)
+    folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=10)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
-
-    def __check_init__(self):
-        if self.components < 1 or self.folds < 2:
-            raise ValueError(
-                f"Predictivity: components = {self.components} must be at least 1, and folds = "
-                f"{self.folds} at least 2"
-            )
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "predictivity": "higher",
+        "predictivity_corrected": "higher",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         x, y = np.asarray(scene.train.x_paired), np.asarray(scene.train.y_paired)
@@ -68,6 +68,10 @@ class EffectiveDimensionality(Evaluator):
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "source_effective_dimensionality": "neither",
+        "target_effective_dimensionality": "neither",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         sides = {"source": scene.train.x.points, "target": scene.train.y.points}
@@ -94,12 +98,9 @@ class RSA(Evaluator):
     dimension.
     """
 
-    points: int = eqx.field(static=True, default=2000)
+    points: Annotated[int, Field(ge=3)] = eqx.field(static=True, default=2000)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
-
-    def __check_init__(self):
-        if self.points < 3:
-            raise ValueError(f"RSA.points = {self.points} must be at least 3")
+    metrics: ClassVar[Mapping[str, Better]] = {"rsa": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         known = scene.train.pairs.size

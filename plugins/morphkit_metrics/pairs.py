@@ -1,12 +1,13 @@
 """Is the prediction close to the true partner? For arrays with or without labels."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.metrics import pairwise_distances_argmin, r2_score
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .scene import predictions
 
@@ -22,6 +23,12 @@ class PairedError(Evaluator):
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "paired_mse": "lower",
+        "paired_cosine": "higher",
+        "paired_r2": "higher",
+        "retrieval_at_1": "higher",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         pairs = np.asarray(scene.test.pairs)

@@ -163,6 +163,71 @@ def test_a_perfect_map_scores_perfectly_even_with_coinciding_targets():
     )
 
 
+def captioned() -> Scene:
+    """Every third test source point has three of the targets, the pairs in any order."""
+    s = scene(Identity(), (4,))
+    rng = np.random.default_rng(1)
+    pairs = np.stack([np.arange(N) // 3 * 3, rng.permutation(N)], 1)[rng.permutation(N)]
+    return replace(s, test=s.test._replace(pairs=pairs))
+
+
+def test_any_of_the_targets_of_a_source_point_is_right():
+    s = captioned()
+    pairs, y = s.test.pairs.copy(), np.asarray(s.y.points)
+    answers = cdist(predicted(s), y, "cosine").argmin(1)
+    for i in range(0, N, 6):  # half of the source points are answered with one of their targets
+        pairs[np.flatnonzero(pairs[:, 0] == i)[i % 3], 1] = answers[i]
+    s = replace(s, test=s.test._replace(pairs=pairs))
+    theirs = {i: set(pairs[pairs[:, 0] == i, 1]) for i in range(0, N, 3)}
+    expected = np.mean([answers[i] in targets for i, targets in theirs.items()])
+    one = np.mean(answers[pairs[:, 0]] == pairs[:, 1])  # what counting every pair would give
+    found = PairedError().evaluate(s, key=KEY)
+    assert expected > 1.5 * one > 0
+    assert found["retrieval_at_1"] == pytest.approx(expected)
+    error = (predicted(s)[pairs[:, 0]] - y[pairs[:, 1]]) ** 2
+    assert found["paired_mse"] == pytest.approx(error.mean(), rel=1e-5)
+
+
+def test_held_out_source_points_take_all_of_their_pairs_with_them():
+    s = captioned()
+    train = PairedData(s.train.x, s.train.y, Pairs.from_array(s.test.pairs))
+    conditional = np.asarray(s.coupling.values / s.coupling.values.sum(1, keepdims=True))
+    asked = []
+
+    def couple(data):
+        asked.append(np.asarray(data.pairs.source))
+        return s.coupling
+
+    found = HeldOutPairs(folds=4, within=0.2).evaluate(
+        replace(s, train=train, couple=couple), key=KEY
+    )
+    assert [len(sources) for sources in asked] == [45] * 4
+    assert all(set(np.unique(sources, return_counts=True)[1]) == {3} for sources in asked)
+    distances = cdist(s.train.y.points, s.train.y.points, "cosine")
+    there, far, chance = [], [], []
+    for i in range(0, N, 3):
+        nearest = distances[s.test.pairs[s.test.pairs[:, 0] == i, 1]].min(0)
+        order = np.argsort(nearest)[: round(0.2 * (N - 1)) + 1]
+        there.append(conditional[i, order].sum())
+        far.append(conditional[i] @ nearest)
+        chance.append(nearest.mean())
+    assert found["held_out_accuracy"] == pytest.approx(np.mean(there), rel=1e-5)
+    assert found["held_out_distance"] == pytest.approx(np.mean(far) / np.mean(chance), rel=1e-5)
+
+
+def test_predictivity_never_predicts_a_point_that_it_was_fitted_to():
+    """Targets are noise: only a point that is on both sides of a split could be predicted."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 60)), np.repeat(rng.normal(size=(40, 3)), 5, axis=0)
+    pairs = np.stack([np.repeat(np.arange(40), 5), np.arange(200)], 1)
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(pairs))
+    s = replace(scene(Identity(), (4,)), train=data)
+    found = Predictivity(components=25, folds=4).evaluate(s, key=KEY)["predictivity"]
+    assert abs(found) < 0.4
+    with pytest.raises(ValueError, match="not 40"):
+        Predictivity(folds=21).evaluate(s, key=KEY)
+
+
 def test_matching_accuracy():
     s = scene(Identity(), (4,))
     same = np.asarray(s.train.x.labels)[:, None] == np.asarray(s.train.y.labels)

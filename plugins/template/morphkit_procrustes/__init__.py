@@ -15,7 +15,8 @@ class ProcrustesCost(FusedCost):
 
     c_ij = d((x_i - x̄) W, y_j - ȳ), where x̄, ȳ are the means of the l paired points and
     W (p, q) minimises Σ_p |(x_p - x̄) W - (y_p - ȳ)|² among matrices with orthonormal rows or
-    columns, whichever are fewer. d is `metric`. Never n × m in memory.
+    columns, whichever are fewer. `metric` names d: "cosine", "sqeuclidean" or
+    "correlation". Never n × m in memory.
     """
 
     metric: Metric = eqx.field(static=True, default="cosine")

@@ -42,7 +42,7 @@ class Images(Data):
         if self.path is None:
             raise ValueError("Images.path is missing: give a folder of images, or a .csv list")
         if sum(self.fractions) > 1 + 1e-9:
-            raise ValueError(f"Images.fractions = {self.fractions} must sum to 1 at most")
+            raise ValueError(f"Images.fractions = {self.fractions} must sum to at most 1")
 
     def load(self) -> Dataset:
         assert self.path is not None

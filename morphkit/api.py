@@ -148,7 +148,8 @@ def align(
     if method is not None and method not in METHODS:
         raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(METHODS)}")
     x, y, pairs = np.asarray(x), np.asarray(y), np.asarray(pairs)
-    split_arrays(x, y, pairs, test_fraction=test_fraction, seed=seed or 0)  # only for its errors
+    # Only for its errors; Arrays.hold_out, which may be bound, can find more.
+    split_arrays(x, y, pairs, test_fraction=test_fraction, hold_out="sources", seed=seed or 0)
     chosen = [] if seed is None else [f"run.seed = {seed}", f"data.Arrays.seed = {seed}"]
     chosen += method_binding(method)
     chosen += bindings

@@ -50,14 +50,19 @@ class Checked(eqx.Module):
     """
 
     def __check_init__(self) -> None:
-        for name, (adapter, why) in _adapters(type(self)).items():
-            value = getattr(self, name)
-            try:
-                adapter.validate_python(_plain(value), strict=True)
-            except ValidationError as error:
-                wanted = error.errors()[0]["msg"].replace("Input should", "must")
-                where = f"{type(self).__name__}.{name} = {value!r}"
-                raise ValueError(f"{where} {wanted}" + (f": {why}" if why else "")) from None
+        check(type(self), **{name: getattr(self, name) for name in _adapters(type(self))})
+
+
+def check(cls: type[Checked], **values: Any) -> None:
+    """Checks arguments of `cls` as `Checked` does, for a constructor that computes with them."""
+    for name, value in values.items():
+        adapter, why = _adapters(cls)[name]
+        try:
+            adapter.validate_python(_plain(value), strict=True)
+        except ValidationError as error:
+            wanted = error.errors()[0]["msg"].replace("Input should", "must")
+            where = f"{cls.__name__}.{name} = {value!r}"
+            raise ValueError(f"{where} {wanted}" + (f": {why}" if why else "")) from None
 
 
 @functools.cache

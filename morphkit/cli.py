@@ -143,9 +143,10 @@ def _version_or_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Name
 
 
 def _finish(result) -> int:
+    from .report.page import read_directions
     from .report.tables import format_table
 
-    print(format_table(result.metrics))
+    print(format_table(result.metrics, read_directions(result.out)))
     for name in ("report.html", "overview.png", "metrics.json"):
         if (result.out / name).exists():
             print(result.out / name)

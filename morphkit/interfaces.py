@@ -8,7 +8,7 @@ the data; all others are built by gin.
 """
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
@@ -180,22 +180,34 @@ class Scene:
     couple: "Callable[[PairedData], Coupling | None] | None" = None
 
 
+Better = Literal["higher", "lower", "neither"]
+"""Which values of a metric are the better ones; "neither" for what is no merit, such as a count."""
+
+
 class Evaluator(Checked):
-    """A metric. `subject` says what it judges, and so the prefix its numbers get:
+    """One metric or several. `subject` says what they judge, and so the prefix they get:
 
     "map" runs once for the morph (`morph/…`) and once for each baseline (`baseline/NAME/…`),
     "coupling" once on the training coupling (`coupling/…`), "features" once (`features/…`).
+
+    `metrics` has the name of each, without prefix, and which values are better: a class variable,
+    or a property where names depend on arguments. It is read before training. A name belongs to
+    one evaluator of a run.
     """
 
     if TYPE_CHECKING:  # pyright reads AbstractClassVar as an instance variable
         subject: ClassVar[Literal["map", "coupling", "features"]]
+        metrics: ClassVar[Mapping[str, Better]]
     else:
         subject: eqx.AbstractClassVar[Literal["map", "coupling", "features"]]
+        metrics: eqx.AbstractVar[Mapping[str, Better]]
 
     @abstractmethod
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
-        """Metric names to values. Names carry no prefix. Raises ValueError, naming what is
-        missing, when the scene lacks what the metric needs (labels, a decoder)."""
+        """Names to values; no names but those of `metrics`, of which some may be left out.
+
+        Raises ValueError, naming what is missing, when the scene lacks what the metric needs
+        (labels, a decoder)."""
 
 
 KINDS: dict[str, type[eqx.Module]] = {

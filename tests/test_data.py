@@ -126,13 +126,14 @@ def test_held_out_points_leave_training():
     pairs = np.array([(i, j) for i in range(20) for j in (i, (7 * i) % 25)])
     pairs = np.unique(pairs, axis=0)
     data = split_arrays(
-        x, y, pairs, source_labels=np.arange(30), target_labels=np.arange(25), seed=3
-    )
+        x, y, pairs, source_labels=np.arange(30), target_labels=np.arange(25), seed=3,
+        hold_out="sources",
+    )  # fmt: skip
     train, test = data.train, data.test
     known = {tuple(p) for p in pairs}
-    held = list(zip(test.source_labels, test.target_labels, strict=True))
-    assert len(held) == round(0.2 * len(pairs))
-    assert set(held) <= known
+    held = [(test.source_labels[i], test.target_labels[j]) for i, j in test.pairs]
+    assert 0.15 * len(pairs) < len(held) <= round(0.2 * len(pairs))
+    assert set(held) == {(i, j) for i, j in known if i in test.source_labels}
     held_x, held_y = set(test.source_labels), set(test.target_labels)
     assert set(train.source_labels) == set(range(30)) - held_x
     shared = {j for i, j in known if i not in held_x}
@@ -143,7 +144,69 @@ def test_held_out_points_leave_training():
     for split in (train, test):
         np.testing.assert_array_equal(split.source, x[split.source_labels].astype(np.float32))
         np.testing.assert_array_equal(split.target, y[split.target_labels].astype(np.float32))
-    np.testing.assert_array_equal(test.pairs, np.stack([np.arange(len(held))] * 2, axis=1))
+
+
+@pytest.mark.parametrize("captions", ["target", "source"])
+def test_an_image_and_its_five_captions_stay_together(captions):
+    """Of 100 images with 5 captions each, 20 are held out with theirs; from either side."""
+    rng = np.random.default_rng(0)
+    images, texts = rng.normal(size=(100, 3)), rng.normal(size=(500, 2))
+    pairs = np.stack([np.arange(500) // 5, rng.permutation(500)], 1)[rng.permutation(500)]
+    sides = [(images, np.arange(100)), (texts, np.arange(500))]
+    if captions == "source":
+        sides, pairs = sides[::-1], pairs[:, ::-1]
+    (x, rows), (y, columns) = sides
+    data = split_arrays(x, y, pairs, source_labels=rows, target_labels=columns, seed=1)
+    train, test = data.train, data.test
+    assert (len(train.pairs), len(test.pairs)) == (400, 100)
+    assert sorted(map(len, (train.source, train.target))) == [80, 400]
+    assert sorted(map(len, (test.source, test.target))) == [20, 100]
+    for one, other in zip(train[3:5], test[3:5], strict=True):
+        assert not set(one) & set(other)
+    known = {tuple(p) for p in pairs}
+    found = {(s.source_labels[i], s.target_labels[j]) for s in (train, test) for i, j in s.pairs}
+    assert found == known
+
+
+def test_groups_are_chains_of_shared_points_and_only_those_that_fit_are_held_out():
+    """A chain of six pairs, one of three, and four pairs alone."""
+    chain = [(0, 0), (1, 0), (1, 1), (2, 1), (2, 2), (3, 2)]
+    pairs = np.array([*chain, (4, 3), (4, 4), (5, 4), (6, 5), (7, 6), (8, 7), (9, 8)])
+    x, y = RNG.normal(size=(10, 2)), RNG.normal(size=(9, 2))
+    short = {4: 0, 5: 0, 6: 1, 7: 2, 8: 3, 9: 4}  # the group of each source point but the chain's
+    for seed in range(20):
+        data = split_arrays(x, y, pairs, source_labels=np.arange(10), test_fraction=0.3, seed=seed)
+        held = set(data.test.source_labels)
+        assert len(data.test.pairs) in (3, 4), seed
+        assert held <= set(short), "the chain has more pairs than are to be held out"
+        assert (4 in held) == (5 in held)
+    with pytest.raises(ValueError, match="hold_out = 'sources'"):
+        split_arrays(x, y, pairs[:6])
+    assert len(split_arrays(x, y, pairs[:6], hold_out="sources").train.pairs) == 5
+
+
+def test_one_to_one_pairs_are_split_as_before_and_classes_are_warned_about(tmp_path, caplog):
+    x, y = clouds()
+    pairs = np.stack([RNG.permutation(25), RNG.permutation(25)], 1)
+    order = np.sort(np.random.default_rng(4).permutation(25)[:5])
+    data = split_arrays(x, y, pairs, seed=4)
+    np.testing.assert_array_equal(data.test.source, x[pairs[order, 0]].astype(np.float32))
+    np.testing.assert_array_equal(data.test.target, y[pairs[order, 1]].astype(np.float32))
+    np.testing.assert_array_equal(data.test.pairs, np.stack([np.arange(5)] * 2, 1))
+
+    np.savez(
+        tmp_path / "classes.npz", x=RNG.normal(size=(100, 3)), y=np.eye(5),
+        pairs=np.stack([np.arange(100), np.arange(100) % 5], 1),
+    )  # fmt: skip
+    files = [f"{tmp_path}/classes.npz::{name}" for name in ("x", "y", "pairs")]
+    with caplog.at_level("WARNING", "morphkit"):
+        unseen = Arrays(*files).load()
+        assert "20 source points of 1 targets, none of which is trained on" in caplog.text
+        caplog.clear()
+        seen = Arrays(*files, hold_out="sources").load()
+        assert not caplog.text
+    assert (len(unseen.train.target), len(seen.train.target)) == (4, 5)
+    assert len(seen.test.source) == 20
 
 
 def test_no_test_fraction_and_the_smallest_one():

@@ -122,7 +122,7 @@ def test_bad_arguments_are_named(field):
         "layers": {"layers": 0},
         "hidden": {"hidden": 2.5},
     }.items():
-        with pytest.raises(ValueError, match=f"^{name}:"):
+        with pytest.raises(ValueError, match=rf"^{field.__name__}\.{name} = "):
             field(**({"source_dim": 5, "target_dim": 3} | arguments), key=key)
 
 

@@ -1,7 +1,11 @@
 """The evaluators against plain NumPy, on a scene with a linear two-way model."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar, get_args
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,13 +14,17 @@ from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
 from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
 from morphkit_metrics.held_out import HeldOutPairs
 from morphkit_metrics.images import ClassImageMSE
+from morphkit_metrics.layers import Predictivity
 from morphkit_metrics.matching import MatchingAccuracy
 from morphkit_metrics.pairs import PairedError
 from scipy.spatial.distance import cdist
 
-from morphkit.interfaces import Codec, FeatureExtractor, LatentMap, Scene
+from morphkit.experiment.evaluate import check_evaluators, directions, evaluate
+from morphkit.interfaces import Better, Codec, Evaluator, FeatureExtractor, LatentMap, Scene
+from morphkit.loggers import Log
 from morphkit.transport.couplings import Convergence, DenseCoupling, PairCoupling
 from morphkit.types import Cloud, PairedData, Pairs, Split
+from morphkit.wiring.registry import Registry, registry
 
 KEY = jax.random.key(0)
 N, CLASSES = 60, 3
@@ -155,6 +163,71 @@ def test_a_perfect_map_scores_perfectly_even_with_coinciding_targets():
     )
 
 
+def captioned() -> Scene:
+    """Every third test source point has three of the targets, the pairs in any order."""
+    s = scene(Identity(), (4,))
+    rng = np.random.default_rng(1)
+    pairs = np.stack([np.arange(N) // 3 * 3, rng.permutation(N)], 1)[rng.permutation(N)]
+    return replace(s, test=s.test._replace(pairs=pairs))
+
+
+def test_any_of_the_targets_of_a_source_point_is_right():
+    s = captioned()
+    pairs, y = s.test.pairs.copy(), np.asarray(s.y.points)
+    answers = cdist(predicted(s), y, "cosine").argmin(1)
+    for i in range(0, N, 6):  # half of the source points are answered with one of their targets
+        pairs[np.flatnonzero(pairs[:, 0] == i)[i % 3], 1] = answers[i]
+    s = replace(s, test=s.test._replace(pairs=pairs))
+    theirs = {i: set(pairs[pairs[:, 0] == i, 1]) for i in range(0, N, 3)}
+    expected = np.mean([answers[i] in targets for i, targets in theirs.items()])
+    one = np.mean(answers[pairs[:, 0]] == pairs[:, 1])  # what counting every pair would give
+    found = PairedError().evaluate(s, key=KEY)
+    assert expected > 1.5 * one > 0
+    assert found["retrieval_at_1"] == pytest.approx(expected)
+    error = (predicted(s)[pairs[:, 0]] - y[pairs[:, 1]]) ** 2
+    assert found["paired_mse"] == pytest.approx(error.mean(), rel=1e-5)
+
+
+def test_held_out_source_points_take_all_of_their_pairs_with_them():
+    s = captioned()
+    train = PairedData(s.train.x, s.train.y, Pairs.from_array(s.test.pairs))
+    conditional = np.asarray(s.coupling.values / s.coupling.values.sum(1, keepdims=True))
+    asked = []
+
+    def couple(data):
+        asked.append(np.asarray(data.pairs.source))
+        return s.coupling
+
+    found = HeldOutPairs(folds=4, within=0.2).evaluate(
+        replace(s, train=train, couple=couple), key=KEY
+    )
+    assert [len(sources) for sources in asked] == [45] * 4
+    assert all(set(np.unique(sources, return_counts=True)[1]) == {3} for sources in asked)
+    distances = cdist(s.train.y.points, s.train.y.points, "cosine")
+    there, far, chance = [], [], []
+    for i in range(0, N, 3):
+        nearest = distances[s.test.pairs[s.test.pairs[:, 0] == i, 1]].min(0)
+        order = np.argsort(nearest)[: round(0.2 * (N - 1)) + 1]
+        there.append(conditional[i, order].sum())
+        far.append(conditional[i] @ nearest)
+        chance.append(nearest.mean())
+    assert found["held_out_accuracy"] == pytest.approx(np.mean(there), rel=1e-5)
+    assert found["held_out_distance"] == pytest.approx(np.mean(far) / np.mean(chance), rel=1e-5)
+
+
+def test_predictivity_never_predicts_a_point_that_it_was_fitted_to():
+    """Targets are noise: only a point that is on both sides of a split could be predicted."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 60)), np.repeat(rng.normal(size=(40, 3)), 5, axis=0)
+    pairs = np.stack([np.repeat(np.arange(40), 5), np.arange(200)], 1)
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(pairs))
+    s = replace(scene(Identity(), (4,)), train=data)
+    found = Predictivity(components=25, folds=4).evaluate(s, key=KEY)["predictivity"]
+    assert abs(found) < 0.4
+    with pytest.raises(ValueError, match="not 40"):
+        Predictivity(folds=21).evaluate(s, key=KEY)
+
+
 def test_matching_accuracy():
     s = scene(Identity(), (4,))
     same = np.asarray(s.train.x.labels)[:, None] == np.asarray(s.train.y.labels)
@@ -276,7 +349,118 @@ def test_bad_arguments_are_named():
         (lambda: HeldOutPairs(metric="dot"), "metric"),
         (lambda: HeldOutPairs(within=1), "within"),
         (lambda: FeatureOverlap(k=15, batch_size=15), "batch_size"),
-        (lambda: KNNAccuracy(0), "k:"),
+        (lambda: KNNAccuracy(0), "KNNAccuracy.k = 0"),
     ):
         with pytest.raises(ValueError, match=name):
             make()
+
+
+class Given(Evaluator):
+    """A metric of maps that gives the numbers it is told, or raises the error it is told."""
+
+    gives: dict = eqx.field(static=True)
+    subject = "map"
+    metrics: ClassVar = {"mae": "lower"}
+
+    def evaluate(self, scene, *, key):
+        if isinstance(found := self.gives.get("mae"), Exception):
+            raise found
+        return self.gives
+
+
+class Two(Given):
+    """The same metric by another class."""
+
+
+def test_every_evaluator_gives_the_metrics_that_it_declares_and_the_docs_list(tmp_path):
+    """All of them on one scene; those that need labels, couplings and decoders have them."""
+    s = scene(Shaped((CLASSES,)), (CLASSES,))
+    known = PairedData(s.train.x, s.train.y, Pairs.from_array(s.test.pairs))
+    s = replace(
+        s, train=known, couple=lambda data: s.coupling,
+        test=s.test._replace(reliability=np.full(CLASSES, 0.5, np.float32)),
+    )  # fmt: skip
+    small = {"Predictivity": Predictivity(components=2, folds=3)}
+    ours = [c for c in registry.load() if c.kind == "eval"]
+    found = {c.name: small.get(c.name) or c.cls() for c in ours}
+    check_evaluators(list(found.values()))
+    with Log(tmp_path, wandb="disabled") as log:
+        numbers, failures = evaluate(s, {"morph": s.map}, list(found.values()), KEY, log)
+    assert failures == []
+    assert {name.split("/")[-1] for name in numbers} == set(directions(list(found.values())))
+    page = (Path(__file__).parent.parent / "docs" / "components.md").read_text()
+    for name, evaluator in found.items():
+        (row,) = re.findall(rf"^\| `eval\.{name}` \|.*$", page, re.MULTILINE)
+        assert all(f"`{metric}`" in row for metric in evaluator.metrics), row
+
+
+def test_the_names_of_metrics_may_depend_on_arguments():
+    assert directions([KNNAccuracy(3), PairedError()]) == {
+        "source_3nn_accuracy": "higher",
+        "paired_mse": "lower",
+        "paired_cosine": "higher",
+        "paired_r2": "higher",
+        "retrieval_at_1": "higher",
+    }
+
+
+def test_one_metric_of_two_evaluators_is_refused_before_anything_is_computed():
+    with pytest.raises(ValueError, match=r"run\.evaluators.*'mae', Given and Two"):
+        check_evaluators([Given({}), PairedError(), Two({})])
+    with pytest.raises(ValueError, match="'source_5nn_accuracy', KNNAccuracy and KNNAccuracy"):
+        check_evaluators([KNNAccuracy(), KNNAccuracy(5)])
+    check_evaluators([KNNAccuracy(), KNNAccuracy(1)])
+
+
+def test_a_direction_that_is_none_is_named():
+    class Wrong(Given):
+        metrics: ClassVar = {"mae": "smaller"}
+
+    assert "smaller" not in get_args(Better)
+    with pytest.raises(ValueError, match=r"Wrong\.metrics\['mae'\] = 'smaller' must be one of"):
+        check_evaluators([Wrong({})])
+
+
+def test_an_evaluator_that_declares_no_metrics_is_not_registered():
+    class Silent(Evaluator):
+        """A metric that does not say its name."""
+
+        subject = "map"
+
+        def evaluate(self, scene, *, key):
+            return {}
+
+    with pytest.raises(TypeError, match="Silent declares no metrics"):
+        Registry().add(Silent)
+
+
+def test_evaluators_that_fail_leave_the_numbers_of_the_others(tmp_path, capsys):
+    s = scene(Identity(), (4,))
+
+    class Broken(LatentMap):
+        def __call__(self, x, *, key=None):
+            raise RuntimeError("no weights")
+
+    bad = {
+        "raises": Given({"mae": RuntimeError("no luck")}),
+        "is silent": Given({"mae": ZeroDivisionError()}),
+        "gives what it has not declared": Given({"mae": 1.0, "rmse": 2.0}),
+        "gives no number": Given({"mae": "much"}),
+    }
+    with Log(tmp_path, wandb="disabled") as log:
+        for evaluator in bad.values():
+            found, failures = evaluate(s, {"morph": s.map}, [evaluator, PairedError()], KEY, log)
+            assert set(found) == {f"morph/{name}" for name in PairedError().metrics}
+            assert len(failures) == 1
+        maps = {"morph": s.map, "baseline/broken": Broken()}
+        found, failures = evaluate(s, maps, [PairedError(), Given({"mae": 1.0})], KEY, log)
+    assert set(found) == {
+        "baseline/broken/mae", "morph/mae", *(f"morph/{name}" for name in PairedError().metrics),
+    }  # fmt: skip
+    assert failures == ["PairedError on baseline/broken failed: no weights"]
+    said = capsys.readouterr().err
+    for text in (
+        "warning: Given on morph failed: no luck", "Given on morph failed: ZeroDivisionError",
+        "gives 'rmse', which is not among its metrics", failures[0],
+    ):  # fmt: skip
+        assert text in said

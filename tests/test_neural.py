@@ -143,8 +143,8 @@ def test_stimuli_shown_too_rarely_are_left_out(tmp_path, presentations, features
         ({"features": "nothing"}, "nothing"),
         ({"path": "nowhere.nc"}, "no file nowhere.nc"),
         ({"evaluate": "train"}, "'test' or 'validation'"),
-        ({"labels": "colour"}, "must be one of"),
-        ({"repeats": 0}, "at least 1"),
+        ({"labels": "colour"}, "Recordings.labels = 'colour' must be 'stimulus_id', "),
+        ({"repeats": 0}, "Recordings.repeats = 0 must be"),
     ],
 )
 def test_recordings_say_what_is_wrong(tmp_path, presentations, features, change, message):

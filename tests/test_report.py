@@ -34,6 +34,7 @@ METRICS = {
     "time/train_s": 41.2,
     "config/paired_fraction": 0.05,
 }
+DIRECTIONS = {"test_accuracy": "higher", "paired_mse": "lower", "matching_accuracy": "higher"}
 
 
 class Reshape(Codec):
@@ -198,7 +199,7 @@ def test_report_is_one_file_with_the_winner_in_bold(tmp_path):
     (tmp_path / "config.gin").write_text("run.name = '<script>'\n")
     lines = [{"step": s, "metrics": {"train/loss": 1 / (s + 1)}} for s in range(50)]
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    page = write_report(write_run(tmp_path, METRICS)).read_text()
+    page = write_report(write_run(tmp_path, METRICS, directions=DIRECTIONS)).read_text()
 
     tables = Tables(page)
     assert tables.row("morph") == (["morph", "0.9100", "0.2000"], ["0.2000"])
@@ -206,6 +207,7 @@ def test_report_is_one_file_with_the_winner_in_bold(tmp_path):
     assert tables.row("nearest anchor") == (["nearest anchor", "0.5000", "–"], [])
     assert "On test_accuracy, ridge (0.9300) beats the morph (0.9100)." in page
     assert "On paired_mse" not in page
+    assert "<th>test_accuracy ↑</th><th>paired_mse ↓</th>" in page
     assert tables.row("train")[0][1] == "41.2 s"
     assert len(tables.links) == 1
     assert tables.links[0].startswith("data:image/png;base64,")
@@ -222,23 +224,59 @@ def test_an_unconverged_coupling_is_a_visible_warning(tmp_path, share, text):
     metrics = METRICS | {"coupling/converged": share}
     page = write_report(write_run(tmp_path, metrics)).read_text()
     assert re.search(f'class="warning">[^<]*{text}', page)
-    assert text in format_table(metrics)
+    assert text in format_table(metrics, DIRECTIONS)
     assert "<img" not in page  # nothing to draw: no log, no figures
     assert not (tmp_path / "overview.png").exists()
 
 
 def test_a_diverged_morph_loses_to_every_baseline(tmp_path):
-    table = format_table(METRICS | {"morph/test_accuracy": float("nan")})
+    table = format_table(METRICS | {"morph/test_accuracy": float("nan")}, DIRECTIONS)
     assert "On test_accuracy, ridge (0.9300) and nearest anchor (0.5000) beat the morph" in table
 
 
 def test_table_for_the_terminal_marks_the_best_of_each_column():
-    lines = format_table(METRICS).splitlines()
+    lines = format_table(METRICS, DIRECTIONS).splitlines()
     assert re.fullmatch(r"morph +0\.9100 +0\.2000\*", lines[1])
     assert re.fullmatch(r"ridge +0\.9300\* +0\.3000", lines[2])
     assert re.fullmatch(r"nearest anchor +0\.5000 +–", lines[3])
     assert lines[-1] == "coupling: matching_accuracy 0.8730. The solver converged."
-    assert "train" not in format_table(METRICS)
+    assert "train" not in format_table(METRICS, DIRECTIONS)
+
+
+def test_the_best_is_what_the_evaluator_says_and_not_what_the_name_suggests(tmp_path):
+    # A guess by words, "mse" or "error", would star both of the first two wrongly.
+    metrics = {
+        "morph/mae": 1.0, "morph/error_free": 0.9, "morph/count": 7.0,
+        "baseline/ridge/mae": 2.0, "baseline/ridge/error_free": 0.1, "baseline/ridge/count": 9.0,
+    }  # fmt: skip
+    said = {"mae": "lower", "error_free": "higher", "count": "neither"}
+    text = format_table(metrics, said)
+    assert re.search(r"mae ↓ +error_free ↑ +count$", text, re.MULTILINE)
+    assert re.search(r"^morph +1\.0\* +0\.9000\* +7$", text, re.MULTILINE)
+    assert "No baseline beats the morph on any metric." in text
+    page = write_report(write_run(tmp_path / "run", metrics, directions=said)).read_text()
+    assert Tables(page).row("morph")[1] == ["1.0", "0.9000"]
+    record = {"seed": 0, "paired_fraction": 1.0, "aligner": "global"}
+    run = write_run(tmp_path / "again", metrics, directions=said, **record)
+    page = write_comparison([run], tmp_path / "compared").read_text()
+    rows = [(cells[1], bold) for cells, bold in Tables(page).rows if cells[:1] == ["global"]]
+    assert rows == [("1.0 (1)", ["1.0 (1)"]), ("0.9000 (1)", ["0.9000 (1)"]), ("7 (1)", [])]
+    assert [page.count(f"{word} is better.") for word in ("Lower", "Higher")] == [1, 1]
+
+
+def test_a_run_that_does_not_say_what_is_better_has_no_best(tmp_path):
+    run = write_run(tmp_path / "old", METRICS, seed=0, paired_fraction=1.0, aligner="global")
+    other = write_run(
+        tmp_path / "odd", METRICS, seed=1, paired_fraction=1.0, aligner="local",
+        directions={**DIRECTIONS, "paired_mse": "higher"},
+    )  # fmt: skip
+    page = write_report(run).read_text()
+    assert all(not bold for _, bold in Tables(page).rows)
+    assert not re.search(r"[↑↓]|beats? the morph", page)
+    known = write_run(tmp_path / "new", METRICS, seed=2, paired_fraction=1.0, directions=DIRECTIONS)
+    page = write_comparison([run, other, known], tmp_path / "out").read_text()
+    assert "Lower is better." not in page, "the runs do not agree on paired_mse"
+    assert page.count("Higher is better.") == 2  # test_accuracy, coupling matching_accuracy
 
 
 def test_loss_curve_of_a_resumed_and_torn_log(tmp_path):
@@ -266,6 +304,7 @@ def test_comparison_gives_mean_and_deviation_over_seeds(tmp_path):
             solver={"component": "solver.Sinkhorn", "arguments": {"epsilon": epsilon, "tau": 1}},
             seed=seed,
             paired_fraction=fraction,
+            directions=DIRECTIONS,
         )
         for (epsilon, fraction, seed), value in values.items()
     ]

@@ -182,12 +182,32 @@ def test_lists_and_plain_folders(folders):
     assert all(Path(path).is_file() for path in listed.train.source)
 
 
+def test_an_image_that_is_listed_with_five_captions_is_one_source_point(tmp_path):
+    rows = [f"{k % 20}.png,caption {k}\n" for k in range(100)]
+    (tmp_path / "list.csv").write_text("".join(rows))
+    data = Images(str(tmp_path / "list.csv")).load()
+    assert data.class_names is data.train.source_labels is data.test.target_labels is None
+    for split, images in ((data.train, 10), (data.test, 8)):
+        assert (len(split.source), len(split.target)) == (images, 5 * images)
+        found = {(split.source[i], split.target[j]) for i, j in split.pairs}
+        files = map(str, split.source)
+        expected = {(f, f"caption {k}") for f in files for k in range(100) if k % 20 == _number(f)}
+        assert found == expected
+    assert not set(data.train.source) & set(data.test.source)
+
+
+def _number(file: str) -> int:
+    return int(Path(file).stem)
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ({}, ValueError, "Images.path is missing"),
         ({"path": "nowhere"}, FileNotFoundError, "nowhere"),
         ({"path": ".", "fractions": (0.9, 0.2, 0.1)}, ValueError, "at most 1"),
+        ({"path": ".", "fractions": (0.9, -0.2, 0.1)}, ValueError, "greater than or equal to 0"),
+        ({"path": ".", "evaluate": "train"}, ValueError, "'test' or 'validation'"),
     ],
 )
 def test_wrong_folders_are_named(arguments, error, message):

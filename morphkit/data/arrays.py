@@ -1,18 +1,28 @@
 """Anybody's own features: arrays in files or in memory, and a list of known pairs."""
 
 import csv
+import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num, Shaped
+from pydantic import Field
 from safetensors import safe_open
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from ..checks import Whole
 from ..interfaces import Data
 from ..precision import fits_int32, points_as_float32
 from ..types import Dataset, Split
+
+logger = logging.getLogger("morphkit")
+
+Unit = Literal["groups", "sources"]
+"""What is held out whole, see `split_arrays`."""
 
 
 class Arrays(Data):
@@ -23,8 +33,9 @@ class Arrays(Data):
     (l, 2) array. Labels are integers, one per row, and only evaluate. Nothing is normalised.
 
     The test split is `test_source`, `test_target` and `test_pairs` (default: row i with row
-    i), or else a fraction of the pairs, as `split_arrays` says. Raises FileNotFoundError and,
-    for files and arrays that do not fit, ValueError.
+    i), or else a fraction of the pairs, as `split_arrays` says: `hold_out` "groups" for one image
+    with several captions, "sources" where targets are classes that many source points share. Raises
+    FileNotFoundError and, for files and arrays that do not fit, ValueError.
     """
 
     source: str | None = eqx.field(static=True, default=None)
@@ -35,8 +46,9 @@ class Arrays(Data):
     test_source: str | None = eqx.field(static=True, default=None)
     test_target: str | None = eqx.field(static=True, default=None)
     test_pairs: str | None = eqx.field(static=True, default=None)
-    test_fraction: float = eqx.field(static=True, default=0.2)
-    seed: int = eqx.field(static=True, default=0)
+    test_fraction: Annotated[float, Field(ge=0, lt=1)] = eqx.field(static=True, default=0.2)
+    hold_out: Unit = eqx.field(static=True, default="groups")
+    seed: Whole = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         for name in ("source", "target", "pairs"):
@@ -50,7 +62,7 @@ class Arrays(Data):
         assert self.source is not None
         assert self.target is not None
         assert self.pairs is not None
-        return split_arrays(
+        data = split_arrays(
             read_array(self.source),
             read_array(self.target),
             read_pairs(self.pairs),
@@ -60,8 +72,17 @@ class Arrays(Data):
             test_target=optional(self.test_target),
             test_pairs=optional(self.test_pairs, read_pairs),
             test_fraction=self.test_fraction,
+            hold_out=self.hold_out,
             seed=self.seed,
         )
+        many = len(data.test.source) >= 10 * len(data.test.target) > 0
+        if many and self.test_source is None and self.hold_out == "groups":
+            logger.warning(
+                f"the test split has {len(data.test.source)} source points of "
+                f"{len(data.test.target)} targets, none of which is trained on; if targets are "
+                "classes, set Arrays.hold_out = 'sources'"
+            )
+        return data
 
 
 def split_arrays(
@@ -75,16 +96,19 @@ def split_arrays(
     test_target: Num[np.ndarray, "b q"] | None = None,
     test_pairs: Int[np.ndarray, "k 2"] | None = None,
     test_fraction: float = 0.2,
+    hold_out: Unit = "groups",
     seed: int = 0,
     name: str = "arrays",
 ) -> Dataset:
     """A data set of two arrays and the pairs of their rows; no pretrain split.
 
-    Without test arrays, `test_fraction` of the pairs, at least one, chosen by `seed`, is held
-    out. Their source points leave the training cloud, with every other pair of theirs, and so
-    do their target points, unless another pair uses them (as when many images share a text).
-    The test split has one row of each side per held-out pair. With
-    test_fraction = 0 the test split has no rows. A pair that is listed twice counts once.
+    Without test arrays, `test_fraction` of the pairs is held out: at most that many and at least
+    one whole unit, chosen by `seed`. With `hold_out` "groups" a unit is a group of pairs that share
+    points, such as an image with all of its captions (a connected component of the graph whose
+    edges are the pairs), and no point is on both sides. With "sources" it is a source point with
+    its pairs; its targets stay in training where another source point has them, too, as those of
+    classes do. The test split has the points of the held-out pairs, each once. With
+    test_fraction = 0 it has none. A pair that is listed twice counts once.
 
     Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite,
     for pairs out of range, for labels of another length, and if nothing is left to train on.
@@ -97,7 +121,7 @@ def split_arrays(
     )
     everything = Split(source, target, pairs, source_labels, target_labels)
     if test_source is None and test_target is None and test_pairs is None:
-        return Dataset(name, None, *_hold_out(everything, test_fraction, seed))
+        return Dataset(name, None, *_hold_out(everything, test_fraction, hold_out, seed))
     if test_source is None or test_target is None:
         raise ValueError("test_source and test_target must be given together")
     test_x, test_y = _features("test_source", test_source), _features("test_target", test_target)
@@ -251,28 +275,59 @@ def _row_by_row(size: int) -> Int[np.ndarray, "l 2"]:
     return np.stack([np.arange(size)] * 2, axis=1)
 
 
-def _hold_out(data: Split, fraction: float, seed: int) -> tuple[Split, Split]:
+def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:
+    """Every value once, in the order in which they first appear, and which of them each is."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return values[first[order]], np.argsort(order)[inverse]
+
+
+def _hold_out(data: Split, fraction: float, unit: Unit, seed: int) -> tuple[Split, Split]:
     """Train and test split: a fraction of the pairs is held out, with all of their points."""
     if not 0 <= fraction < 1:
         raise ValueError(f"test_fraction = {fraction} must be at least 0 and below 1")
     count = max(1, round(fraction * len(data.pairs))) if fraction > 0 else 0
-    order = np.random.default_rng(seed).permutation(len(data.pairs))
-    held = data.pairs[np.sort(order[:count])]
-    keep_source, keep_target = np.ones(len(data.source), bool), np.ones(len(data.target), bool)
-    keep_source[held[:, 0]] = False
-    kept = data.pairs[keep_source[data.pairs[:, 0]]]
-    keep_target[np.setdiff1d(held[:, 1], kept[:, 1])] = False
+    chosen = _choose_units(_units(data.pairs, unit), count, seed)
+    held, kept = data.pairs[chosen], data.pairs[~chosen]
     if len(kept) == 0:
         raise ValueError(
             f"test_fraction = {fraction} holds out {count} of {len(data.pairs)} pairs, and their "
-            "points touch all others: no pair is left to train on; set test_fraction = 0, or give "
-            "test arrays of their own"
+            "points touch all others: no pair is left to train on; set test_fraction = 0, "
+            "hold_out = 'sources' (if many source points share a target), or give test arrays"
         )
+    keep_source, keep_target = np.ones(len(data.source), bool), np.ones(len(data.target), bool)
+    keep_source[held[:, 0]] = False
+    keep_target[np.setdiff1d(held[:, 1], kept[:, 1])] = False
     renumbered = np.stack(
         [(np.cumsum(keep_source) - 1)[kept[:, 0]], (np.cumsum(keep_target) - 1)[kept[:, 1]]], axis=1
     )
     train = _take(data, np.flatnonzero(keep_source), np.flatnonzero(keep_target), renumbered)
-    return train, _take(data, held[:, 0], held[:, 1], _row_by_row(count))
+    (source, row), (target, column) = distinct(held[:, 0]), distinct(held[:, 1])
+    return train, _take(data, source, target, np.stack([row, column], axis=1))
+
+
+def _units(pairs: Int[np.ndarray, "l 2"], unit: Unit) -> Int[np.ndarray, " l"]:
+    """The number of each pair's unit, from 0 in order of appearance."""
+    if unit == "sources":
+        return distinct(pairs[:, 0])[1]
+    n, m = pairs.max(0) + 1
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], n + pairs[:, 1])), shape=(n + m, n + m))
+    return distinct(connected_components(graph, directed=False)[1][pairs[:, 0]])[1]
+
+
+def _choose_units(units: Int[np.ndarray, " l"], count: int, seed: int) -> Bool[np.ndarray, " l"]:
+    """Which pairs are of units chosen at random: at most `count` pairs and, unless it is 0, at
+    least one unit."""
+    sizes = np.bincount(units)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    left, chosen = count, []
+    for k in order:
+        if sizes[k] <= left:
+            chosen.append(k)
+            left -= sizes[k]
+    if count > 0 and not chosen:
+        chosen = [order[sizes[order].argmin()]]
+    return np.isin(units, chosen)
 
 
 def _take(data: Split, source: np.ndarray, target: np.ndarray, pairs: np.ndarray) -> Split:

@@ -1,17 +1,21 @@
 """scikit-learn's 8 × 8 digits and their labels: an image–text data set that needs no download."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
+from pydantic import Field
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
+from ..checks import Share, Whole
 from ..interfaces import Data
 from ..types import Dataset, Split
 
-Direction = Literal["image_to_text", "text_to_image"]
+Direction = Annotated[
+    Literal["image_to_text", "text_to_image"], Field(description="SOURCE_to_TARGET")
+]
 
 
 class Digits(Data):
@@ -24,12 +28,11 @@ class Digits(Data):
     """
 
     direction: Direction = eqx.field(static=True, default="image_to_text")
-    pretrain_fraction: float = eqx.field(static=True, default=0.3)
-    test_fraction: float = eqx.field(static=True, default=0.2)
-    seed: int = eqx.field(static=True, default=0)
+    pretrain_fraction: Share = eqx.field(static=True, default=0.3)
+    test_fraction: Share = eqx.field(static=True, default=0.2)
+    seed: Whole = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        check_direction(self.direction)
         parts = self.pretrain_fraction, self.test_fraction
         if not (min(parts) >= 0.01 and sum(parts) <= 0.99):
             raise ValueError(
@@ -56,15 +59,6 @@ class Digits(Data):
 
 
 DIGIT_NAMES = tuple("0123456789")
-
-
-def check_direction(direction: str) -> None:
-    """Raises ValueError for anything but "image_to_text" and "text_to_image"."""
-    if direction not in ("image_to_text", "text_to_image"):
-        raise ValueError(
-            f"direction = {direction!r} must be 'image_to_text' or 'text_to_image', "
-            "that is SOURCE_to_TARGET"
-        )
 
 
 def image_text_split(

@@ -5,6 +5,7 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 
+from ..checks import Count
 from ..interfaces import Data
 from ..types import Dataset, Split
 from .arrays import data_folder
@@ -27,11 +28,7 @@ class ImageNetFeatures(Data):
     """
 
     path: str | None = eqx.field(static=True, default=None)
-    test: int = eqx.field(static=True, default=4000)
-
-    def __check_init__(self):
-        if self.test < 1:
-            raise ValueError(f"ImageNetFeatures.test = {self.test} must be at least 1")
+    test: Count = eqx.field(static=True, default=4000)
 
     def load(self) -> Dataset:
         file = Path(self.path or data_folder() / "tiny_imagenet" / "tiny_imagenet.npz")

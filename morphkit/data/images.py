@@ -7,8 +7,10 @@ from typing import Literal
 import equinox as eqx
 import numpy as np
 
+from ..checks import Share, Whole
 from ..interfaces import Data
 from ..types import Dataset, Split
+from .arrays import distinct
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -20,7 +22,8 @@ class Images(Data):
     folder of images, each then a class of its own that is called like the file; or a .csv file
     of (image file, class name) rows, files as seen from its folder. Class folders are called
     what they are called, unless `names`, a .csv file with a header, has a column that holds the
-    folders' names (wnids): then the last column has the classes'.
+    folders' names (wnids): then the last column has the classes'. A file that is listed several
+    times, as with five captions, is one source point with as many targets, and has no class.
 
     Source inputs are paths and target inputs class names, strings both, for extractors that
     read them (`extractor.ViT`, `extractor.MiniLM`). `seed` splits the images into the
@@ -31,19 +34,15 @@ class Images(Data):
 
     path: str | None = eqx.field(static=True, default=None)
     names: str | None = eqx.field(static=True, default=None)
-    fractions: tuple[float, float, float] = eqx.field(static=True, default=(0.5, 0.1, 0.4))
+    fractions: tuple[Share, Share, Share] = eqx.field(static=True, default=(0.5, 0.1, 0.4))
     evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
-    seed: int = eqx.field(static=True, default=0)
+    seed: Whole = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         if self.path is None:
             raise ValueError("Images.path is missing: give a folder of images, or a .csv list")
-        if len(self.fractions) != 3 or min(self.fractions) < 0 or sum(self.fractions) > 1 + 1e-9:
-            raise ValueError(
-                f"Images.fractions = {self.fractions} must be three shares, of at most 1 in all"
-            )
-        if self.evaluate not in ("test", "validation"):
-            raise ValueError(f"Images.evaluate = {self.evaluate!r} must be 'test' or 'validation'")
+        if sum(self.fractions) > 1 + 1e-9:
+            raise ValueError(f"Images.fractions = {self.fractions} must sum to at most 1")
 
     def load(self) -> Dataset:
         assert self.path is not None
@@ -53,23 +52,29 @@ class Images(Data):
             classes = _named(classes, Path(self.names))
         names, labels = np.unique(classes, return_inverse=True)
         labels = labels.astype(np.int32)
-        order = np.random.default_rng(self.seed).permutation(len(files))
-        ends = np.round(np.cumsum(self.fractions) * len(files)).astype(int)
+        sources, row = distinct(files)
+        order = np.random.default_rng(self.seed).permutation(len(sources))
+        ends = np.round(np.cumsum(self.fractions) * len(sources)).astype(int)
         train, validation, test = np.split(order, ends)[:3]
         judged = test if self.evaluate == "test" else validation
         for purpose, rows in (("train on", train), (f"evaluate on ({self.evaluate})", judged)):
             if len(rows) == 0:
                 raise ValueError(
-                    f"Images.fractions = {self.fractions} leaves none of {len(files)} images to "
+                    f"Images.fractions = {self.fractions} leaves none of {len(sources)} images to "
                     f"{purpose}"
                 )
 
-        def split(rows: np.ndarray) -> Split:
-            rows = np.sort(rows)
-            pairs = np.stack([np.arange(len(rows))] * 2, 1)
-            return Split(files[rows], names[labels[rows]], pairs, labels[rows], labels[rows])
+        captioned = len(sources) < len(files)
 
-        return Dataset("images", None, split(train), split(judged), tuple(map(str, names)))
+        def split(part: np.ndarray) -> Split:
+            rows = np.flatnonzero(np.isin(row, part))
+            kept, of = distinct(files[rows])
+            pairs = np.stack([of, np.arange(len(rows))], 1)
+            classes = None if captioned else labels[rows]
+            return Split(kept, names[labels[rows]], pairs, classes, classes)
+
+        class_names = None if captioned else tuple(map(str, names))
+        return Dataset("images", None, split(train), split(judged), class_names)
 
 
 def _found(folder: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -3,16 +3,19 @@
 import gzip
 import hashlib
 from pathlib import Path
+from typing import Annotated
 
 import equinox as eqx
 import numpy as np
 import pooch
+from pydantic import Field
 
+from ..checks import Whole
 from ..features.cache import cache_folder
 from ..interfaces import Data
 from ..types import Dataset
 from .arrays import data_folder
-from .digits import DIGIT_NAMES, Direction, check_direction, image_text_split
+from .digits import DIGIT_NAMES, Direction, image_text_split
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -41,13 +44,8 @@ class MNIST(Data):
 
     direction: Direction = eqx.field(static=True, default="image_to_text")
     path: str | None = eqx.field(static=True, default=None)
-    pretrain: int = eqx.field(static=True, default=50_000)
-    seed: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self):
-        check_direction(self.direction)
-        if not 0 < self.pretrain < 60_000:
-            raise ValueError(f"MNIST.pretrain = {self.pretrain} must be between 1 and 59,999")
+    pretrain: Annotated[int, Field(ge=1, lt=60_000)] = eqx.field(static=True, default=50_000)
+    seed: Whole = eqx.field(static=True, default=0)
 
     def load(self) -> Dataset:
         files = self._locate()

@@ -8,6 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
+from ..checks import Count, Whole
 from ..extras import imported
 from ..features.store import stored_files
 from ..interfaces import Data
@@ -53,24 +54,13 @@ class Recordings(Data):
     stimuli: str | None = eqx.field(static=True, default=None)
     pretrain: str | None = eqx.field(static=True, default=None)
     region: str | None = eqx.field(static=True, default=None)
-    repeats: int = eqx.field(static=True, default=1)
-    labels: str = eqx.field(static=True, default="category_name")
+    repeats: Count = eqx.field(static=True, default=1)
+    labels: Literal["stimulus_id", "category_name", "object_name"] = eqx.field(
+        static=True, default="category_name"
+    )
     standardise: bool = eqx.field(static=True, default=True)
     evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
-    seed: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self):
-        if self.evaluate not in ("test", "validation"):
-            raise ValueError(
-                f"Recordings.evaluate = {self.evaluate!r} must be 'test' or 'validation'"
-            )
-        if self.repeats < 1:
-            raise ValueError(f"Recordings.repeats = {self.repeats} must be at least 1")
-        allowed = COORDINATES["presentation"]
-        if self.labels not in allowed:
-            raise ValueError(
-                f"Recordings.labels = {self.labels!r} must be one of {', '.join(allowed)}"
-            )
+    seed: Whole = eqx.field(static=True, default=0)
 
     def load(self) -> Dataset:
         file = Path(self.path or data_folder() / "v4" / "v4_201025.npz")

@@ -4,6 +4,7 @@ import equinox as eqx
 import numpy as np
 from sklearn.datasets import make_swiss_roll
 
+from ..checks import Count, NonNegative, Whole
 from ..interfaces import Data
 from ..types import Dataset, Split
 
@@ -22,17 +23,10 @@ class SwissRoll(Data):
     normal noise on both, the radius going from 4.7 to 14.1. Labels are arcs of the spiral.
     """
 
-    points: int = eqx.field(static=True, default=4000)
-    test_points: int = eqx.field(static=True, default=2000)
-    noise: float = eqx.field(static=True, default=0.1)
-    seed: int = eqx.field(static=True, default=0)
-
-    def __check_init__(self):
-        for name in ("points", "test_points"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"SwissRoll.{name} = {getattr(self, name)} must be at least 1")
-        if self.noise < 0:
-            raise ValueError(f"SwissRoll.noise = {self.noise} must not be negative")
+    points: Count = eqx.field(static=True, default=4000)
+    test_points: Count = eqx.field(static=True, default=2000)
+    noise: NonNegative = eqx.field(static=True, default=0.1)
+    seed: Whole = eqx.field(static=True, default=0)
 
     def load(self) -> Dataset:
         rng = np.random.RandomState(self.seed)

@@ -2,11 +2,35 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import get_args
 
 import jax
 
-from ..interfaces import Evaluator, LatentMap, Scene
+from ..interfaces import Better, Evaluator, LatentMap, Scene
 from ..loggers import Log
+
+
+def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
+    """Raises ValueError if two evaluators give one metric, or one does not say what is better;
+    asked before training, since `Evaluator.metrics` is known by then."""
+    owners: dict[str, str] = {}
+    for evaluator in evaluators:
+        who = type(evaluator).__name__
+        for name, better in evaluator.metrics.items():
+            if better not in get_args(Better):
+                wanted = ", ".join(map(repr, get_args(Better)))
+                raise ValueError(f"{who}.metrics[{name!r}] = {better!r} must be one of {wanted}")
+            if name in owners:
+                raise ValueError(
+                    f"run.evaluators has two that give {name!r}, {owners[name]} and {who}; "
+                    "use one a run"
+                )
+            owners[name] = who
+
+
+def directions(evaluators: Sequence[Evaluator]) -> dict[str, Better]:
+    """Which values of each metric are the better ones, by its name without prefix."""
+    return {name: b for evaluator in evaluators for name, b in evaluator.metrics.items()}
 
 
 def evaluate(
@@ -15,26 +39,45 @@ def evaluate(
     evaluators: Sequence[Evaluator],
     key: jax.Array,
     log: Log,
-) -> dict[str, float]:
-    """Runs every evaluator on what it judges, and prefixes its numbers accordingly."""
+) -> tuple[dict[str, float], list[str]]:
+    """Runs every evaluator on what it judges, and prefixes its numbers accordingly.
+
+    Returns the metrics and, in a sentence each, what failed: an evaluator that raises, or gives
+    a metric that it has not declared, is warned about and left out of what it was judging; the
+    numbers of all others stand.
+    """
     metrics: dict[str, float] = {}
+    failures: list[str] = []
     for evaluator in evaluators:
-        if evaluator.subject == "map" and scene.x.size == 0:
-            log.warn(f"{type(evaluator).__name__} is left out: there are no test points")
-            views = {}
-        elif evaluator.subject == "map":
-            views = {name: replace(scene, map=fitted) for name, fitted in maps.items()}
-        elif evaluator.subject == "coupling":
-            views = {"coupling": scene}
-            if scene.coupling is None:
-                log.info(f"{type(evaluator).__name__} is left out: no coupling of all points")
-                views = {}
-        else:
-            views = {"features": scene}
-        for prefix, view in views.items():
-            found = evaluator.evaluate(view, key=key)
-            for name, value in found.items():
-                if f"{prefix}/{name}" in metrics:
-                    raise ValueError(f"two evaluators give {prefix}/{name}; use one a run")
-                metrics[f"{prefix}/{name}"] = value
-    return metrics
+        for prefix, view in _views(evaluator, scene, maps, log).items():
+            try:
+                found = _declared(evaluator, evaluator.evaluate(view, key=key))
+            except Exception as error:
+                text = str(error).strip() or type(error).__name__
+                failures.append(f"{type(evaluator).__name__} on {prefix} failed: {text}")
+                log.warn(failures[-1])
+            else:
+                metrics |= {f"{prefix}/{name}": value for name, value in found.items()}
+    return metrics, failures
+
+
+def _views(
+    evaluator: Evaluator, scene: Scene, maps: dict[str, LatentMap], log: Log
+) -> dict[str, Scene]:
+    """What it is shown, by the prefix of what it judges."""
+    who = type(evaluator).__name__
+    if evaluator.subject == "map" and scene.x.size == 0:
+        log.warn(f"{who} is left out: there are no test points")
+        return {}
+    if evaluator.subject == "map":
+        return {name: replace(scene, map=fitted) for name, fitted in maps.items()}
+    if evaluator.subject == "coupling" and scene.coupling is None:
+        log.info(f"{who} is left out: no coupling of all points")
+        return {}
+    return {evaluator.subject: scene}
+
+
+def _declared(evaluator: Evaluator, found: dict[str, float]) -> dict[str, float]:
+    if unknown := sorted(set(found) - set(evaluator.metrics)):
+        raise ValueError(f"it gives {unknown[0]!r}, which is not among its metrics; declare it")
+    return {name: float(value) for name, value in found.items()}

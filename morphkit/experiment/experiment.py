@@ -26,6 +26,7 @@ from ..transport.couplings import Coupling
 from ..types import PairedData
 from ..wiring.discovery import installed_plugins
 from ..wiring.records import arguments, record
+from .evaluate import check_evaluators, directions
 
 
 def _fixed(items: Sequence[Any]) -> Sequence[Any]:
@@ -65,6 +66,7 @@ class Experiment(Checked):
             raise ValueError(
                 f"Experiment.baselines has two that are called {twice[0]}; use one a run"
             )
+        check_evaluators(self.evaluators)
 
     @property
     def rows(self) -> dict[str, Baseline]:
@@ -86,6 +88,7 @@ class Experiment(Checked):
             "solver": record(self.solver), "field": record(field),
             "training": arguments(self.training),
             "paired_fraction": self.paired_fraction, "seed": self.seed,
+            "directions": directions(self.evaluators),
             "plugins": {p.distribution: p.version for p in installed_plugins() if p.enabled},
         }  # fmt: skip
 

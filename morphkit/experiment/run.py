@@ -48,7 +48,7 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
             morph, story = trained(experiment, scene, sampler, folder, (key_field, key_train), log)
         with log.phase("evaluate"):
             scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
-            judged = evaluate(
+            judged, failures = evaluate(
                 scene, {"morph": morph} | fitted(experiment, scene.train, log),
                 experiment.evaluators, key_eval, log,
             )  # fmt: skip
@@ -59,7 +59,7 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
         write_pages(folder, morph, scene, sampler, batch_size, key_eval, log)
         log.finish(metrics, folder.report, config=story | {"gin": gin})
     folder.finish()
-    return Result(replace(morph, gin=gin), metrics, folder.path)
+    return Result(replace(morph, gin=gin), metrics, folder.path, tuple(failures))
 
 
 def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, dict[str, float]]:

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 
 from ..folder import RunFolder
 from .figures import PALETTE, STYLE
-from .page import Section, read_metrics, render, save_figure
+from .page import Section, read_directions, read_metrics, render, save_figure
 from .tables import (
     MORPH,
+    Directions,
     Row,
     Table,
     best_of,
-    lower_is_better,
     number,
     results_of,
     under,
@@ -34,13 +34,15 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
 
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
     `run.json` says of features, aligner, cost and solver (and field and training where these
-    differ), and by paired fraction. A baseline that several runs of one seed fitted counts
+    differ), and by paired fraction. The best are marked where the runs agree which values are
+    better. A baseline that several runs of one seed fitted counts
     once. Returns the path of the HTML. Raises ValueError if a directory is no run directory.
     """
     if not dirs:
         raise ValueError("dirs: nothing to compare; pass at least one run directory.")
     runs = [_read_run(Path(d)) for d in dirs]
     labels = _labels([story for story, _ in runs])
+    directions = _directions([read_directions(Path(d)) for d in dirs])
     cells: dict[str, dict[str, dict[float, dict[Any, list[float]]]]] = {}
     for (story, metrics), (label, data) in zip(runs, labels, strict=True):
         named = {
@@ -51,7 +53,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
         named |= {
             (label, f"coupling {name}"): value
             for name, value in under(metrics, "coupling/").items()
-            if "accuracy" in name
+            if f"coupling {name}" in directions or "accuracy" in name
         }
         for (row, metric), value in named.items():
             by_fraction = cells.setdefault(metric, {}).setdefault(row, {})
@@ -68,11 +70,11 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     page = out if out.suffix == ".html" else out / "comparison.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     sections = [
-        Section(metric, _mean_table(metric, rows, ours), [_direction(metric)])
+        Section(metric, _mean_table(rows, ours, directions.get(metric)), _note(directions, metric))
         for metric, rows in means.items()
     ]
     if means:
-        picture = save_figure(_draw_comparison(means, ours), page.with_suffix(".png"))
+        picture = save_figure(_draw_comparison(means, ours, directions), page.with_suffix(".png"))
         sections.insert(0, Section("By number of pairs", image=picture))
     text = render(
         title="Comparison of runs",
@@ -181,10 +183,10 @@ def _ordered(rows: Stats, ours: set[str]) -> list[str]:
     return sorted(rows, key=lambda row: (row not in ours, row))
 
 
-def _mean_table(metric: str, rows: Stats, ours: set[str]) -> Table:
+def _mean_table(rows: Stats, ours: set[str], better: str | None) -> Table:
     fractions = sorted({fraction for by_fraction in rows.values() for fraction in by_fraction})
     best = [
-        best_of({name: cells[f][0] for name, cells in rows.items() if f in cells}, metric)
+        best_of({name: cells[f][0] for name, cells in rows.items() if f in cells}, better)
         for f in fractions
     ]
 
@@ -207,11 +209,20 @@ def _mean_table(metric: str, rows: Stats, ours: set[str]) -> Table:
     )
 
 
-def _direction(metric: str) -> str:
-    return "Lower is better." if lower_is_better(metric) else "Higher is better."
+def _directions(found: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """What all runs that say it agree on, also under the name of a coupling's metric here."""
+    said: dict[str, set[str]] = {}
+    for name, better in (item for run in found for item in run.items()):
+        said.setdefault(name, set()).add(better)
+    agreed = {name: min(b) for name, b in said.items() if b in ({"higher"}, {"lower"})}
+    return agreed | {f"coupling {name}": better for name, better in agreed.items()}
 
 
-def _draw_comparison(means: Mapping[str, Stats], ours: set[str]) -> Figure:
+def _note(directions: Directions, metric: str) -> list[str]:
+    return [f"{directions[metric].capitalize()} is better."] if metric in directions else []
+
+
+def _draw_comparison(means: Mapping[str, Stats], ours: set[str], directions: Directions) -> Figure:
     """One panel a metric: solid lines for morphs, dashed for baselines."""
     columns = min(2, len(means))
     lines = -(-len(means) // columns)
@@ -241,8 +252,8 @@ def _draw_comparison(means: Mapping[str, Stats], ours: set[str]) -> Figure:
             ticks = sorted({100 * f for by_fraction in rows.values() for f in by_fraction})
             ax.set_xticks(ticks, [f"{t:g} %" for t in ticks])
             ax.minorticks_off()
-            arrow = "lower" if lower_is_better(metric) else "higher"
-            ax.set(title=metric, xlabel="pairs used", ylabel=f"{arrow} is better")
+            better = " ".join(_note(directions, metric)).rstrip(".").lower()
+            ax.set(title=metric, xlabel="pairs used", ylabel=better)
             ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
         handles = [
             figure.axes[0].plot(

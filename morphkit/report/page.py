@@ -37,11 +37,12 @@ class Section:
 def write_report(dir: Path | str) -> Path:
     """Writes `dir/report.html`, one file without external resources, and `dir/overview.png`.
 
-    Reads `metrics.json` and, where they exist, `log.jsonl`, `figures.npz` and `config.gin`.
+    Reads `metrics.json` and, where they exist, `run.json` (for which values are better: without,
+    none is called the best), `log.jsonl`, `figures.npz` and `config.gin`.
     Returns the path of the HTML. Raises ValueError if `dir` is no run directory.
     """
     dir = Path(dir)
-    metrics = read_metrics(dir)
+    metrics, directions = read_metrics(dir), read_directions(dir)
     arrays: dict[str, np.ndarray] = {}
     if (dir / "figures.npz").is_file():
         with np.load(dir / "figures.npz", allow_pickle=False) as file:
@@ -50,8 +51,8 @@ def write_report(dir: Path | str) -> Path:
 
     sections = []
     if results := results_of(metrics):
-        notes = verdict(results)
-        sections.append(Section("Morph and baselines", results_table(results), notes))
+        notes = verdict(results, directions)
+        sections.append(Section("Morph and baselines", results_table(results, directions), notes))
     if overview := draw_overview(arrays, _loss_curve(dir / "log.jsonl")):
         image = save_figure(overview, dir / "overview.png")
         sections.append(Section("Overview", image=image))
@@ -86,6 +87,15 @@ def read_metrics(dir: Path) -> dict[str, float]:
         return {k: math.nan if v is None else float(v) for k, v in found.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"dir: {path} is not a flat JSON object of numbers: {error}") from None
+
+
+def read_directions(dir: Path) -> dict[str, str]:
+    """Which values of each metric are better, by the run's record; empty where it does not say."""
+    try:
+        found = json.loads((dir / "run.json").read_text(encoding="utf-8"))["directions"]
+        return {str(name): str(better) for name, better in found.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _loss_curve(path: Path) -> Float[np.ndarray, "k 2"]:

@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 MORPH = "morph"
-_LOWER_IS_BETTER = ("mse", "error", "time", "loss", "distance")
+
+Directions = Mapping[str, str]
+"""Which values of a metric are better, "higher" or "lower", by its name; of one that is not there,
+or "neither", no value is called the best."""
+
+_SIGNS = {"higher": 1, "lower": -1}
+_ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 
 @dataclass(frozen=True)
@@ -24,18 +30,13 @@ class Table:
     rows: list[Row]
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a metric is a cost, by its name: errors, losses, distances and times are."""
-    return any(word in metric.lower() for word in _LOWER_IS_BETTER)
-
-
-def format_table(metrics: Mapping[str, float]) -> str:
+def format_table(metrics: Mapping[str, float], directions: Directions) -> str:
     """The metrics of the morph and the baselines as text, the best marked *, then a line on the
     coupling and a line for each metric in which a baseline beats the morph."""
     results = results_of(metrics)
     lines = []
     if results:
-        table = results_table(results)
+        table = results_table(results, directions)
         cells = [["", *(f"{column} " for column in table.columns)]]
         for row in table.rows:
             marked = [f"{c}{'*' if k in row.best else ' '}" for k, c in enumerate(row.cells)]
@@ -45,7 +46,7 @@ def format_table(metrics: Mapping[str, float]) -> str:
             texts = [line[0].ljust(widths[0])]
             texts += [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
             lines.append("   ".join(texts).rstrip())
-        lines += verdict(results)
+        lines += verdict(results, directions)
     if coupling := under(metrics, "coupling/"):
         numbers = [f"{k} {number(v)}" for k, v in coupling.items() if k != "converged"]
         lines.append(f"coupling: {', '.join(numbers)}. {' '.join(convergence(coupling))}".rstrip())
@@ -68,12 +69,12 @@ def results_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
     return results
 
 
-def best_of(values: Mapping[str, float], metric: str) -> set[str]:
-    """The names with the best value; several if they tie."""
+def best_of(values: Mapping[str, float], better: str | None) -> set[str]:
+    """The names with the best value; several if they tie, none if neither is `better`."""
     known = {k: v for k, v in values.items() if math.isfinite(v)}
-    if not known:
+    if not known or better not in _SIGNS:
         return set()
-    best = min(known.values()) if lower_is_better(metric) else max(known.values())
+    best = max(known.values(), key=lambda value: _SIGNS[better] * value)
     return {k for k, v in known.items() if math.isclose(v, best, rel_tol=1e-9)}
 
 
@@ -85,9 +86,9 @@ def _metrics_of(results: Mapping[str, Mapping[str, float]]) -> list[str]:
     return list(dict.fromkeys(metric for values in results.values() for metric in values))
 
 
-def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
+def results_table(results: Mapping[str, Mapping[str, float]], directions: Directions) -> Table:
     columns = _metrics_of(results)
-    best = [best_of(_column(results, metric), metric) for metric in columns]
+    best = [best_of(_column(results, metric), directions.get(metric)) for metric in columns]
     rows = [
         Row(
             name.replace("_", " "),
@@ -97,19 +98,20 @@ def results_table(results: Mapping[str, Mapping[str, float]]) -> Table:
         )
         for name, values in results.items()
     ]
-    return Table([m + (" ↓" if lower_is_better(m) else " ↑") for m in columns], rows)
+    return Table([m + _ARROWS.get(directions.get(m, ""), "") for m in columns], rows)
 
 
-def verdict(results: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """Says in words which baselines beat the morph, metric by metric."""
+def verdict(results: Mapping[str, Mapping[str, float]], directions: Directions) -> list[str]:
+    """Says in words which baselines beat the morph, metric by metric, where one value is better."""
     if MORPH not in results or len(results) < 2:
         return []
+    judged = [
+        m for m in _metrics_of(results) if m in results[MORPH] and directions.get(m) in _SIGNS
+    ]
     lines = []
-    for metric in _metrics_of(results):
-        if metric not in results[MORPH]:
-            continue
+    for metric in judged:
         morph = results[MORPH][metric]
-        sign = -1 if lower_is_better(metric) else 1
+        sign = _SIGNS[directions[metric]]
         column = {k: v for k, v in _column(results, metric).items() if math.isfinite(v)}
         better = [
             name.replace("_", " ") + f" ({number(value)})"
@@ -120,7 +122,8 @@ def verdict(results: Mapping[str, Mapping[str, float]]) -> list[str]:
             verb = "beats" if len(better) == 1 else "beat"
             who = " and ".join(filter(None, [", ".join(better[:-1]), better[-1]]))
             lines.append(f"On {metric}, {who} {verb} the morph ({number(morph)}).")
-    lines = lines or ["No baseline beats the morph on any metric."]
+    if judged and not lines:
+        lines = ["No baseline beats the morph on any metric."]
     return [*lines, "Each prediction of the morph is one draw from p(y | x)."]
 
 

@@ -55,8 +55,9 @@ class Registry:
     def add(self, cls: type[eqx.Module]) -> None:
         """Registers a component class. Called by plugins in their `morphkit_register` hook.
 
-        Raises TypeError if the class implements no interface or is still abstract, and
-        ValueError if its own distribution has already registered that name.
+        Raises TypeError if the class implements no interface, is still abstract or declares not
+        all that its interface asks for, and ValueError if its own distribution has already
+        registered that name.
         """
         kinds = [kind for kind, interface in KINDS.items() if issubclass(cls, interface)]
         if not kinds:
@@ -65,6 +66,8 @@ class Registry:
         if inspect.isabstract(cls):
             missing = ", ".join(sorted(cls.__abstractmethods__))
             raise TypeError(f"{cls.__qualname__} is abstract: it does not implement {missing}")
+        if undeclared := cls.__abstractvars__ | cls.__abstractclassvars__:
+            raise TypeError(f"{cls.__qualname__} declares no {', '.join(sorted(undeclared))}")
         distribution = self._adding.distribution if self._adding else "local"
         version = self._adding.version if self._adding else "0"
         module = f"{re.sub(r'[^0-9a-zA-Z]+', '_', distribution)}.{kinds[0]}"

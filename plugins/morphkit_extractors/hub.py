@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from morphkit.checks import Count
 from morphkit.extras import imported
 from morphkit.interfaces import FeatureExtractor, Report, silent
 
 from .pretrained import images, non_linearities, sentences, vision, weights_fingerprint
 
-DTYPES = ("float32", "float16", "bfloat16")
+Dtype = Literal["float32", "float16", "bfloat16"]
+"""What a network computes in."""
 
 
 class Pretrained(FeatureExtractor):
@@ -21,18 +23,13 @@ class Pretrained(FeatureExtractor):
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
     model: str = eqx.field(static=True)
-    batch_size: int = eqx.field(static=True)
+    batch_size: Count = eqx.field(static=True)
     device: str = eqx.field(static=True)
-    dtype: str = eqx.field(static=True)
+    dtype: Dtype = eqx.field(static=True)
 
     def __init__(
-        self, input_shape: tuple[int, ...], model: str, batch_size: int, device: str, dtype: str
+        self, input_shape: tuple[int, ...], model: str, batch_size: int, device: str, dtype: Dtype
     ):
-        name = type(self).__name__
-        if batch_size < 1:
-            raise ValueError(f"{name}.batch_size = {batch_size} must be at least 1")
-        if dtype not in DTYPES:
-            raise ValueError(f"{name}.dtype = {dtype!r} must be one of {', '.join(DTYPES)}")
         self.input_shape, self.model = tuple(input_shape), model
         self.batch_size, self.device, self.dtype = batch_size, device, dtype
 
@@ -95,13 +92,11 @@ class ViT(Pretrained):
         pooling: Literal["class", "mean", "pooler"] = "class",
         batch_size: int = 32,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         *,
         key: PRNGKeyArray,
     ):
         super().__init__(input_shape, model, batch_size, device, dtype)
-        if pooling not in ("class", "mean", "pooler"):
-            raise ValueError(f"ViT.pooling = {pooling!r} must be 'class', 'mean' or 'pooler'")
         self.pooling = pooling
 
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
@@ -142,15 +137,13 @@ class EfficientNet(Pretrained):
         pooling: Literal["flatten", "mean"] = "flatten",
         batch_size: int = 32,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         *,
         key: PRNGKeyArray,
     ):
         super().__init__(input_shape, model, batch_size, device, dtype)
         if not activations:
             raise ValueError("EfficientNet.activations is empty; name at least one")
-        if pooling not in ("flatten", "mean"):
-            raise ValueError(f"EfficientNet.pooling = {pooling!r} must be 'flatten' or 'mean'")
         self.activations, self.pooling = tuple(activations), pooling
 
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
@@ -210,7 +203,7 @@ class MiniLM(Pretrained):
         prompt: str = "A photo of a {}",
         batch_size: int = 64,
         device: str = "cpu",
-        dtype: str = "float32",
+        dtype: Dtype = "float32",
         *,
         key: PRNGKeyArray,
     ):

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn import decomposition
 
+from morphkit.checks import Count, check
 from morphkit.interfaces import Codec, Report, silent
 from morphkit.precision import as_float32
 
@@ -24,13 +25,12 @@ class PCA(Codec):
     """
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
-    components: int = eqx.field(static=True)
+    components: Count = eqx.field(static=True)
     mean: Float[Array, " d"]
     weight: Float[Array, "k d"]
 
     def __init__(self, input_shape: tuple[int, ...], components: int = 1000, *, key: PRNGKeyArray):
-        if components < 1:
-            raise ValueError(f"PCA.components = {components} must be at least 1")
+        check(PCA, components=components)
         self.input_shape, self.components = tuple(input_shape), components
         width = math.prod(input_shape)
         self.mean = jnp.zeros(width)

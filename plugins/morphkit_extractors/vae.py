@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from morphkit.checks import Count, NonNegative, Positive, check
+
 from .convolutions import Convolution, TransposedConvolution
-from .variational import Dense, VariationalAutoencoder, check_positive
+from .variational import Dense, VariationalAutoencoder
 
 
 class VAEImage(VariationalAutoencoder):
@@ -31,12 +33,12 @@ class VAEImage(VariationalAutoencoder):
     """
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
-    channels: tuple[int, ...] = eqx.field(static=True)
-    latent: int = eqx.field(static=True)
-    epochs: int = eqx.field(static=True)
-    batch_size: int = eqx.field(static=True)
-    learning_rate: float = eqx.field(static=True)
-    beta: float = eqx.field(static=True)
+    channels: tuple[Count, Count, Count] = eqx.field(static=True)
+    latent: Count = eqx.field(static=True)
+    epochs: Count = eqx.field(static=True)
+    batch_size: Count = eqx.field(static=True)
+    learning_rate: Positive = eqx.field(static=True)
+    beta: NonNegative = eqx.field(static=True)
     sample: bool = eqx.field(static=True)
     down: list[Convolution]
     posterior: Dense
@@ -46,7 +48,7 @@ class VAEImage(VariationalAutoencoder):
     def __init__(
         self,
         input_shape: tuple[int, ...],
-        channels: tuple[int, ...] = (128, 256, 512),
+        channels: tuple[int, int, int] = (128, 256, 512),
         latent: int = 16,
         epochs: int = 101,
         batch_size: int = 1024,
@@ -61,17 +63,12 @@ class VAEImage(VariationalAutoencoder):
                 f"VAEImage.input_shape = {tuple(input_shape)} must be (h, w, 1) with h and w "
                 "divisible by 4; crop or pad the images"
             )
-        if len(channels) != 3:
-            raise ValueError(f"VAEImage.channels = {channels} must be three numbers")
-        check_positive(
-            "VAEImage", channels=min(channels), latent=latent, epochs=epochs,
-            batch_size=batch_size, learning_rate=learning_rate,
-        )  # fmt: skip
-        self.input_shape, self.channels, self.latent = tuple(input_shape), tuple(channels), latent
+        a, b, c = channels = tuple(channels)
+        check(VAEImage, channels=channels, latent=latent)
+        self.input_shape, self.channels, self.latent = tuple(input_shape), channels, latent
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.beta, self.sample = beta, sample
         height, width, _ = input_shape
-        a, b, c = channels
         keys = jax.random.split(key, 8)
         self.down = [
             Convolution(1, a, key=keys[0]),
@@ -132,13 +129,13 @@ class VAEText(VariationalAutoencoder):
     """
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
-    encoder: tuple[int, ...] = eqx.field(static=True)
-    decoder: tuple[int, ...] = eqx.field(static=True)
-    latent: int = eqx.field(static=True)
-    steps: int = eqx.field(static=True)
-    batch_size: int = eqx.field(static=True)
-    learning_rate: float = eqx.field(static=True)
-    beta: float = eqx.field(static=True)
+    encoder: tuple[Count, ...] = eqx.field(static=True)
+    decoder: tuple[Count, ...] = eqx.field(static=True)
+    latent: Count = eqx.field(static=True)
+    steps: Count = eqx.field(static=True)
+    batch_size: Count = eqx.field(static=True)
+    learning_rate: Positive = eqx.field(static=True)
+    beta: NonNegative = eqx.field(static=True)
     sample: bool = eqx.field(static=True)
     inward: list[Dense]
     outward: list[Dense]
@@ -159,12 +156,10 @@ class VAEText(VariationalAutoencoder):
     ):
         if len(input_shape) != 1:
             raise ValueError(f"VAEText.input_shape = {tuple(input_shape)} must be (classes,)")
-        check_positive(
-            "VAEText", encoder=min(encoder, default=1), decoder=min(decoder, default=1),
-            latent=latent, steps=steps, batch_size=batch_size, learning_rate=learning_rate,
-        )  # fmt: skip
+        encoder, decoder = tuple(encoder), tuple(decoder)
+        check(VAEText, encoder=encoder, decoder=decoder, latent=latent)
         self.input_shape, self.latent, self.steps = tuple(input_shape), latent, steps
-        self.encoder, self.decoder = tuple(encoder), tuple(decoder)
+        self.encoder, self.decoder = encoder, decoder
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.beta, self.sample = beta, sample
         inward, outward = jax.random.split(key)

@@ -106,13 +106,6 @@ class Dense(eqx.Module):
         return x @ self.weight + self.bias
 
 
-def check_positive(name: str, **values: float) -> None:
-    """Raises ValueError, naming the argument, unless every value is above zero."""
-    for argument, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name}.{argument} = {value} must be positive")
-
-
 def _draw(model: VariationalAutoencoder, inputs: Array, key: PRNGKeyArray) -> tuple:
     mean, log_variance = model.moments(inputs)
     noise = jax.random.normal(key, mean.shape)

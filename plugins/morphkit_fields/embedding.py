@@ -1,7 +1,7 @@
 """What both fields are made of: time features, SiLU layers, and how many parameters there are."""
 
-import operator
 from collections.abc import Sequence
+from typing import Literal
 
 import equinox as eqx
 import jax
@@ -9,6 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 TIME_FEATURES = 320
+
+Size = Literal["small", "medium", "large"]
+"""A preset of Table 1."""
 
 # The fastest wave makes about ten turns in [0, 1]: an ODE solver of a few dozen steps can
 # follow it. The slowest makes a sixth of a turn, so that t = 0 and t = 1 differ.
@@ -65,32 +68,8 @@ def parameter_count(module: eqx.Module) -> int:
 
 
 def architecture(
-    table: dict[str, tuple[int, int]],
-    source_dim: int,
-    target_dim: int,
-    size: str,
-    layers: int | None,
-    hidden: int | None,
+    preset: tuple[int, int], layers: int | None, hidden: int | None
 ) -> tuple[int, int]:
-    """(layers N, hidden size d): those of `size` in `table`, unless given.
-
-    Raises ValueError, naming the argument, on an unknown size or a number that is not a
-    positive integer.
-    """
-    if size not in table:
-        raise ValueError(f"size: {size!r} is unknown; choose one of {', '.join(table)}")
-    preset_layers, preset_hidden = table[size]
-    chosen = {
-        "source_dim": source_dim,
-        "target_dim": target_dim,
-        "layers": preset_layers if layers is None else layers,
-        "hidden": preset_hidden if hidden is None else hidden,
-    }
-    for name, value in chosen.items():
-        try:
-            valid = operator.index(value) >= 1
-        except TypeError:
-            valid = False
-        if not valid:
-            raise ValueError(f"{name}: needs a positive integer, got {value!r}")
-    return chosen["layers"], chosen["hidden"]
+    """(layers N, hidden size d): those of the preset, unless given."""
+    n, d = preset
+    return n if layers is None else layers, d if hidden is None else hidden

@@ -5,9 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
+from morphkit.checks import Count, check
 from morphkit.interfaces import VelocityField
 
-from .embedding import TIME_FEATURES, Dense, Linear, architecture, time_features
+from .embedding import TIME_FEATURES, Dense, Linear, Size, architecture, time_features
 
 _SIZES = {"small": (4, 256), "medium": (6, 512), "large": (8, 1680)}
 
@@ -34,11 +35,11 @@ class MLP(VelocityField):
     positive integer.
     """
 
-    source_dim: int = eqx.field(static=True)
-    target_dim: int = eqx.field(static=True)
-    size: str = eqx.field(static=True)
-    layers: int | None = eqx.field(static=True)
-    hidden: int | None = eqx.field(static=True)
+    source_dim: Count = eqx.field(static=True)
+    target_dim: Count = eqx.field(static=True)
+    size: Size = eqx.field(static=True)
+    layers: Count | None = eqx.field(static=True)
+    hidden: Count | None = eqx.field(static=True)
     noise: Dense
     time: Dense
     condition: Dense
@@ -49,13 +50,21 @@ class MLP(VelocityField):
         self,
         source_dim: int,
         target_dim: int,
-        size: str = "small",
+        size: Size = "small",
         layers: int | None = None,
         hidden: int | None = None,
         *,
         key: PRNGKeyArray,
     ):
-        n, d = architecture(_SIZES, source_dim, target_dim, size, layers, hidden)
+        check(
+            MLP,
+            source_dim=source_dim,
+            target_dim=target_dim,
+            size=size,
+            layers=layers,
+            hidden=hidden,
+        )
+        n, d = architecture(_SIZES[size], layers, hidden)
         self.source_dim, self.target_dim, self.size = source_dim, target_dim, size
         self.layers, self.hidden = layers, hidden
         own = max(0, 2 * (n // 4) - 1)

@@ -1,5 +1,6 @@
 """Does the prediction fall into the right class? (App. H.2, image to text, and H.3)"""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -8,7 +9,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.metrics import pairwise_distances_argmin
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .scene import decoder_of, labels_of, predictions
 
@@ -23,6 +24,7 @@ class LabelAccuracy(Evaluator):
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    metrics: ClassVar[Mapping[str, Better]] = {"test_accuracy": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.source_labels, "test.source_labels", self)
@@ -46,12 +48,9 @@ class NearestTargetAccuracy(Evaluator):
     Raises ValueError on another metric and without test source labels or training target labels.
     """
 
-    metric: str = eqx.field(static=True, default="cosine")
+    metric: Literal["cosine", "euclidean"] = eqx.field(static=True, default="cosine")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
-
-    def __check_init__(self):
-        if self.metric not in ("cosine", "euclidean"):
-            raise ValueError(f"metric: {self.metric!r} is unknown; choose cosine or euclidean")
+    metrics: ClassVar[Mapping[str, Better]] = {"nearest_target_accuracy": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.source_labels, "test.source_labels", self)

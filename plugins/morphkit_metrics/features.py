@@ -1,5 +1,6 @@
 """How good are the features themselves? (App. H.1)"""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -8,7 +9,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.checks import Count
+from morphkit.interfaces import Better, Evaluator, Scene
 from morphkit.types import Cloud
 
 from .scene import labels_of
@@ -23,16 +25,20 @@ class FeatureOverlap(Evaluator):
     point itself. Raises ValueError if a side has no labels or not more than k points.
     """
 
-    k: int = eqx.field(static=True, default=15)
-    batch_size: int = eqx.field(static=True, default=5_000)
-    repeats: int = eqx.field(static=True, default=5)
+    k: Count = eqx.field(static=True, default=15)
+    batch_size: Count = eqx.field(static=True, default=5_000)
+    repeats: Count = eqx.field(static=True, default=5)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "source_overlap": "neither",
+        "target_overlap": "neither",
+    }
 
     def __check_init__(self):
-        if self.k < 1 or self.repeats < 1:
-            raise ValueError(f"k, repeats: need to be positive, got {self.k}, {self.repeats}")
         if self.batch_size <= self.k:
-            raise ValueError(f"batch_size: has to exceed k = {self.k}, got {self.batch_size}")
+            raise ValueError(
+                f"FeatureOverlap.batch_size = {self.batch_size} must be greater than k = {self.k}"
+            )
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         source_key, target_key = jax.random.split(key)
@@ -67,12 +73,12 @@ class KNNAccuracy(Evaluator):
     ValueError without labels or with fewer than k points.
     """
 
-    k: int = eqx.field(static=True, default=5)
+    k: Count = eqx.field(static=True, default=5)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
 
-    def __check_init__(self):
-        if self.k < 1:
-            raise ValueError(f"k: needs a positive integer, got {self.k}")
+    @property
+    def metrics(self) -> Mapping[str, Better]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return {f"source_{self.k}nn_accuracy": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         train = labels_of(scene.train.x.labels, "train.x.labels", self)

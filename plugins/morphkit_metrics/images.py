@@ -1,5 +1,6 @@
 """Do predicted images look like their class? (App. H.2, text to image)"""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .scene import decoder_of, labels_of, predictions
 
@@ -26,6 +27,7 @@ class ClassImageMSE(Evaluator):
 
     binarize: bool = eqx.field(static=True, default=False)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    metrics: ClassVar[Mapping[str, Better]] = {"class_image_mse": "lower"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         source_labels = labels_of(scene.test.source_labels, "test.source_labels", self)

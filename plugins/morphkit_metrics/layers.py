@@ -1,17 +1,21 @@
 """How well does a layer suit a region, before any morph? (App. G.3.1)"""
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
+from pydantic import Field
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import KFold
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.checks import Count
+from morphkit.data.arrays import distinct
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .neural import corrected, correlations, varies
 
@@ -19,41 +23,42 @@ from .neural import corrected, correlations, varies
 class Predictivity(Evaluator):
     """Neural predictivity as in Brain-Score (Schrimpf et al. 2018): cross-validated PLS.
 
-    Partial least squares with `components` components predicts the target points of held-out
-    training pairs from the source points. Gives `predictivity`: each site's (target coordinate's)
-    Pearson correlation with its prediction, the mean over `folds` folds, then the median over
-    sites; and `predictivity_corrected`, over √reliability, where that is known. Uses the known
-    pairs: set run.paired_fraction = 1 to compare layers. Raises ValueError for fewer than two
-    pairs a fold, and if no site varies.
+    Partial least squares with `components` components predicts the targets of held-out source
+    points from these. Gives `predictivity`: each site's (target coordinate's) Pearson correlation
+    with its prediction, the mean over `folds` folds, then the median over sites; and
+    `predictivity_corrected`, over √reliability, where that is known. Uses the known pairs: set
+    run.paired_fraction = 1 to compare layers. Raises ValueError for fewer than two paired source
+    points a fold, and if no site varies.
     """
 
-    components: int = eqx.field(static=True, default=25)
-    folds: int = eqx.field(static=True, default=10)
+    components: Count = eqx.field(static=True, default=25)
+    folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=10)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
-
-    def __check_init__(self):
-        if self.components < 1 or self.folds < 2:
-            raise ValueError(
-                f"Predictivity: components = {self.components} must be at least 1, and folds = "
-                f"{self.folds} at least 2"
-            )
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "predictivity": "higher",
+        "predictivity_corrected": "higher",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         x, y = np.asarray(scene.train.x_paired), np.asarray(scene.train.y_paired)
-        if len(x) < 2 * self.folds:
+        sources, row = distinct(np.asarray(scene.train.pairs.source))
+        if len(sources) < 2 * self.folds:
             raise ValueError(
-                f"Predictivity.folds = {self.folds} needs {2 * self.folds} pairs, not {len(x)}"
+                f"Predictivity.folds = {self.folds} needs {2 * self.folds} pairs, of as many "
+                f"source points, not {len(sources)}"
             )
         if not varies(y).any():
             raise ValueError("Predictivity: no site's response varies over the stimuli")
         found = []
-        for known, held in KFold(self.folds, shuffle=True, random_state=0).split(x):
+        for part, _ in KFold(self.folds, shuffle=True, random_state=0).split(sources):
+            known = np.isin(row, part)
+            held = ~known
             kept = min(self.components, np.linalg.matrix_rank(x[known] - x[known].mean(0)))
             if kept == 0:  # nothing to predict from
                 found.append(np.zeros(y.shape[1]))
                 continue
             model = PLSRegression(kept, scale=False).fit(x[known], y[known])
-            found.append(correlations(model.predict(x[held]).reshape(len(held), -1), y[held]))
+            found.append(correlations(model.predict(x[held]).reshape(held.sum(), -1), y[held]))
         sites, moving = np.mean(found, axis=0), varies(y)
         median = {"predictivity": float(np.median(sites[moving]))}
         return median | corrected("predictivity", sites, moving, scene.test.reliability)
@@ -68,6 +73,10 @@ class EffectiveDimensionality(Evaluator):
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "source_effective_dimensionality": "neither",
+        "target_effective_dimensionality": "neither",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         sides = {"source": scene.train.x.points, "target": scene.train.y.points}
@@ -94,12 +103,9 @@ class RSA(Evaluator):
     dimension.
     """
 
-    points: int = eqx.field(static=True, default=2000)
+    points: Annotated[int, Field(ge=3)] = eqx.field(static=True, default=2000)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
-
-    def __check_init__(self):
-        if self.points < 3:
-            raise ValueError(f"RSA.points = {self.points} must be at least 3")
+    metrics: ClassVar[Mapping[str, Better]] = {"rsa": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         known = scene.train.pairs.size

@@ -1,12 +1,14 @@
 """Does the coupling match points of one class? (Fig. 6)"""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.checks import Count
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .scene import labels_of
 
@@ -20,12 +22,13 @@ class MatchingAccuracy(Evaluator):
     29). Raises ValueError without a coupling, or without labels of both training clouds.
     """
 
-    samples: int = eqx.field(static=True, default=10_000)
+    samples: Count = eqx.field(static=True, default=10_000)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "coupling"
-
-    def __check_init__(self):
-        if self.samples < 1:
-            raise ValueError(f"samples: needs a positive integer, got {self.samples}")
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "matching_accuracy": "higher",
+        "matching_accuracy_exact": "higher",
+        "aes": "higher",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         if scene.coupling is None:

@@ -1,6 +1,7 @@
 """Does the prediction look like the recorded responses, and does it carry what they carry?
 (Sec. 5.2, App. H.5)"""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar, Literal
 
@@ -13,7 +14,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
-from morphkit.interfaces import Evaluator, Scene
+from morphkit.checks import Count
+from morphkit.interfaces import Better, Evaluator, Scene
 
 from .scene import labels_of, predictions
 
@@ -39,12 +41,14 @@ class NeuralPrediction(Evaluator):
     Raises ValueError without test pairs, or for fewer than 1 draw.
     """
 
-    draws: int = eqx.field(static=True, default=20)
+    draws: Count = eqx.field(static=True, default=20)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
-
-    def __check_init__(self):
-        if self.draws < 1:
-            raise ValueError(f"NeuralPrediction.draws = {self.draws} must be at least 1")
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "prediction_error": "lower",
+        "mean_prediction_error": "lower",
+        "site_correlation": "higher",
+        "site_correlation_corrected": "higher",
+    }
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         pairs = np.asarray(scene.test.pairs)
@@ -144,6 +148,7 @@ class CategoryDecoding(Evaluator):
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    metrics: ClassVar[Mapping[str, Better]] = {"category_decoding": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.source_labels, "test.source_labels", self)
@@ -159,6 +164,7 @@ class TargetDecoding(Evaluator):
     """
 
     subject: ClassVar[Literal["map", "coupling", "features"]] = "features"
+    metrics: ClassVar[Mapping[str, Better]] = {"target_decoding": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.target_labels, "test.target_labels", self)

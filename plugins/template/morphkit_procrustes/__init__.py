@@ -4,8 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from morphkit import hookimpl
+from morphkit.checks import Metric
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import PointGeometry, check_metric
+from morphkit.transport.geometry import PointGeometry
 from morphkit.types import PairedData
 
 
@@ -14,13 +15,11 @@ class ProcrustesCost(FusedCost):
 
     c_ij = d((x_i - x̄) W, y_j - ȳ), where x̄, ȳ are the means of the l paired points and
     W (p, q) minimises Σ_p |(x_p - x̄) W - (y_p - ȳ)|² among matrices with orthonormal rows or
-    columns, whichever are fewer. `metric` is "cosine" or "sqeuclidean". Never n × m in memory.
+    columns, whichever are fewer. `metric` names d: "cosine", "sqeuclidean" or
+    "correlation". Never n × m in memory.
     """
 
-    metric: str = eqx.field(static=True, default="cosine")
-
-    def __check_init__(self) -> None:
-        check_metric("ProcrustesCost.metric", self.metric)
+    metric: Metric = eqx.field(static=True, default="cosine")
 
     def prepare(self, data: PairedData) -> PointGeometry:
         """Raises ValueError with fewer than two pairs, which fix no rotation."""

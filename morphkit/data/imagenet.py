@@ -5,6 +5,7 @@ from pathlib import Path
 import equinox as eqx
 import numpy as np
 
+from ..files import open_npz
 from ..interfaces import Data
 from ..types import Dataset, Split
 from .arrays import data_folder
@@ -40,10 +41,15 @@ class ImageNetFeatures(Data):
                 f"there is no file {file}: ImageNetFeatures.path names an .npz file with "
                 f"{', '.join(ARRAYS)}"
             )
-        with np.load(file, allow_pickle=False) as arrays:
-            if missing := [name for name in ARRAYS if name not in arrays.files]:
-                raise ValueError(f"{file} has no array {missing[0]}, only {arrays.files}")
+        with open_npz(file) as arrays:
+            if missing := [name for name in ARRAYS if name not in arrays]:
+                raise ValueError(f"{file} has no array {missing[0]}, only {list(arrays)}")
             found = {name: arrays[name] for name in ARRAYS}
+            for name in ARRAYS:
+                kind = "whole numbers" if name.endswith("label") else "real numbers"
+                allowed = "iu" if name.endswith("label") else "fiu"
+                if name != "class_name" and found[name].dtype.kind not in allowed:
+                    raise ValueError(f"{file}: {name} is {found[name].dtype}, not {kind}")
         texts = found["text_features"].astype(np.float32)
 
         def split(side: str, count: int | None = None) -> Split:

@@ -83,7 +83,7 @@ def _plane(points: Float[np.ndarray, "n d"]) -> Callable[[np.ndarray], np.ndarra
     distance = np.linalg.norm(points - middle, axis=1)
     reach = _REACH * np.quantile(distance, 0.9)
     pulled = np.minimum(1, (reach or distance.max() or 1) / np.maximum(distance, 1e-300))
-    pca = PCA(2, random_state=0).fit(middle + pulled[:, None] * (points - middle))
+    pca: Any = PCA(2, random_state=0).fit(middle + pulled[:, None] * (points - middle))
 
     def project(x: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", over="ignore"):  # not finite: left out of the picture

@@ -211,21 +211,22 @@ class Stored(Data):
         found = {(part, side): _read(out / side / part) for part in PARTS for side in SIDES}
 
         def split(part: str) -> Split:
-            labels, ends = {}, []
-            for k, side in enumerate(SIDES):
-                _, kept = found[part, side]
+            def labels(side: str) -> np.ndarray | None:
                 known = saved.get(f"{part}_{side}_labels")
-                labels[side] = None if known is None else known[kept]
                 if known is not None and known.dtype.kind not in "iu":
                     raise ValueError(f"the {side} labels of {part} are no whole numbers")
-                rows = saved[f"{part}_pairs"][:, k]
+                return None if known is None else known[found[part, side][1]]
+
+            def ends(k: int, side: str) -> np.ndarray:
+                rows, kept = saved[f"{part}_pairs"][:, k], found[part, side][1]
                 _check_rows(rows, len(kept))
-                ends.append(np.where(kept, np.cumsum(kept) - 1, -1)[rows])
-            pairs = np.stack(ends, 1)
-            return Split(
-                *(found[part, side][0] for side in SIDES), pairs[(pairs >= 0).all(1)],
-                *(labels[side] for side in SIDES), saved.get(f"{part}_reliability"),
-            )  # fmt: skip
+                return np.where(kept, np.cumsum(kept) - 1, -1)[rows]
+
+            x, y = (found[part, side][0] for side in SIDES)
+            pairs = np.stack([ends(k, side) for k, side in enumerate(SIDES)], 1)
+            pairs = pairs[(pairs >= 0).all(1)]
+            reliability = saved.get(f"{part}_reliability")
+            return Split(x, y, pairs, labels("source"), labels("target"), reliability)
 
         with reading(splits, REMEDY):
             train, test = map(split, PARTS)

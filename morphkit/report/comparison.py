@@ -40,9 +40,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     """
     if not dirs:
         raise ValueError("dirs: nothing to compare; pass at least one run directory.")
-    runs = [
-        (read_metrics(dir), dict.fromkeys(_PARTS, "") | read_story(dir)) for dir in map(Path, dirs)
-    ]
+    runs = [(read_metrics(dir), read_story(dir)) for dir in map(Path, dirs)]
     labels = _labels([story for _, story in runs])
     cells: dict[str, dict[str, dict[float, dict[Any, list[float]]]]] = {}
     for (metrics, story), (label, data) in zip(runs, labels, strict=True):

@@ -166,8 +166,9 @@ def load(directory: str | Path) -> Morph:
         raise ValueError(f"{path} has format {version}: upgrade morphkit to read it")
     manifest = read_json(path, Manifest, REMEDY)
     weights = directory / "weights.safetensors"
-    if checksum(weights) != manifest.sha256:
-        raise ValueError(f"{weights} is damaged (manifest.json has another checksum); {REMEDY}")
+    with reading(weights, REMEDY):
+        if checksum(weights) != manifest.sha256:
+            raise ValueError("manifest.json has another checksum")
 
     def skeleton() -> tuple[Networks, Scaling]:
         key = jax.random.key(0)

@@ -188,7 +188,7 @@ def write() -> None:
         "",
         "Chosen: " + ", ".join(f"{n} × {d}, ε = {epsilon:g}" for n, d, epsilon in counts) + ".",
     ]
-    (RESULTS / "geodesic.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "geodesic.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

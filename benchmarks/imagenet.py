@@ -217,7 +217,7 @@ def write() -> None:
         f"{len(stuck)} couplings did not converge, or not all of their minibatches.",
     ]
     draw(there)
-    (RESULTS / "imagenet.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "imagenet.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -92,7 +92,9 @@ def main() -> None:
                     f"{ended['coupling/iterations']:.0f} | {ended['coupling/converged']:.0%} |"
                 )
                 print(lines[-1], flush=True)
-    (Path(__file__).parent / "results" / "local.md").write_text("\n".join(lines) + "\n")
+    (Path(__file__).parent / "results" / "local.md").write_text(
+        "\n".join(lines) + "\n", encoding="utf-8"
+    )
 
 
 def spread(values: list[float]) -> str:

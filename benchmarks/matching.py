@@ -196,7 +196,7 @@ def write() -> None:
                 {k: sum(s[:2] == k for s in stuck) for k in {s[:2] for s in stuck}}.items()
             )) if stuck else "") + "."]  # fmt: skip
     draw(everything)
-    (RESULTS / "matching.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "matching.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

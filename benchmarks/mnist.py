@@ -66,7 +66,7 @@ def run(job: tuple[str, str, float, int], threads: bool) -> None:
 
 def values(direction: str, aligner: str, fraction: float, name: str) -> list[float]:
     found = sorted((RESULTS / "mnist").glob(f"{direction}-{aligner}-{fraction}-*.json"))
-    read = [json.loads(path.read_text()) for path in found]
+    read = [json.loads(path.read_text(encoding="utf-8")) for path in found]
     return [metrics[name] for metrics in read if name in metrics]
 
 
@@ -130,7 +130,7 @@ def write() -> None:
         ]
         lines += ["", f"Solves that converged: {', '.join(converged)}."]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "mnist.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "mnist.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

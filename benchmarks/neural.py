@@ -279,7 +279,7 @@ def write() -> None:
             *tests(there, session),
         ]
     draw(there)
-    (RESULTS / "neural.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / "neural.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

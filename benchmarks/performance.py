@@ -349,7 +349,7 @@ def write(results: dict[str, dict[int, dict[str, float] | None]], limit: float) 
             f"draws {theirs['sample'] / mine['sample']:.1f}, a local step "
             f"{theirs['local'] / mine['local']:.1f} times faster"
         )
-    (DOCS / "performance.md").write_text("\n".join(lines) + "\n")
+    (DOCS / "performance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -18,7 +18,7 @@ def measured_by(name: str, seeds: int) -> str:
 def read(path: Path, *names: str) -> dict[tuple, dict]:
     """The lines of a file, if there is one, by their values of `names`; by the items of the value,
     if one name is given."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     found = [json.loads(line) for line in lines]
     if len(names) == 1:
         return {tuple(line[names[0]]): line for line in found}
@@ -27,7 +27,7 @@ def read(path: Path, *names: str) -> dict[tuple, dict]:
 
 def append(path: Path, line: dict) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
 
 

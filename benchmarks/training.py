@@ -112,7 +112,7 @@ def main() -> None:
     )
     out = Path(__file__).parent / "results" / "training.md"
     out.parent.mkdir(exist_ok=True)
-    out.write_text("\n".join(lines) + "\n")
+    out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print("\n".join(lines))
 
 

@@ -143,7 +143,7 @@ def _version_or_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Name
 
 
 def _finish(result) -> int:
-    from .report.page import read_directions
+    from .report.read import read_directions
     from .report.tables import format_table
 
     print(format_table(result.metrics, read_directions(result.out)))

@@ -1,7 +1,7 @@
 """The result of a run: a trained morph, its predictions, and its life on disk."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,7 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from .files import load_arrays, save_arrays
+from .checks import Count, Positive
+from .files import (
+    checksum,
+    load_arrays,
+    read_json,
+    read_text,
+    reading,
+    save_arrays,
+    write_json,
+    write_text,
+)
 from .interfaces import LatentMap, VelocityField
 from .precision import as_float32, in_float32
 from .training.flow import Networks, Reweighting
@@ -20,6 +30,29 @@ from .training.scaling import Scaling
 from .wiring.records import rebuild, record
 
 FORMAT = 1
+REMEDY = "copy it anew, or train and save the morph again"
+
+
+@dataclass(frozen=True)
+class Versioned:
+    """The one part of a manifest that every version has."""
+
+    format: Count
+
+
+@dataclass(frozen=True)
+class Manifest(Versioned):
+    """What a saved morph says of itself, beside its weights: see `Morph.save`."""
+
+    p: Count
+    q: Count
+    field: dict[str, Any]
+    noise_scale: Positive
+    reweight: tuple[bool, bool]
+    sha256: str
+    seed: int | None
+    plugins: dict[str, str]
+    provenance: dict[str, Any]
 
 
 class Morph(LatentMap):
@@ -97,23 +130,24 @@ class Morph(LatentMap):
     def save(self, directory: str | Path) -> Path:
         """Writes weights.safetensors, manifest.json and config.gin (if known); see `load`."""
         directory = Path(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        field = self.networks.field
-        manifest = {
-            "format": FORMAT,
-            "p": field.source_dim,
-            "q": field.target_dim,
-            "field": record(field),
-            "noise_scale": self.noise_scale,
-            "reweight": [self.networks.eta is not None, self.networks.xi is not None],
-            "seed": (story := json.loads(self.provenance)).get("seed"),
-            "plugins": story.get("plugins", {}),
-            "provenance": story,
-        }
-        save_arrays(directory / "weights.safetensors", (self.networks, self.scaling))
+        weights = directory / "weights.safetensors"
+        save_arrays(weights, (self.networks, self.scaling))
         if self.gin:
-            (directory / "config.gin").write_text(self.gin)
-        (directory / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+            write_text(directory / "config.gin", self.gin)
+        field, story = self.networks.field, json.loads(self.provenance)
+        manifest = Manifest(
+            format=FORMAT,
+            p=field.source_dim,
+            q=field.target_dim,
+            field=record(field),
+            noise_scale=self.noise_scale,
+            reweight=(self.networks.eta is not None, self.networks.xi is not None),
+            sha256=checksum(weights),
+            seed=story.get("seed"),
+            plugins=story.get("plugins", {}),
+            provenance=story,
+        )
+        write_json(directory / "manifest.json", asdict(manifest))
         return directory
 
 
@@ -130,34 +164,35 @@ def load(directory: str | Path) -> Morph:
         inside = directory / "morph"
         if (inside / "manifest.json").exists():
             config = directory / "config.gin"
-            gin = config.read_text(encoding="utf-8") if config.exists() else ""
+            gin = read_text(config, REMEDY) if config.exists() else ""
             return replace(load(inside), gin=gin)
         raise FileNotFoundError(f"{directory} holds no morph: there is no manifest.json in it")
-    try:
-        manifest = json.loads(path.read_text())
-        version, p, q = manifest["format"], manifest["p"], manifest["q"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); save the morph again") from None
+    version = read_json(path, Versioned, REMEDY).format
     if version > FORMAT:
         raise ValueError(f"{path} has format {version}: upgrade morphkit to read it")
+    manifest = read_json(path, Manifest, REMEDY)
+    weights = directory / "weights.safetensors"
+    with reading(weights, REMEDY):
+        if checksum(weights) != manifest.sha256:
+            raise ValueError("manifest.json has another checksum")
 
     def skeleton() -> tuple[Networks, Scaling]:
         key = jax.random.key(0)
-        field = rebuild(manifest["field"], key=key)
+        field = rebuild(manifest.field, key=key)
         eta, xi = (
             Reweighting(dim, key=key) if used else None
-            for dim, used in zip((p, q), manifest["reweight"], strict=True)
+            for dim, used in zip((manifest.p, manifest.q), manifest.reweight, strict=True)
         )
-        scaling = Scaling.fit(jnp.zeros((1, p)), jnp.zeros((1, q)), "none")
+        scaling = Scaling.fit(jnp.zeros((1, manifest.p)), jnp.zeros((1, manifest.q)), "none")
         return Networks(field, eta, xi), scaling
 
-    networks, scaling = load_arrays(
-        directory / "weights.safetensors", eqx.filter_eval_shape(skeleton)
-    )
+    with reading(path, REMEDY):
+        shapes = eqx.filter_eval_shape(skeleton)
+    networks, scaling = load_arrays(weights, shapes, REMEDY)
     config = directory / "config.gin"
     return Morph(
-        networks, scaling, manifest["noise_scale"], json.dumps(manifest["provenance"]),
-        config.read_text(encoding="utf-8") if config.exists() else "",
+        networks, scaling, manifest.noise_scale, json.dumps(manifest.provenance),
+        read_text(config, REMEDY) if config.exists() else "",
     )  # fmt: skip
 
 

@@ -303,7 +303,7 @@ def test_files_of_every_kind_give_the_same_data(tmp_path):
     for name in ("pairs.npy", "pairs.csv", "bare.csv"):
         np.testing.assert_array_equal(read_pairs(tmp_path / name), pairs)
     (tmp_path / "typo.csv").write_text("0,1x\n2,3\n")
-    with pytest.raises(ValueError, match="line 1: expected two integers"):
+    with pytest.raises(ValueError, match="line 1: expected two row numbers"):
         read_pairs(tmp_path / "typo.csv")
     (tmp_path / "excel.csv").write_text("0,1\n", encoding="utf-16")
     with pytest.raises(ValueError, match=r"excel\.csv is no UTF-8 text"):

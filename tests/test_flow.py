@@ -216,11 +216,12 @@ def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path, decay):
     with pytest.raises(Killed):
         training.fit(
             small_networks(), scaling, sampler, key=jax.random.key(0),
-            report=kill, checkpoint=tmp_path,
+            report=kill, checkpoint=tmp_path / "checkpoint",
         )  # fmt: skip
     steps = []
     resumed = training.fit(
-        small_networks(), scaling, sampler, key=jax.random.key(0), checkpoint=tmp_path,
+        small_networks(), scaling, sampler, key=jax.random.key(0),
+        checkpoint=tmp_path / "checkpoint",
         report=lambda step, total, metrics: steps.append(step),
     )  # fmt: skip
     assert steps == [30, 40, 50]

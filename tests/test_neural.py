@@ -163,7 +163,7 @@ def test_netcdf_without_its_packages_says_what_to_install(tmp_path, presentation
 
 def test_netcdf_of_another_kind_is_refused(tmp_path, presentations):
     (tmp_path / "text.nc").write_text("responses")
-    with pytest.raises(ValueError, match=r"text.nc cannot be read as NetCDF"):
+    with pytest.raises(ValueError, match=r"text.nc cannot be read"):
         read_recordings(tmp_path / "text.nc")
     netcdf(tmp_path / "bins.nc", presentations, bins=2)
     with pytest.raises(ValueError, match="keep one time bin"):

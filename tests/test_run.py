@@ -2,8 +2,11 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -227,6 +230,60 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
     np.testing.assert_array_equal(resumed(x), whole(x))
     assert np.abs(other(x) - whole(x)).max() > 0
     assert not list(tmp_path.glob("checkpoint-*"))
+
+
+def test_sigterm_saves_the_state_and_says_so(arrays, tmp_path, monkeypatch):
+    """A run that is asked to stop goes on from there, as the same W&B run."""
+    out = tmp_path / "out"
+    command = [
+        sys.executable, "-m", "morphkit.cli", "align", "--source", "x.npy", "--target", "y.npy",
+        "--pairs", "pairs.csv", "--out", str(out), *SET,
+        "--set", "Training.steps_per_dispatch = 10", "--set", "Training.steps = 1000000",
+        "--set", "run.wandb = 'offline'",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, cwd=arrays, stderr=subprocess.PIPE, text=True)
+    log, deadline = RunFolder(out).log, time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and "train/loss" in log.read_text()):
+        time.sleep(0.1)
+    process.terminate()
+    assert "is saved in" in process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    (checkpoint,) = out.glob("checkpoint-*.safetensors")
+    first = RunFolder(out).wandb_id
+    process = subprocess.Popen(command, cwd=arrays, stderr=subprocess.PIPE, text=True)
+    while time.monotonic() < deadline and "goes on from step" not in log.read_text():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert first == RunFolder(out).wandb_id != ""
+    assert "goes on from step" in log.read_text()
+
+
+def test_a_callers_wandb_run_is_left_alone(arrays, tmp_path, monkeypatch):
+    import wandb
+
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "theirs")
+    x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
+    pairs = np.stack([np.arange(30)] * 2, 1)
+    with wandb.init(dir=str(tmp_path), project="caller") as mine:
+        morphkit.align(x, y, pairs, bindings=FAST[1:], out=tmp_path / "run")
+        assert wandb.run is mine
+        mine.log({"still": 1.0})
+    (stored,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
+    assert b"theirs" in stored.read_bytes()
+
+
+def test_two_alignments_at_once_give_what_each_asked_for(arrays):
+    x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
+    pairs = np.stack([np.arange(30)] * 2, 1)
+
+    def width(hidden: int) -> int:
+        bindings = [*FAST[:4], f"MLP.hidden = {hidden}"]
+        return morphkit.align(x, y, pairs, bindings=bindings).networks.field.hidden
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(width, (24, 64))) == [24, 64]
 
 
 def test_align_refuses_to_overwrite_too(quick, arrays):

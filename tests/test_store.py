@@ -100,7 +100,7 @@ MEMORY = """
 import resource, sys
 import jax.numpy as jnp
 import numpy as np
-import morphkit.store as store
+import morphkit.features.store as store
 from morphkit_extractors.identity import Identity
 
 class Wide(Identity):

@@ -1,6 +1,5 @@
 """Anybody's own features: arrays in files or in memory, and a list of known pairs."""
 
-import csv
 import logging
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..checks import Whole
+from ..files import read_csv, reading
 from ..interfaces import Data
 from ..precision import fits_int32, points_as_float32
 from ..types import Dataset, Split
@@ -158,7 +158,7 @@ def read_array(path: str | Path) -> np.ndarray:
         raise ValueError(f"{file}: only .npy, .npz and .safetensors files can be read")
     if not Path(file).is_file():
         raise FileNotFoundError(f"there is no file {file}")
-    try:
+    with reading(file):
         if suffix == ".npy":
             return np.load(file, allow_pickle=False)
         if suffix == ".npz":
@@ -166,39 +166,40 @@ def read_array(path: str | Path) -> np.ndarray:
                 return arrays[_choose(file, name, arrays.files)]
         with safe_open(file, "numpy") as tensors:
             return tensors.get_tensor(_choose(file, name, list(tensors.keys())))
-    except _NoSuchArray:
-        raise
-    except Exception as error:  # whatever a damaged file provokes in the parsers
-        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 def read_pairs(path: str | Path) -> np.ndarray:
-    """Pairs from a .csv file of two integer columns, header optional, or as `read_array`."""
-    if Path(path).suffix != ".csv":
+    """Pairs from a .csv file of two columns of whole numbers, or as `read_array`.
+
+    The first row may be a header: no cell of it is a number. Raises ValueError, naming file and
+    line, for anything else.
+    """
+    path = Path(path)
+    if path.suffix != ".csv":
         return read_array(path)
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    rows = []
+    rows = read_csv(path)
+    if rows and not any(map(_is_number, rows[0][1])):
+        rows = rows[1:]
+    return np.array([_pair(path, *row) for row in rows], np.int64).reshape(-1, 2)
+
+
+def _is_number(cell: str) -> bool:
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no UTF-8 text; save it as UTF-8") from None
-    for number, row in enumerate(csv.reader(lines)):
-        if not row:
-            continue
-        try:
-            i, j = map(int, row)
-            rows.append((i, j))
-        except ValueError:
-            if number > 0 or any(cell.strip().isdigit() for cell in row):
-                raise ValueError(
-                    f"{path}, line {number + 1}: expected two integers, found {row}"
-                ) from None
-    return np.array(rows, np.int64).reshape(-1, 2)
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
-class _NoSuchArray(ValueError):
-    pass
+def _pair(path: Path, line: int, row: list[str]) -> tuple[int, int]:
+    """Of whole numbers, which other programs may have written as 3.0 or 3e0."""
+    try:
+        i, j = (int(cell) if cell.isdecimal() else float(cell) for cell in row)
+        if i == int(i) and j == int(j) and max(abs(i), abs(j)) < 2**53:
+            return int(i), int(j)
+    except (ValueError, OverflowError):  # no numbers, not two, not finite
+        pass
+    raise ValueError(f"{path}, line {line}: expected two row numbers, found {row}")
 
 
 def _choose(file: str, name: str, names: list[str]) -> str:
@@ -207,7 +208,7 @@ def _choose(file: str, name: str, names: list[str]) -> str:
     if not name and len(names) == 1:
         return names[0]
     problem = f"no array {name!r}" if name else f"{len(names)} arrays"
-    raise _NoSuchArray(f"{file} has {problem}; write '{file}::NAME' with NAME one of {names}")
+    raise ValueError(f"{file} has {problem}; write '{file}::NAME' with NAME one of {names}")
 
 
 def _features(name: str, values: np.ndarray) -> Float[np.ndarray, "n d"]:

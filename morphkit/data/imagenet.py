@@ -6,6 +6,7 @@ import equinox as eqx
 import numpy as np
 
 from ..checks import Count
+from ..files import open_npz
 from ..interfaces import Data
 from ..types import Dataset, Split
 from .arrays import data_folder
@@ -37,26 +38,37 @@ class ImageNetFeatures(Data):
                 f"there is no file {file}: ImageNetFeatures.path names an .npz file with "
                 f"{', '.join(ARRAYS)}"
             )
-        with np.load(file, allow_pickle=False) as arrays:
-            if missing := [name for name in ARRAYS if name not in arrays.files]:
-                raise ValueError(f"{file} has no array {missing[0]}, only {arrays.files}")
+        with open_npz(file) as arrays:
+            if missing := [name for name in ARRAYS if name not in arrays]:
+                raise ValueError(f"{file} has no array {missing[0]}, only {list(arrays)}")
             found = {name: arrays[name] for name in ARRAYS}
-        texts = found["text_features"].astype(np.float32)
+            for name in ARRAYS:
+                kind = "whole numbers" if name.endswith("label") else "real numbers"
+                allowed = "iu" if name.endswith("label") else "fiu"
+                if name != "class_name" and found[name].dtype.kind not in allowed:
+                    raise ValueError(f"{file}: {name} is {found[name].dtype}, not {kind}")
+        texts, names = found["text_features"].astype(np.float32), found["class_name"]
+        if texts.ndim != 2 or names.shape != texts.shape[:1]:
+            raise ValueError(
+                f"{file}: text_features is {texts.shape} and class_name {names.shape}, not (c, q) "
+                "and (c,)"
+            )
 
         def split(side: str, count: int | None = None) -> Split:
-            images = found[f"{side}_features"][:count].astype(np.float32)
-            labels = found[f"{side}_label"][:count].astype(np.int32)
+            images, labels = found[f"{side}_features"], found[f"{side}_label"]
             if images.ndim != 2 or labels.shape != images.shape[:1]:
                 raise ValueError(
                     f"{file}: {side}_features is {images.shape} and {side}_label {labels.shape}, "
                     "not (n, p) and (n,)"
                 )
+            images, labels = images[:count].astype(np.float32), labels[:count]
             if not np.isfinite(images).all() or not np.isfinite(texts).all():
                 raise ValueError(f"{file}: {side}_features or text_features has NaN or infinities")
             if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(texts):
                 raise ValueError(f"{file}: {side}_label must be in 0 to {len(texts) - 1}")
+            labels = labels.astype(np.int32)
             pairs = np.stack([np.arange(len(images))] * 2, 1)
             return Split(images, texts[labels], pairs, labels, labels)
 
-        names = tuple(map(str, found["class_name"]))
-        return Dataset("imagenet", None, split("train"), split("val", self.test), class_names=names)
+        train, test = split("train"), split("val", self.test)
+        return Dataset("imagenet", None, train, test, class_names=tuple(map(str, names)))

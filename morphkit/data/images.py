@@ -1,6 +1,5 @@
 """Images in files, and the names of their classes as texts (Sec. 5.2 of the paper)."""
 
-import csv
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +7,7 @@ import equinox as eqx
 import numpy as np
 
 from ..checks import Share, Whole
+from ..files import read_csv
 from ..interfaces import Data
 from ..types import Dataset, Split
 from .arrays import distinct
@@ -94,13 +94,11 @@ def _found(folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _listed(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [[cell.strip() for cell in row] for row in csv.reader(file) if row]
-    for number, row in enumerate(rows, 1):
+    rows = []
+    for line, row in read_csv(path):
         if len(row) != 2:
-            raise ValueError(
-                f"{path}, row {number}: {len(row)} cells, not (image file, class name)"
-            )
+            raise ValueError(f"{path}, line {line}: {len(row)} cells, not (image file, class name)")
+        rows.append(row)
     if rows and not rows[0][0].lower().endswith(SUFFIXES):
         rows = rows[1:]  # a header
     if not rows:
@@ -113,11 +111,10 @@ def _named(classes: np.ndarray, path: Path) -> np.ndarray:
     """The classes' names, by a table with a header."""
     if not path.is_file():
         raise FileNotFoundError(f"Images.names = {path} is no file")
-    with open(path, newline="", encoding="utf-8") as file:
-        _, *rows = [row for row in csv.reader(file) if row]
+    rows = [row for _, row in read_csv(path)][1:]
     wanted = set(map(str, classes))
     for column in range(min(map(len, rows), default=0)):
-        called = {row[column].strip(): row[-1].strip() for row in rows}
+        called = {row[column]: row[-1] for row in rows}
         if wanted <= set(called):
             return np.array([called[str(name)] for name in classes])
     raise ValueError(f"{path} has no column with all class folders, such as {min(wanted)}")

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import logging
+import zlib
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +18,8 @@ from ..interfaces import Data
 from ..types import Dataset
 from .arrays import data_folder
 from .digits import DIGIT_NAMES, Direction, image_text_split
+
+logger = logging.getLogger("morphkit")
 
 MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -83,10 +87,18 @@ class MNIST(Data):
 
 
 def _download(name: str, folder: Path) -> Path:
-    file = pooch.retrieve(
-        f"{MIRROR}{name}.gz", known_hash=None, fname=f"{name}.gz", path=folder, progressbar=True
+    """The downloaded file; one of an earlier run that is damaged is downloaded again."""
+    file = folder / f"{name}.gz"
+    if file.exists():
+        try:
+            _read_idx(file)
+        except ValueError:
+            logger.warning(f"{file} is damaged; it is downloaded again")
+            file.unlink()
+    pooch.retrieve(
+        f"{MIRROR}{name}.gz", known_hash=None, fname=file.name, path=folder, progressbar=True
     )
-    return Path(file)
+    return file
 
 
 def _read_idx(file: Path) -> np.ndarray:
@@ -94,7 +106,7 @@ def _read_idx(file: Path) -> np.ndarray:
     try:
         content = file.read_bytes()
         content = gzip.decompress(content) if file.suffix == ".gz" else content
-    except (EOFError, OSError) as error:
+    except (EOFError, OSError, zlib.error) as error:
         raise ValueError(f"{file} cannot be read ({error}); delete it and get it again") from error
     expected = MD5[file.name.removesuffix(".gz")]
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()

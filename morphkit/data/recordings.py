@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from ..checks import Count, Whole
 from ..extras import imported
 from ..features.store import stored_files
+from ..files import open_npz, reading
 from ..interfaces import Data
 from ..types import Dataset, Split
 from .arrays import data_folder, read_array
@@ -147,15 +148,17 @@ def read_recordings(file: Path) -> dict[str, np.ndarray]:
         )
     names = ("responses", *COORDINATES["presentation"], *COORDINATES["site"])
     if file.suffix == ".npz":
-        with np.load(file, allow_pickle=False) as arrays:
-            found = {name: _text(arrays[name]) for name in names if name in arrays.files}
+        with open_npz(file) as arrays:
+            found = {name: _text(arrays[name]) for name in names if name in arrays}
             if "responses" not in found:
-                raise ValueError(f"{file} has no array responses, only {arrays.files}")
+                raise ValueError(f"{file} has no array responses, only {list(arrays)}")
     elif file.suffix in (".nc", ".nc4", ".netcdf", ".h5"):
         found = _read_netcdf(file)
     else:
         raise ValueError(f"{file}: recordings are NetCDF (.nc) or .npz files")
-    shape = found["responses"].shape
+    shape, kind = found["responses"].shape, found["responses"].dtype.kind
+    if kind not in "fiu":
+        raise ValueError(f"{file}: responses are {found['responses'].dtype}, not real numbers")
     if len(shape) != 2 or 0 in shape:
         raise ValueError(f"{file}: responses has shape {shape}, not (presentations, sites)")
     for axis, (dimension, coordinates) in enumerate(COORDINATES.items()):
@@ -170,11 +173,7 @@ def read_recordings(file: Path) -> dict[str, np.ndarray]:
 def _read_netcdf(file: Path) -> dict[str, np.ndarray]:
     # The other two are what xarray reads NetCDF 4 with.
     xarray, _, _ = imported("Recordings", "neural", "xarray", "h5netcdf", "h5py")
-    try:
-        opened = xarray.open_dataset(file, engine="h5netcdf")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{file} cannot be read as NetCDF: {error}") from error
-    with opened as assembly:
+    with reading(file), xarray.open_dataset(file, engine="h5netcdf") as assembly:
         wanted = {"presentation", "neuroid"}
         arrays = [name for name in assembly.data_vars if wanted <= set(assembly[name].dims)]
         if len(arrays) != 1:
@@ -197,8 +196,8 @@ def _read_netcdf(file: Path) -> dict[str, np.ndarray]:
 def _arrays(file: Path) -> list[str]:
     if file.suffix != ".npz":
         return []
-    with np.load(file, allow_pickle=False) as arrays:
-        return arrays.files
+    with open_npz(file) as arrays:
+        return list(arrays)
 
 
 def _text(values: np.ndarray) -> np.ndarray:
@@ -289,7 +288,11 @@ def _read_features(name: str) -> tuple[Float[np.ndarray, "n ..."], np.ndarray | 
         files, rows = stored_files(Path(name))
         ids = np.array([Path(file).stem for file in files])
     else:
-        rows, ids = read_array(name).astype(np.float32), None
+        rows, ids = read_array(name), None
+    if rows.dtype.kind not in "fiu":
+        raise ValueError(f"{name} has type {rows.dtype}, but must be real numbers")
+    with np.errstate(over="ignore"):
+        rows = rows.astype(np.float32)
     if rows.ndim < 2:
         raise ValueError(f"{name} has shape {rows.shape}, and features are (stimuli, ...)")
     if not np.isfinite(rows).all():

@@ -18,6 +18,9 @@ _SHOWN_CLASSES = 10
 _SHOWN_PER_CLASS = 6
 _SHOWN_IMAGES = 24
 _MAX_SIDE = 48
+_REACH = 10
+"""How far outliers may be, in distances that hold nine tenths of the points."""
+_FAR = 1e38
 
 
 def collect(
@@ -70,10 +73,24 @@ def _subset(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _plane(points: Float[np.ndarray, "n d"]) -> Callable[[np.ndarray], np.ndarray]:
+    """The map to the plane of the first two principal components, of `points` whose outliers are
+    pulled in: one far away would be the first component alone. In float64, whose squares hold
+    whatever float32 has."""
+    points = points.astype(np.float64)
     if min(points.shape) < 2:
         return lambda x: np.pad(x[:, :1], ((0, 0), (0, 1))).astype(np.float32)
-    pca = PCA(2, random_state=0).fit(points)
-    return lambda x: pca.transform(x).astype(np.float32)
+    middle = np.median(points, axis=0)
+    distance = np.linalg.norm(points - middle, axis=1)
+    reach = _REACH * np.quantile(distance, 0.9)
+    pulled = np.minimum(1, (reach or distance.max() or 1) / np.maximum(distance, 1e-300))
+    pca: Any = PCA(2, random_state=0).fit(middle + pulled[:, None] * (points - middle))
+
+    def project(x: np.ndarray) -> np.ndarray:
+        with np.errstate(invalid="ignore", over="ignore"):  # not finite: left out of the picture
+            plane = (x.astype(np.float64) - pca.mean_) @ pca.components_.T
+        return np.clip(plane, -_FAR, _FAR).astype(np.float32)
+
+    return project
 
 
 def _mass(pairs: tuple[Any, Any], train: PairedData) -> dict[str, np.ndarray]:
@@ -84,6 +101,8 @@ def _mass(pairs: tuple[Any, Any], train: PairedData) -> dict[str, np.ndarray]:
         return {"coupling_bins": _table(a, b, max(a.max(), b.max()) + 1)}
     a, b = np.asarray(train.x.labels)[i], np.asarray(train.y.labels)[j]
     classes = min(MAX_CLASSES, 1 + max(int(train.x.labels.max()), int(train.y.labels.max())))
+    if classes < 1:  # all unknown
+        return {}
     return {"coupling": _table(a, b, classes)}
 
 
@@ -149,4 +168,4 @@ def _small(images: np.ndarray) -> np.ndarray:
     images = np.asarray(images)[:, ::stride, ::stride]
     if images.dtype != np.uint8:
         images = images * 255
-    return np.clip(images, 0, 255).astype(np.uint8)
+    return np.clip(np.nan_to_num(images), 0, 255).astype(np.uint8)

@@ -147,7 +147,7 @@ def write_search(trials: Sequence[Trial], out: Path) -> None:
     """Writes trials.csv and search.png into the folder `out`."""
 
     def table(path: Path) -> None:
-        with path.open("w", newline="") as file:
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(Trial._fields)
             writer.writerows(trials)

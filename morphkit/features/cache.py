@@ -5,12 +5,14 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pooch
 
 from ..loggers import Log
+
+T = TypeVar("T")
 
 
 def cache_folder() -> Path:
@@ -28,6 +30,17 @@ def fingerprint(*parts: Any) -> str:
         else:
             digest.update(json.dumps(part, sort_keys=True, default=str).encode())
     return digest.hexdigest()[:24]
+
+
+def from_cache(path: Path, read: Callable[[Path, str], T], log: Log) -> T | None:
+    """What `read(path, remedy)` finds; None if nothing is there or, with a warning, it is bad."""
+    if not path.exists():
+        return None
+    try:
+        return read(path, "it is made again")
+    except ValueError as error:
+        log.warn(str(error))
+        return None
 
 
 def try_to_cache(save: Callable[[], None], log: Log) -> bool:

@@ -1,18 +1,20 @@
 """Features of a data set, from extractors that are trained once and cached."""
 
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..files import load_arrays, replace_file, save_arrays
+from ..files import load_arrays, read_tensors, reading, save_arrays, write_tensors
 from ..interfaces import FeatureExtractor
 from ..loggers import Log
 from ..precision import doubts
 from ..types import Cloud, Dataset, Split
 from ..wiring.records import arguments
 from ..wiring.registry import registry
-from .cache import cache_folder, fingerprint, try_to_cache
+from .cache import cache_folder, fingerprint, from_cache, try_to_cache
 
 EXTRACTOR_SEED = 0
 """Extractors are trained, and features drawn, with this seed: like any pretrained model they
@@ -83,9 +85,10 @@ def trained(
     trained_by = {k: v for k, v in given.items() if k not in cls.encoding_arguments}
     weights = fingerprint(known.selector, known.version, trained_by, inputs)
     path = cache_folder() / "extractors" / f"{cls.__name__}-{weights}.safetensors"
-    if path.exists():
+    cached = from_cache(path, lambda path, remedy: load_arrays(path, shapes, remedy), log)
+    if cached is not None:
         log.info(f"{label}: {cls.__name__} from the cache, {path}")
-        return load_arrays(path, shapes), fingerprint(weights, given, {})
+        return cached, fingerprint(weights, given, {})
     with log.progress(label) as report:
         extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
     weighs = jax.tree.leaves(eqx.filter(extractor, eqx.is_array))
@@ -102,14 +105,20 @@ def encoded(
     if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)) and not extractor.provenance():
         return finite_features(extractor, extractor.encode(inputs, key=key))
     name = fingerprint(identity, salt, inputs)
-    path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.npy"
-    if path.exists():
-        try:
-            return jnp.asarray(np.load(path, allow_pickle=False))
-        except (ValueError, EOFError) as error:
-            log.warn(f"{path} is damaged ({error}): made again")
-    features = finite_features(extractor, extractor.encode(inputs, key=key))
-    try_to_cache(lambda: replace_file(path, lambda new: np.save(new, np.asarray(features))), log)
+    path = cache_folder() / "features" / f"{type(extractor).__name__}-{name}.safetensors"
+
+    def read(path: Path, remedy: str) -> jax.Array:
+        with reading(path, remedy):
+            features = read_tensors(path, remedy)["features"]
+            if len(features) != len(inputs):
+                raise ValueError(f"{len(features)} rows for {len(inputs)} inputs")
+            return jnp.asarray(features)
+
+    features = from_cache(path, read, log)
+    if features is None:
+        features = finite_features(extractor, extractor.encode(inputs, key=key))
+        content = {"features": np.asarray(features)}
+        try_to_cache(lambda: write_tensors(path, content), log)
     return features
 
 

@@ -1,6 +1,7 @@
 """A feature store: features of any number of inputs, made once, in constant memory."""
 
 import json
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.lib.format import open_memmap
 
-from ..files import replace_file
+from ..checks import Count, Whole
+from ..files import open_npz, read_json, reading, replace_file, write_json
 from ..interfaces import Data, FeatureExtractor
 from ..loggers import Log
 from ..types import Dataset, Split
@@ -21,6 +23,31 @@ from .extract import EXTRACTOR_SEED, finite_features, trained
 SIDES, PARTS = ("source", "target"), ("train", "test")
 PART = 1024
 """How many inputs are encoded, written and ticked off at once."""
+REMEDY = "delete the store and extract it again"
+
+
+@dataclass
+class Progress:
+    """How many inputs a store has, and why those that it skipped could not be read, by row."""
+
+    done: Whole = 0
+    skipped: dict[Whole, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path, count: int) -> "Progress":
+        """That of the `count` inputs in `folder`."""
+        file = folder / "progress.json"
+        found = read_json(file, cls, REMEDY) if file.exists() else cls()
+        if max(found.done, *found.skipped, -1) > count:
+            raise ValueError(f"{file} is damaged (there are only {count} inputs); {REMEDY}")
+        return found
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What a reader wants to know of a manifest."""
+
+    count: Count
 
 
 def fill(
@@ -78,45 +105,41 @@ def _fill(
     }))  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     _agree(folder, manifest)
-    np.save(folder / "index.npy", index)
+    replace_file(folder / "index.npy", lambda new: np.save(new, index))
     if strings:
-        _write_json(folder / "inputs.json", inputs.tolist())
-    _write_json(folder / "manifest.json", manifest)
-    done, skipped = _progress(folder)
+        write_json(folder / "inputs.json", inputs.tolist(), indent=1)
+    write_json(folder / "manifest.json", manifest, indent=1)
+    progress = Progress.of(folder, len(inputs))
+    if progress.done > len(progress.skipped):
+        _features(folder, len(inputs))  # as whole as it says
     key = jax.random.key(EXTRACTOR_SEED)
     with log.progress(label) as report:
-        report(done, len(inputs), {"skipped": len(skipped)})
-        for start in range(done, len(inputs), PART):
+        report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
+        for start in range(progress.done, len(inputs), PART):
             batch = inputs[start : start + PART]
             found, broken = _encoded(extractor, batch, jax.random.fold_in(key, start))
-            skipped |= {str(start + k): reason for k, reason in broken.items()}
+            progress.skipped |= {start + k: reason for k, reason in broken.items()}
             _append(folder / "features.npy", found, start, len(inputs))
-            done = start + len(batch)
-            _write_json(folder / "progress.json", {"done": done, "skipped": skipped})
-            report(done, len(inputs), {"skipped": len(skipped)})
-    if len(skipped) == len(inputs):
-        raise RuntimeError(f"{label}: none of {len(inputs)} inputs can be read: {skipped['0']}")
-    for row, reason in skipped.items():
-        log.warn(f"{label}: {inputs[int(row)]} is skipped ({reason})")
+            progress.done = start + len(batch)
+            write_json(folder / "progress.json", asdict(progress), indent=1)
+            report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
+    if len(progress.skipped) == len(inputs):
+        raise RuntimeError(
+            f"{label}: none of {len(inputs)} inputs can be read: {progress.skipped[0]}"
+        )
+    for row, reason in progress.skipped.items():
+        log.warn(f"{label}: {inputs[row]} is skipped ({reason})")
 
 
 def _agree(folder: Path, manifest: dict[str, Any]) -> None:
     file = folder / "manifest.json"
-    before = json.loads(file.read_text()) if file.exists() else manifest
+    before = read_json(file, dict[str, Any], REMEDY) if file.exists() else manifest
     if differing := [name for name in manifest if before.get(name) != manifest[name]]:
         name = differing[0]
         raise ValueError(
             f"{folder} was begun with another {name}: {before.get(name)}, now {manifest[name]}; "
             "choose another folder with --out"
         )
-
-
-def _progress(folder: Path) -> tuple[int, dict[str, str]]:
-    file = folder / "progress.json"
-    if not file.exists():
-        return 0, {}
-    found = json.loads(file.read_text())
-    return found["done"], found["skipped"]
 
 
 def _encoded(
@@ -159,10 +182,6 @@ def _append(path: Path, found: Float[np.ndarray, "b d"] | None, start: int, coun
     array.flush()
 
 
-def _write_json(path: Path, value: Any) -> None:
-    replace_file(path, lambda partial: partial.write_text(json.dumps(value, indent=1) + "\n"))
-
-
 class Stored(Data):
     """Features from a store that `morphkit extract` made, in the folder `path`.
 
@@ -186,29 +205,35 @@ class Stored(Data):
             )
         if not (out / "splits.npz").exists():
             raise ValueError(f"{out} is no complete store; `morphkit extract` goes on where it was")
-        with np.load(out / "splits.npz", allow_pickle=False) as file:
-            saved = {name: file[name] for name in file.files}
+        splits = out / "splits.npz"
+        with open_npz(splits, REMEDY) as file:
+            saved = dict(file)
+        found = {(part, side): _read(out / side / part) for part in PARTS for side in SIDES}
 
         def split(part: str) -> Split:
-            points, labels, renumbered = {}, {}, {}
-            for side in SIDES:
-                points[side], kept = _read(out / side / part)
+            def labels(side: str) -> np.ndarray | None:
                 known = saved.get(f"{part}_{side}_labels")
-                labels[side] = known if known is None else known[kept]
-                renumbered[side] = np.where(kept, np.cumsum(kept) - 1, -1)
-            pairs = saved[f"{part}_pairs"]
-            pairs = np.stack([renumbered[side][pairs[:, k]] for k, side in enumerate(SIDES)], 1)
-            pairs = pairs[(pairs >= 0).all(1)]
-            return Split(
-                points["source"], points["target"], pairs, labels["source"], labels["target"],
-                saved.get(f"{part}_reliability"),
-            )  # fmt: skip
+                if known is not None and known.dtype.kind not in "iu":
+                    raise ValueError(f"the {side} labels of {part} are no whole numbers")
+                return None if known is None else known[found[part, side][1]]
 
+            def ends(k: int, side: str) -> np.ndarray:
+                rows, kept = saved[f"{part}_pairs"][:, k], found[part, side][1]
+                _check_rows(rows, len(kept))
+                return np.where(kept, np.cumsum(kept) - 1, -1)[rows]
+
+            x, y = (found[part, side][0] for side in SIDES)
+            pairs = np.stack([ends(k, side) for k, side in enumerate(SIDES)], 1)
+            pairs = pairs[(pairs >= 0).all(1)]
+            reliability = saved.get(f"{part}_reliability")
+            return Split(x, y, pairs, labels("source"), labels("target"), reliability)
+
+        with reading(splits, REMEDY):
+            train, test = map(split, PARTS)
         names = saved.get("class_names")
         return Dataset(
-            out.name, None, split("train"), split("test"),
-            None if names is None else tuple(map(str, names)),
-        )  # fmt: skip
+            out.name, None, train, test, None if names is None else tuple(map(str, names))
+        )
 
 
 def stored_files(out: Path) -> tuple[list[str], Float[np.ndarray, "n d"]]:
@@ -222,25 +247,56 @@ def stored_files(out: Path) -> tuple[list[str], Float[np.ndarray, "n d"]]:
         folder = out / "source" / part
         if not (folder / "inputs.json").exists() or not (out / "splits.npz").exists():
             raise ValueError(f"{out} is no complete store of files, as `morphkit extract` makes")
-        _, skipped = _progress(folder)
-        inputs = json.loads((folder / "inputs.json").read_text())
-        kept = [k for k in range(len(inputs)) if str(k) not in skipped]
+        rows, skipped = _complete(folder)
+        inputs = read_json(folder / "inputs.json", list[str], REMEDY)
+        if len(inputs) != len(rows):
+            raise ValueError(f"{folder}: inputs.json has not all of {len(rows)} inputs; {REMEDY}")
+        kept = [k for k in range(len(inputs)) if k not in skipped]
         files += [inputs[k] for k in kept]
-        features.append(np.load(folder / "features.npy", mmap_mode="r")[kept])
+        features.append(rows[kept])
     return files, np.concatenate(features)
 
 
 def _read(folder: Path) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"]]:
     """Features of the inputs that could be read, and which those are."""
-    done, skipped = _progress(folder)
-    count = json.loads((folder / "manifest.json").read_text())["count"]
-    if done < count:
-        raise ValueError(
-            f"{folder} has {done} of {count} inputs; `morphkit extract` goes on where it was"
-        )
-    features = np.load(folder / "features.npy", mmap_mode="r")
-    index: Int[np.ndarray, " n"] = np.load(folder / "index.npy")
-    kept = ~np.isin(index, [int(row) for row in skipped])
+    features, skipped = _complete(folder)
+    with reading(folder / "index.npy", REMEDY):
+        index: Int[np.ndarray, " n"] = np.load(folder / "index.npy", allow_pickle=False)
+        _check_rows(index, len(features))
+    kept = ~np.isin(index, list(skipped))
     if kept.all() and np.array_equal(index, np.arange(len(features))):
         return features, kept
     return features[index[kept]], kept
+
+
+def _complete(folder: Path) -> tuple[Float[np.ndarray, "k d"], dict[int, str]]:
+    """The features of a part that is finished, memory-mapped, and why some rows are skipped."""
+    count = read_json(folder / "manifest.json", Counted, REMEDY).count
+    progress = Progress.of(folder, count)
+    if progress.done < count:
+        raise ValueError(
+            f"{folder} has {progress.done} of {count} inputs; `morphkit extract` goes on where it "
+            "was"
+        )
+    features = _features(folder, count)
+    for start in range(0, count, PART):
+        finite = np.isfinite(features[start : start + PART]).all(1)
+        if bad := set(start + np.flatnonzero(~finite)) - set(progress.skipped):
+            raise ValueError(
+                f"{folder / 'features.npy'} is damaged (row {min(bad)} is not finite); {REMEDY}"
+            )
+    return features, progress.skipped
+
+
+def _features(folder: Path, count: int) -> Float[np.ndarray, "k d"]:
+    path = folder / "features.npy"
+    with reading(path, REMEDY):
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+        if found.dtype != np.float32 or found.ndim != 2 or len(found) != count:
+            raise ValueError(f"{found.dtype} of shape {found.shape} for {count} inputs")
+        return found
+
+
+def _check_rows(rows: np.ndarray, count: int) -> None:
+    if rows.dtype.kind not in "iu" or rows.ndim != 1 or not ((rows >= 0) & (rows < count)).all():
+        raise ValueError(f"not all row numbers are whole numbers from 0 to {count - 1}")

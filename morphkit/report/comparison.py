@@ -11,9 +11,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..folder import RunFolder
+from ..files import write_text
 from .figures import PALETTE, STYLE
-from .page import Section, read_directions, read_metrics, render, save_figure
+from .page import Section, pictured, render
+from .read import read_directions, read_metrics, read_story
 from .tables import (
     MORPH,
     Directions,
@@ -33,18 +34,18 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     """Compares runs: one HTML file and a PNG beside it, mean ± standard deviation over seeds.
 
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
-    `run.json` says of features, aligner, cost and solver (and field and training where these
+    morph says of features, aligner, cost and solver (and field and training where these
     differ), and by paired fraction. The best are marked where the runs agree which values are
-    better. A baseline that several runs of one seed fitted counts
-    once. Returns the path of the HTML. Raises ValueError if a directory is no run directory.
+    better. A baseline that several runs of one seed fitted counts once. Returns the path of the
+    HTML. Raises ValueError if a directory is no run directory.
     """
     if not dirs:
         raise ValueError("dirs: nothing to compare; pass at least one run directory.")
-    runs = [_read_run(Path(d)) for d in dirs]
-    labels = _labels([story for story, _ in runs])
-    directions = _directions([read_directions(Path(d)) for d in dirs])
+    runs = [(read_metrics(dir), read_story(dir)) for dir in map(Path, dirs)]
+    labels = _labels([story for _, story in runs])
+    directions = _directions([read_directions(Path(dir)) for dir in dirs])
     cells: dict[str, dict[str, dict[float, dict[Any, list[float]]]]] = {}
-    for (story, metrics), (label, data) in zip(runs, labels, strict=True):
+    for (metrics, story), (label, data) in zip(runs, labels, strict=True):
         named = {
             (label if row == MORPH else f"{data}{row}", metric): value
             for row, values in results_of(metrics).items()
@@ -65,43 +66,29 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
         metric: {row: {f: _stats(seeds) for f, seeds in fs.items()} for row, fs in rows.items()}
         for metric, rows in cells.items()
     }
-    failed = sum(metrics.get("coupling/converged", 1.0) < 1 for _, metrics in runs)
+    failed = sum(metrics.get("coupling/converged", 1.0) < 1 for metrics, _ in runs)
     out = Path(out)
     page = out if out.suffix == ".html" else out / "comparison.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
     sections = [
         Section(metric, _mean_table(rows, ours, directions.get(metric)), _note(directions, metric))
         for metric, rows in means.items()
     ]
+    warnings = [f"In {failed} of {len(runs)} runs the coupling did not converge."] if failed else []
     if means:
-        picture = save_figure(_draw_comparison(means, ours, directions), page.with_suffix(".png"))
-        sections.insert(0, Section("By number of pairs", image=picture))
+        path = page.with_suffix(".png")
+        drawn, problem = pictured(
+            "By number of pairs", lambda: _draw_comparison(means, ours, directions), path
+        )
+        sections, warnings = drawn + sections, warnings + problem
     text = render(
         title="Comparison of runs",
         lead=f"{len(runs)} runs; mean ± standard deviation (number of seeds); best in bold.",
-        warnings=[f"In {failed} of {len(runs)} runs the coupling did not converge."]
-        if failed
-        else [],
+        warnings=warnings,
         sections=sections,
         config="",
     )
-    page.write_text(text, encoding="utf-8")
+    write_text(page, text)
     return page
-
-
-def _read_run(dir: Path) -> tuple[dict[str, Any], dict[str, float]]:
-    metrics = read_metrics(dir)
-    try:
-        manifest = RunFolder(dir).morph / "manifest.json"
-        story = json.loads(manifest.read_text(encoding="utf-8"))["provenance"]
-        fraction = story.get("paired_fraction", metrics.get("config/paired_fraction"))
-        known = {**story, "paired_fraction": float(fraction), "seed": story["seed"]}
-        return {part: "" for part in _PARTS} | known, metrics
-    except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        raise ValueError(
-            f"dirs: {dir / 'morph'} does not say how the run was made "
-            f"({type(error).__name__}: {error}); run it again."
-        ) from None
 
 
 def _labels(stories: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
@@ -163,7 +150,8 @@ def _component(
 def _split(found: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(found, dict):
         name = str(found.get("component", "")).rpartition(".")[2]
-        return name, found.get("arguments", {}) if name else found
+        arguments = found.get("arguments") if name else found
+        return name, arguments if isinstance(arguments, dict) else {}
     return ("" if found is None else str(found)), {}
 
 

@@ -36,6 +36,7 @@ STYLE: Any = {
     "ytick.color": "#5f6368",
     "legend.frameon": False,
     "legend.fontsize": 8,
+    "text.parse_math": False,  # names are names, whatever dollars are in them
 }
 
 
@@ -78,8 +79,9 @@ def draw_overview(
 
 
 def _name(arrays: Mapping[str, np.ndarray], label: int) -> str:
-    names = arrays.get("class_names")
-    return str(label) if names is None or label >= len(names) else str(names[label])
+    names = arrays.get("class_names", ())
+    text = str(names[label]) if 0 <= label < len(names) else str(label)
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _coloured(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -87,7 +89,7 @@ def _coloured(arrays: Mapping[str, np.ndarray]) -> np.ndarray:
 
 
 def _scatter(ax: Any, arrays: Mapping[str, np.ndarray], space: str, title: str) -> None:
-    points = arrays[space]
+    points = arrays[space].astype(float)
     labels = arrays.get("target_labels" if space == "target" else "source_labels")
     size = float(np.clip(6_000 / len(points), 4, 18))
     style: dict[str, Any] = {"s": size, "alpha": 0.75, "linewidths": 0, "rasterized": True}
@@ -100,17 +102,30 @@ def _scatter(ax: Any, arrays: Mapping[str, np.ndarray], space: str, title: str) 
         order = np.random.default_rng(0).permutation(np.flatnonzero(~others))
         colours = np.asarray(PALETTE)[np.searchsorted(coloured, labels[order])]
         ax.scatter(*points[order].T, c=colours, zorder=2, **style)
-    plane = points if space == "source" else arrays["target"]
-    low, high = plane.min(0), plane.max(0)
-    margin = 0.08 * (high - low) + 1e-6
-    ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
-    ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    low, high = _frame(points if space == "source" else arrays["target"].astype(float))
+    ax.set_xlim(low[0], high[0])
+    ax.set_ylim(low[1], high[1])
     side = "source" if space == "source" else "target"
     ax.set(title=title, xlabel=f"{side} PC 1", ylabel=f"{side} PC 2", xticks=[], yticks=[])
-    outside = np.mean(((points < low - margin) | (points > high + margin)).any(1))
+    outside = np.mean(~((points >= low) & (points <= high)).all(1))
     if outside > 0:
         note = f"{100 * outside:.1f} % outside the frame"
         ax.text(0.99, 0.01, note, transform=ax.transAxes, ha="right", va="bottom", color="#666")
+
+
+def _frame(points: Float[np.ndarray, "n 2"]) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bounds that have all points in them, but for those that are out by more than
+    three times the span of the middle 90 % in some coordinate."""
+    points = points[np.isfinite(points).all(1)]
+    if not len(points):
+        return np.full(2, -1.0), np.full(2, 1.0)
+    low, high = points.min(0), points.max(0)
+    first = np.quantile(points, 0.05, axis=0, method="higher")
+    last = np.quantile(points, 0.95, axis=0, method="lower")
+    span = np.where(last > first, last - first, high - low)
+    low, high = np.maximum(low, first - 3 * span), np.minimum(high, last + 3 * span)
+    margin = 0.08 * (high - low) + 1e-6 * np.maximum(1, np.maximum(abs(low), abs(high)))
+    return low - margin, high + margin
 
 
 def _legend(figure: Figure, arrays: Mapping[str, np.ndarray]) -> None:
@@ -181,6 +196,9 @@ def _curve(ax: Any, loss: Float[np.ndarray, "k 2"]) -> None:
 
 
 def _show(ax: Any, image: np.ndarray, left: float, top: float, scale: float = 0.92) -> None:
+    """An image of one, three or four channels; of others, the first."""
+    if image.shape[-1] not in (1, 3, 4):
+        image = image[..., :1]
     extent = (left, left + scale, top + scale, top)
     grey = {"cmap": "gray", "vmin": 0, "vmax": 255} if image.shape[-1] == 1 else {}
     ax.imshow(image.squeeze(-1) if grey else image, extent=extent, **grey)

@@ -1,19 +1,17 @@
 """Reports: pure functions of run directories, which they read and write HTML and PNG to."""
 
 import base64
-import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ..files import replace_file, write_text
 from .figures import STYLE, draw_overview
+from .read import read_config, read_directions, read_figures, read_loss, read_metrics
 from .tables import (
     Row,
     Table,
@@ -37,28 +35,27 @@ class Section:
 def write_report(dir: Path | str) -> Path:
     """Writes `dir/report.html`, one file without external resources, and `dir/overview.png`.
 
-    Reads `metrics.json` and, where they exist, `run.json` (for which values are better: without,
-    none is called the best), `log.jsonl`, `figures.npz` and `config.gin`.
-    Returns the path of the HTML. Raises ValueError if `dir` is no run directory.
+    Reads `metrics.json` and, where they exist, the morph's manifest (for which values are better:
+    without, none is called the best), `log.jsonl`, `figures.npz` and `config.gin`. A picture that
+    cannot be drawn is left out, and the page says so. Returns the path of the HTML. Raises
+    ValueError if `dir` is no run directory or, naming it, if one of its files is damaged.
     """
     dir = Path(dir)
     metrics, directions = read_metrics(dir), read_directions(dir)
-    arrays: dict[str, np.ndarray] = {}
-    if (dir / "figures.npz").is_file():
-        with np.load(dir / "figures.npz", allow_pickle=False) as file:
-            arrays = dict(file)
-    config = dir / "config.gin"
-
+    arrays, loss, config = read_figures(dir), read_loss(dir), read_config(dir)
     sections = []
     if results := results_of(metrics):
         notes = verdict(results, directions)
         sections.append(Section("Morph and baselines", results_table(results, directions), notes))
-    if overview := draw_overview(arrays, _loss_curve(dir / "log.jsonl")):
-        image = save_figure(overview, dir / "overview.png")
-        sections.append(Section("Overview", image=image))
+    found, warnings = pictured(
+        "Overview", lambda: draw_overview(arrays, loss), dir / "overview.png"
+    )
+    sections += found
     coupling = under(metrics, "coupling/")
     if coupling:
         sections.append(Section("Coupling", _list(coupling), convergence(coupling)))
+        if coupling.get("converged", 1.0) < 1:
+            warnings += convergence(coupling)
     if features := under(metrics, "features/"):
         sections.append(Section("Features", _list(features)))
     if timings := under(metrics, "time/"):
@@ -67,53 +64,12 @@ def write_report(dir: Path | str) -> Path:
     page = render(
         title="Morph report",
         lead=", ".join(f"{k} {number(v)}" for k, v in under(metrics, "config/").items()),
-        warnings=convergence(coupling) if coupling.get("converged", 1.0) < 1 else [],
+        warnings=warnings,
         sections=sections,
-        config=config.read_text(encoding="utf-8") if config.is_file() else "",
+        config=config,
     )
-    (dir / "report.html").write_text(page, encoding="utf-8")
+    write_text(dir / "report.html", page)
     return dir / "report.html"
-
-
-def read_metrics(dir: Path) -> dict[str, float]:
-    path = dir / "metrics.json"
-    if not path.is_file():
-        raise ValueError(
-            f"dir: {dir} is no run directory, it has no metrics.json; "
-            "pass the --out directory of a finished run."
-        )
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {k: math.nan if v is None else float(v) for k, v in found.items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"dir: {path} is not a flat JSON object of numbers: {error}") from None
-
-
-def read_directions(dir: Path) -> dict[str, str]:
-    """Which values of each metric are better, by the run's record; empty where it does not say."""
-    try:
-        found = json.loads((dir / "run.json").read_text(encoding="utf-8"))["directions"]
-        return {str(name): str(better) for name, better in found.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-
-
-def _loss_curve(path: Path) -> Float[np.ndarray, "k 2"]:
-    """(step, loss) from the log. A run that was started over or resumed in the same directory
-    steps back: what it did again replaces what it had done. Broken lines are skipped."""
-    points: list[tuple[int, float]] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        loss = entry.get("metrics", {}).get("train/loss")
-        if loss is None or entry.get("step") is None:
-            continue
-        while points and points[-1][0] >= entry["step"]:
-            points.pop()
-        points.append((entry["step"], loss))
-    return np.asarray(points, float).reshape(-1, 2)
 
 
 def _list(values: Mapping[str, float], text: Callable[[float], str] | None = None) -> Table:
@@ -121,11 +77,19 @@ def _list(values: Mapping[str, float], text: Callable[[float], str] | None = Non
     return Table([""], rows)
 
 
-def save_figure(figure: Figure, path: Path) -> str:
-    """Writes the PNG and returns it in base64."""
-    with rc_context(STYLE):
-        figure.savefig(path, dpi=150, facecolor="white")
-    return base64.b64encode(path.read_bytes()).decode()
+def pictured(
+    title: str, draw: Callable[[], Figure | None], path: Path
+) -> tuple[list[Section], list[str]]:
+    """What `draw` draws, also as the PNG `path`, as a section of a page; or a warning why it cannot
+    be drawn: whatever a picture is made of, the numbers count."""
+    try:
+        with rc_context(STYLE):
+            if (figure := draw()) is None:
+                return [], []
+            replace_file(path, lambda new: figure.savefig(new, dpi=150, facecolor="white"))
+    except Exception as error:
+        return [], [f"{title}: this picture cannot be drawn ({type(error).__name__}: {error})."]
+    return [Section(title, image=base64.b64encode(path.read_bytes()).decode())], []
 
 
 def render(**values: Any) -> str:

@@ -1,6 +1,6 @@
 """The one training loop (Algorithm 1)."""
 
-import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
@@ -16,6 +17,9 @@ from ..files import load_arrays, save_arrays
 from ..interfaces import Report, Sampler, silent
 from .flow import Networks, genot_loss
 from .scaling import Scaling, Standardise
+from .stopping import deferred
+
+logger = logging.getLogger("morphkit")
 
 
 class Training(Checked):
@@ -48,30 +52,37 @@ class Training(Checked):
     ) -> Networks:
         """Trains `networks` on batches of `sampler`; their own arrays are consumed.
 
-        The noise of step s depends on `key` and s alone. With a `checkpoint` folder the state
-        is saved there every `checkpoint_seconds`, and a run that finds one goes on from it to
-        the same result. Raises FloatingPointError when the loss is no longer finite.
+        The noise of step s depends on `key` and s alone. The state is saved in the file
+        `checkpoint`, if one is given, every `checkpoint_seconds` and when SIGTERM or SIGINT comes,
+        which is then delivered; a run that finds it goes on from it to the same result. Raises FloatingPointError when the loss is no longer finite,
+        and ValueError, which names the file, for a checkpoint that is damaged or does not fit.
         """
         moments = self._optimiser().init(eqx.filter(networks, eqx.is_inexact_array))
         state = (networks, moments)
-        start, state = _resume(checkpoint, state)
+        start, state = _resume(checkpoint, self.steps, state)
         saved = time.monotonic()
+        if start:
+            logger.info(f"training goes on from step {start} of {self.steps}")
         step = start
-        while step < self.steps:
-            count = min(self.steps_per_dispatch, self.steps - step)
-            indices = jnp.arange(step, step + count)
-            state, losses = _dispatch((self, scaling, sampler, key, indices), state)
-            step += count
-            loss = float(losses.mean())
-            if not jnp.isfinite(loss):
-                raise FloatingPointError(
-                    f"the training loss is {loss} at step {step}: look for huge or constant "
-                    "features, or lower Training.learning_rate"
-                )
-            report(step, self.steps, {"loss": loss})
-            if checkpoint and time.monotonic() - saved > self.checkpoint_seconds:
+        with deferred() as stopped:
+            while step < self.steps and not stopped():
+                count = min(self.steps_per_dispatch, self.steps - step)
+                indices = jnp.arange(step, step + count)
+                state, losses = _dispatch((self, scaling, sampler, key, indices), state)
+                step += count
+                loss = float(losses.mean())
+                if not jnp.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the training loss is {loss} at step {step}: look for huge or constant "
+                        "features, or lower Training.learning_rate"
+                    )
+                report(step, self.steps, {"loss": loss})
+                if checkpoint and time.monotonic() - saved > self.checkpoint_seconds:
+                    _save(checkpoint, step, state)
+                    saved = time.monotonic()
+            if checkpoint and stopped():
                 _save(checkpoint, step, state)
-                saved = time.monotonic()
+                logger.info(f"asked to stop: step {step} of {self.steps} is saved in {checkpoint}")
         return state[0]
 
     def _optimiser(self) -> optax.GradientTransformation:
@@ -105,18 +116,15 @@ def _dispatch(
     return eqx.combine(arrays, static), losses
 
 
-def _save(folder: Path, step: int, state: Any) -> None:
-    save_arrays(folder / f"{step}.safetensors", state)
-    partial = folder / "latest.json.partial"
-    partial.write_text(json.dumps({"step": step}))
-    partial.replace(folder / "latest.json")
-    for old in folder.glob("*.safetensors"):
-        if old.stem != str(step):
-            old.unlink()
+def _save(file: Path, step: int, state: Any) -> None:
+    save_arrays(file, (np.int32(step), state))
 
 
-def _resume(folder: Path | None, state: Any) -> tuple[int, Any]:
-    if folder is None or not (folder / "latest.json").exists():
+def _resume(file: Path | None, steps: int, state: Any) -> tuple[int, Any]:
+    if file is None or not file.exists():
         return 0, state
-    step = json.loads((folder / "latest.json").read_text())["step"]
-    return step, load_arrays(folder / f"{step}.safetensors", state)
+    remedy = "delete it to train from the start"
+    step, state = load_arrays(file, (np.int32(0), state), remedy)
+    if not 0 <= step <= steps:
+        raise ValueError(f"{file} is of step {step}, but Training.steps = {steps}; {remedy}")
+    return int(step), state

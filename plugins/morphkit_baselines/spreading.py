@@ -4,7 +4,6 @@ import itertools
 from typing import Annotated, Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -62,9 +61,7 @@ class LabelSpreading(Baseline):
     alpha: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (
         eqx.field(static=True, default=(0.2, 0.9), converter=candidates)
     )
-    preprocessing: Kinds = eqx.field(
-        static=True, default=("unit", "centred"), converter=candidates
-    )
+    preprocessing: Kinds = eqx.field(static=True, default=("unit", "centred"), converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
         classes, targets = paired_classes(data)

@@ -1,0 +1,103 @@
+"""What the folder of a run tells a report: all that `report` knows of its files."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from jaxtyping import Float
+from pydantic import BaseModel, Field, ValidationError
+
+from ..files import open_npz, read_json, read_text
+from ..folder import RunFolder
+
+REMEDY = "run it again"
+
+
+def read_metrics(dir: Path) -> dict[str, float]:
+    """The numbers of a run; NaN where JSON has null.
+
+    Raises ValueError if `dir` has none, or what is there is no flat JSON object of numbers.
+    """
+    path = RunFolder(dir).metrics
+    if not path.is_file():
+        raise ValueError(
+            f"dir: {dir} is no run directory, it has no metrics.json; "
+            "pass the --out directory of a finished run."
+        )
+    found = read_json(path, dict[str, float | None], REMEDY)
+    return {name: math.nan if value is None else value for name, value in found.items()}
+
+
+class Story(BaseModel, extra="allow", strict=True):
+    """How a run was made. What else its file says is kept."""
+
+    seed: int
+    paired_fraction: Annotated[float, Field(gt=0, le=1)]
+
+
+class Told(BaseModel):
+    """The part of a morph's manifest that says how it was made."""
+
+    provenance: Story
+
+
+def read_story(dir: Path) -> dict[str, Any]:
+    """How the run in `dir` was made: `seed`, `paired_fraction`, and the records of its components.
+
+    Raises ValueError if that is not there or, naming the file, is damaged.
+    """
+    manifest = RunFolder(dir).morph / "manifest.json"
+    if not manifest.is_file():
+        raise ValueError(f"{dir} does not say how the run was made, it has no {manifest}; {REMEDY}")
+    return read_json(manifest, Told, REMEDY).provenance.model_dump()
+
+
+def read_directions(dir: Path) -> dict[str, str]:
+    """Which values of each metric are better, "higher", "lower" or "neither"; empty where the
+    run does not say."""
+    if not (RunFolder(dir).morph / "manifest.json").is_file():
+        return {}
+    return read_story(dir).get("directions", {})
+
+
+class Entry(BaseModel):
+    """A line of the log that tells of the training's loss."""
+
+    step: Annotated[int, Field(ge=0, lt=2**53)]
+    metrics: dict[str, float | None]
+
+
+def read_loss(dir: Path) -> Float[np.ndarray, "k 2"]:
+    """(step, loss) from the log. A run that was started over or resumed in the same directory
+    steps back: what it did again replaces what it had done. Lines of other things, broken ones
+    among them, are skipped."""
+    path = RunFolder(dir).log
+    points: list[tuple[int, float]] = []
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            entry = Entry.model_validate_json(line, strict=True)
+        except ValidationError:
+            continue
+        loss = entry.metrics.get("train/loss")
+        if loss is None or not math.isfinite(loss):
+            continue
+        while points and points[-1][0] >= entry.step:
+            points.pop()
+        points.append((entry.step, loss))
+    return np.asarray(points, float).reshape(-1, 2)
+
+
+def read_figures(dir: Path) -> dict[str, np.ndarray]:
+    """The arrays that pictures are drawn from; none if there is no such file."""
+    path = RunFolder(dir).figures
+    if not path.is_file():
+        return {}
+    with open_npz(path, REMEDY) as arrays:
+        return dict(arrays)
+
+
+def read_config(dir: Path) -> str:
+    """The gin configuration; empty if it was not kept."""
+    path = RunFolder(dir).config
+    return read_text(path, REMEDY) if path.is_file() else ""

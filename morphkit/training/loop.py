@@ -53,9 +53,10 @@ class Training(Checked):
         """Trains `networks` on batches of `sampler`; their own arrays are consumed.
 
         The noise of step s depends on `key` and s alone. The state is saved in the file
-        `checkpoint`, if one is given, every `checkpoint_seconds` and when SIGTERM or SIGINT comes,
-        which is then delivered; a run that finds it goes on from it to the same result. Raises FloatingPointError when the loss is no longer finite,
-        and ValueError, which names the file, for a checkpoint that is damaged or does not fit.
+        `checkpoint`, if one is given: every `checkpoint_seconds`, and when SIGTERM or SIGINT comes,
+        which is then delivered. A run that finds it goes on from it to the same result. Raises
+        FloatingPointError when the loss is no longer finite, and ValueError, which names the file,
+        for a checkpoint that is damaged or does not fit.
         """
         moments = self._optimiser().init(eqx.filter(networks, eqx.is_inexact_array))
         state = (networks, moments)

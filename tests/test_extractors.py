@@ -149,6 +149,9 @@ def test_bad_input_is_named():
         VAEImage(input_shape=(30, 30, 1), key=KEY)
     with pytest.raises(ValueError, match=r"VAEImage\.epochs"):
         VAEImage(input_shape=(8, 8, 1), epochs=0, key=KEY)
+    for wrong in ((2, 2), (2, 0, 2)):
+        with pytest.raises(ValueError, match=r"VAEImage\.channels = "):
+            VAEImage(input_shape=(8, 8, 1), channels=wrong, key=KEY)
     with pytest.raises(ValueError, match=r"input_shape"):
         VAEText(input_shape=(8, 8), key=KEY)
     with pytest.raises(ValueError, match=r"VAEText\.steps"):

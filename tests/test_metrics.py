@@ -454,13 +454,17 @@ def test_evaluators_that_fail_leave_the_numbers_of_the_others(tmp_path, capsys):
             assert len(failures) == 1
         maps = {"morph": s.map, "baseline/broken": Broken()}
         found, failures = evaluate(s, maps, [PairedError(), Given({"mae": 1.0})], KEY, log)
+        _, (once,) = evaluate(s, maps, [LabelAccuracy()], KEY, log)
     assert set(found) == {
         "baseline/broken/mae", "morph/mae", *(f"morph/{name}" for name in PairedError().metrics),
     }  # fmt: skip
-    assert failures == ["PairedError on baseline/broken failed: no weights"]
+    assert failures == ["PairedError failed on baseline/broken: no weights"]
+    assert once.startswith(
+        "LabelAccuracy failed on morph, baseline/broken: the target model has no "
+    )
     said = capsys.readouterr().err
     for text in (
-        "warning: Given on morph failed: no luck", "Given on morph failed: ZeroDivisionError",
+        "warning: Given failed on morph: no luck", "Given failed on morph: ZeroDivisionError",
         "gives 'rmse', which is not among its metrics", failures[0],
     ):  # fmt: skip
         assert text in said

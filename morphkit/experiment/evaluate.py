@@ -42,22 +42,24 @@ def evaluate(
 ) -> tuple[dict[str, float], list[str]]:
     """Runs every evaluator on what it judges, and prefixes its numbers accordingly.
 
-    Returns the metrics and, in a sentence each, what failed: an evaluator that raises, or gives
-    a metric that it has not declared, is warned about and left out of what it was judging; the
-    numbers of all others stand.
+    Returns the metrics and, in a sentence each, what failed, which is warned about as well: an
+    evaluator that raises, or gives a metric that it has not declared. All other numbers stand.
     """
     metrics: dict[str, float] = {}
     failures: list[str] = []
     for evaluator in evaluators:
+        who, failed = type(evaluator).__name__, {}
         for prefix, view in _views(evaluator, scene, maps, log).items():
             try:
                 found = _declared(evaluator, evaluator.evaluate(view, key=key))
             except Exception as error:
-                text = str(error).strip() or type(error).__name__
-                failures.append(f"{type(evaluator).__name__} on {prefix} failed: {text}")
-                log.warn(failures[-1])
+                text = str(error).removeprefix(f"{who}: ") or type(error).__name__
+                failed.setdefault(text, []).append(prefix)
             else:
                 metrics |= {f"{prefix}/{name}": value for name, value in found.items()}
+        for text, prefixes in failed.items():
+            failures.append(f"{who} failed on {', '.join(prefixes)}: {text}")
+            log.warn(failures[-1])
     return metrics, failures
 
 

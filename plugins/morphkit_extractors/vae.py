@@ -63,9 +63,9 @@ class VAEImage(VariationalAutoencoder):
                 f"VAEImage.input_shape = {tuple(input_shape)} must be (h, w, 1) with h and w "
                 "divisible by 4; crop or pad the images"
             )
-        a, b, c = channels = tuple(channels)
-        check(VAEImage, channels=channels, latent=latent)
-        self.input_shape, self.channels, self.latent = tuple(input_shape), channels, latent
+        check(VAEImage, channels=tuple(channels), latent=latent)
+        a, b, c = channels
+        self.input_shape, self.channels, self.latent = tuple(input_shape), (a, b, c), latent
         self.epochs, self.batch_size, self.learning_rate = epochs, batch_size, learning_rate
         self.beta, self.sample = beta, sample
         height, width, _ = input_shape

@@ -86,13 +86,9 @@ class AdaLN(VelocityField):
         key: PRNGKeyArray,
     ):
         check(
-            AdaLN,
-            source_dim=source_dim,
-            target_dim=target_dim,
-            size=size,
-            layers=layers,
-            hidden=hidden,
-        )
+            AdaLN, source_dim=source_dim, target_dim=target_dim,
+            size=size, layers=layers, hidden=hidden,
+        )  # fmt: skip
         n, d = architecture(_SIZES[size], layers, hidden)
         self.source_dim, self.target_dim, self.size = source_dim, target_dim, size
         self.layers, self.hidden = layers, hidden

@@ -57,13 +57,9 @@ class MLP(VelocityField):
         key: PRNGKeyArray,
     ):
         check(
-            MLP,
-            source_dim=source_dim,
-            target_dim=target_dim,
-            size=size,
-            layers=layers,
-            hidden=hidden,
-        )
+            MLP, source_dim=source_dim, target_dim=target_dim,
+            size=size, layers=layers, hidden=hidden,
+        )  # fmt: skip
         n, d = architecture(_SIZES[size], layers, hidden)
         self.source_dim, self.target_dim, self.size = source_dim, target_dim, size
         self.layers, self.hidden = layers, hidden

@@ -81,9 +81,9 @@ class KNNCost(FusedCost):
     def prepare(self, data: PairedData) -> Geometry:
         """Paths or heat, as two factors; see `FusedCost.prepare`. Raises ValueError for a side of
         one point, RuntimeError where heat does not converge."""
-        lengths = self._lengths(data.x), self._lengths(data.y)
         known = np.unique(np.stack([data.pairs.source, data.pairs.target], 1), axis=0)
-        return (self._heat if self.time > 0 else self._paths)(*lengths, *known.T)
+        join = self._heat if self.time > 0 else self._paths
+        return join(self._lengths(data.x), self._lengths(data.y), *known.T)
 
     def _lengths(self, cloud: Cloud) -> sp.csr_array:
         graph = neighbour_graph(cloud, self.k)
@@ -98,7 +98,7 @@ class KNNCost(FusedCost):
         source: Int[np.ndarray, " l"],
         target: Int[np.ndarray, " l"],
     ) -> BridgeGeometry:
-        n, m = x.shape[0], y.shape[0]
+        n, m = x.indptr.size - 1, y.indptr.size - 1
         lengths = np.full(len(source), self.pair_length)  # a stored zero is an edge
         pairs = sp.coo_array((lengths, (source, target)), shape=(n, m))
         joint = sp.block_array([[x, pairs], [pairs.T, y]], format="csr")

@@ -80,7 +80,7 @@ def heat(
     `time` (Crane et al. 2013). 0 where no path leads.
 
     Heat is small far from its source and its logarithm the distance, so small values need their
-    digits too. A conjugate gradient solve has an error in proportion to the largest. Values well
+    digits too. A conjugate gradient solve has an error in proportion to its source. Values well
     above it are kept, and the others solved for again with these as their boundary, as often
     as it takes. Raises RuntimeError where a solve does not converge, and warns where more than one
     value in a thousand is below what float64 can hold.

@@ -69,8 +69,8 @@ class KNNCost(FusedCost):
     That takes l conjugate gradient solves a side, and the n × m cost is only formed on demand.
 
     Points that no path joins cost no less than any that are joined, and alike: `graphs.capped`.
-    The authors' graph, with an unweighted heat kernel, is weighted = False and pair_length = 1:
-    all edges alike.
+    The unweighted graph of the authors' code is weighted = False with pair_length = 1: all edges
+    alike. Each conducts 1 / e, so heat with conductances 1 and time t is had with time e t.
     """
 
     k: Count = eqx.field(static=True, default=15)

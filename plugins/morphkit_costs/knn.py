@@ -128,7 +128,7 @@ class KNNCost(FusedCost):
 def _series(matrix: Float[np.ndarray, "l l"]) -> Float[np.ndarray, "l l"]:
     """(I - A)^-1 = (I + A) (I + A²) (I + A⁴) …, A ≥ 0 of spectral radius below 1. Nothing is
     subtracted, so small entries are as precise as large ones."""
-    total, more = np.eye(len(matrix)), matrix @ np.eye(len(matrix))
+    total, more = np.eye(len(matrix)), matrix
     while (more > np.finfo(float).eps * total).any():
         total = total + more
         matrix = matrix @ matrix

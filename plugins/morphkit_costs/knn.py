@@ -69,8 +69,8 @@ class KNNCost(FusedCost):
     That takes l conjugate gradient solves a side, and the n × m cost is only formed on demand.
 
     Points that no path joins cost no less than any that are joined, and alike: `graphs.capped`.
-    The authors' graph, with an unweighted heat kernel, is weighted = False and pair_length = 1:
-    all edges alike.
+    The unweighted graph of the authors' code is weighted = False with pair_length = 1: all edges
+    alike. Each conducts 1 / e, so heat with conductances 1 and time t is had with time e t.
     """
 
     k: Count = eqx.field(static=True, default=15)
@@ -81,9 +81,9 @@ class KNNCost(FusedCost):
     def prepare(self, data: PairedData) -> Geometry:
         """Paths or heat, as two factors; see `FusedCost.prepare`. Raises ValueError for a side of
         one point, RuntimeError where heat does not converge."""
-        lengths = self._lengths(data.x), self._lengths(data.y)
         known = np.unique(np.stack([data.pairs.source, data.pairs.target], 1), axis=0)
-        return (self._heat if self.time > 0 else self._paths)(*lengths, *known.T)
+        join = self._heat if self.time > 0 else self._paths
+        return join(self._lengths(data.x), self._lengths(data.y), *known.T)
 
     def _lengths(self, cloud: Cloud) -> sp.csr_array:
         graph = neighbour_graph(cloud, self.k)
@@ -98,7 +98,7 @@ class KNNCost(FusedCost):
         source: Int[np.ndarray, " l"],
         target: Int[np.ndarray, " l"],
     ) -> BridgeGeometry:
-        n, m = x.shape[0], y.shape[0]
+        n, m = x.indptr.size - 1, y.indptr.size - 1
         lengths = np.full(len(source), self.pair_length)  # a stored zero is an edge
         pairs = sp.coo_array((lengths, (source, target)), shape=(n, m))
         joint = sp.block_array([[x, pairs], [pairs.T, y]], format="csr")
@@ -128,7 +128,7 @@ class KNNCost(FusedCost):
 def _series(matrix: Float[np.ndarray, "l l"]) -> Float[np.ndarray, "l l"]:
     """(I - A)^-1 = (I + A) (I + A²) (I + A⁴) …, A ≥ 0 of spectral radius below 1. Nothing is
     subtracted, so small entries are as precise as large ones."""
-    total, more = np.eye(len(matrix)), matrix @ np.eye(len(matrix))
+    total, more = np.eye(len(matrix)), matrix
     while (more > np.finfo(float).eps * total).any():
         total = total + more
         matrix = matrix @ matrix

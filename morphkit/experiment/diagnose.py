@@ -102,7 +102,7 @@ def _compare_relaxed(data: PairedData, cost: FusedCost, solver: OTSolver, log: L
     gain = balanced - relaxed
     if gain.mean() > max(0.05, 2 * gain.std() / np.sqrt(len(gain))):
         log.warn(
-            f"held-out pairs improve from {balanced.mean():.2f} to {relaxed.mean():.2f} of a chance "
-            f"distance when both marginals are relaxed (tau_x = tau_y = {RELAXED}): cluster sizes "
-            "may differ between the sides"
+            f"held-out pairs improve from {balanced.mean():.2f} to {relaxed.mean():.2f} of the "
+            f"distance by chance when both marginals are relaxed (tau_x = tau_y = {RELAXED}): "
+            "cluster sizes may differ between the sides"
         )

@@ -12,7 +12,7 @@ from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, dense, nonzero
+from morphkit.transport.geometry import Geometry, normalised
 from morphkit.types import Cloud
 
 from .gromov import intra_space
@@ -36,9 +36,7 @@ class OTTSinkhorn(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
-        values = dense(cost)
-        mean = nonzero(x.weights @ values @ y.weights)
-        geometry = OTTGeometry(values / mean, epsilon=self.epsilon)
+        geometry = OTTGeometry(normalised(cost, x.weights, y.weights), epsilon=self.epsilon)
         problem = LinearProblem(geometry, x.weights, y.weights, tau_a=self.tau_x, tau_b=self.tau_y)
         solver = ott_linear.Sinkhorn(threshold=self.threshold, max_iterations=self.max_iterations)
         out = solver(problem)
@@ -70,8 +68,7 @@ class OTTFusedGromovWasserstein(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`."""
-        fused = dense(cost)
-        fused = fused / nonzero(x.weights @ fused @ y.weights)
+        fused = normalised(cost, x.weights, y.weights)
         problem = QuadraticProblem(
             LRCGeometry(*intra_space(self.metric_x, x)),
             LRCGeometry(*intra_space(self.metric_y, y)),

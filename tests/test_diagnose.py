@@ -9,9 +9,19 @@ from morphkit_costs.bridge import BridgeCost
 from morphkit_solvers.sinkhorn import Sinkhorn
 
 from morphkit.experiment.diagnose import diagnose
-from morphkit.interfaces import Aligner
+from morphkit.interfaces import Aligner, FusedCost
 from morphkit.loggers import Log
 from morphkit.types import Cloud, PairedData, Pairs
+
+
+class NeedsPairs(FusedCost):
+    """A cost that half of the pairs are too few for."""
+
+    def prepare(self, data):
+        if data.pairs.size < 12:
+            raise ValueError("too few pairs")
+        return COST.prepare(data)
+
 
 COST = BridgeCost("sqeuclidean", "sqeuclidean")
 BALANCED, RELAXED = Sinkhorn(), Sinkhorn(tau_x=0.9, tau_y=0.9)
@@ -29,10 +39,12 @@ def two_clusters(sizes_x: tuple[int, int], sizes_y: tuple[int, int]) -> PairedDa
     return PairedData(x, y, Pairs.from_array(np.stack(known, 1)))
 
 
-def warnings(data: PairedData, solver: Sinkhorn, folder, aligner: Aligner) -> str:
-    sampler = aligner.prepare(data, COST, solver)
+def warnings(
+    data: PairedData, solver: Sinkhorn, folder, aligner: Aligner, cost: FusedCost = COST
+) -> str:
+    sampler = aligner.prepare(data, cost, solver)
     with Log(folder, wandb="disabled") as log:
-        diagnose(sampler, data, COST, solver, 32, log)
+        diagnose(sampler, data, cost, solver, 32, log)
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
     return " ".join(line.get("warning", "") for line in lines)
 
@@ -63,3 +75,9 @@ def test_clusters_of_other_sizes_are_told_by_held_out_pairs(tmp_path, aligner):
 )
 def test_it_is_silent_where_there_is_nothing_to_relax(tmp_path, data, solver, aligner):
     assert "cluster sizes" not in warnings(data, solver, tmp_path, aligner)
+
+
+def test_a_cost_that_needs_all_pairs_ends_no_run(tmp_path):
+    data = two_clusters((180, 20), (20, 180))
+    assert not warnings(data, BALANCED, tmp_path, GlobalAlignment(), NeedsPairs())
+    assert "is not known: too few pairs" in (tmp_path / "log.jsonl").read_text()

@@ -89,6 +89,24 @@ def test_bridge_sinkhorn_is_dense_sinkhorn_on_the_soft_cost(paired, taus, bridge
     np.testing.assert_allclose(ours.marginal(1), reference.sum(0), rtol=2e-4)
 
 
+def test_the_soft_minimum_is_over_the_distinct_bridges(paired):
+    """24 pairs of three target points: closer to Eq. 6 than a soft minimum over all pairs."""
+    epsilon, known = 0.02, np.stack([np.arange(24), np.arange(24) % 3], 1)
+    data = PairedData(paired.x, paired.y, Pairs.from_array(known))
+    prepared = BridgeCost().prepare(data)
+    ours = BridgeSinkhorn(epsilon, threshold=2e-6, max_iterations=5000)
+    costs = [
+        normalised(cdist(*[np.asarray(c.points, float)] * 2, "cosine")) for c in (data.x, data.y)
+    ]
+    nearest = np.stack([costs[0][:, k:24:3].min(1) for k in range(3)], 1)
+    total = nearest[:, None] + costs[1][:, :3]
+    total /= total.min(-1).mean()
+    reference = -epsilon * logsumexp(-total / epsilon, axis=-1)
+    assert (total.min(-1) - reference).max() <= epsilon * np.log(3) + 1e-9
+    reference = in_the_log_domain(reference, epsilon, (1.0, 1.0))
+    assert relative(ours.solve(prepared, data.x, data.y).to_dense(), reference) < 1e-3
+
+
 @pytest.mark.parametrize("bridges", [9, 45])
 @pytest.mark.parametrize("halvings", [0, 3])
 @pytest.mark.parametrize(

@@ -17,9 +17,8 @@ from morphkit.transport.couplings import BridgeCoupling, Convergence
 from morphkit.transport.geometry import (
     Geometry,
     PointGeometry,
-    dense,
     factors,
-    nonzero,
+    normalised,
 )
 from morphkit.types import Cloud
 
@@ -30,7 +29,7 @@ class LowRankSinkhorn(OTSolver):
     """min_π <c, π> over couplings π = Q diag(1/g) Rᵀ of rank `rank`, balanced or not.
 
     Scetbon et al. 2021: mirror descent on Q (n, r), R (m, r) and g (r) with step `gamma`, the
-    entropies of the three weighted by `epsilon`, c divided by its mean. τ is OTT's:
+    entropies of the three weighted by `epsilon`, c divided by its unit. τ is OTT's:
     λ = τ / (1 - τ), without the ε of Eq. 28. It stops when the relative change of the factors
     is below `threshold`. A cost between points of a joint space (`cost.KCCACost`) is used
     by its factors and never stored.
@@ -105,12 +104,11 @@ def _linear(
 
 
 def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeometry:
-    """The cost over its mean as OTT knows it, by its factors where it is one of points."""
+    """The cost in its unit as OTT knows it, by its factors where it is one of points."""
     if isinstance(cost, PointGeometry) and not squared:
         left, right = factors(cost.metric, cost.u, cost.v)
-        return LRCGeometry(left / nonzero(cost.mean(x.weights, y.weights)), right)
-    values = dense(cost)
-    values = values / nonzero(x.weights @ values @ y.weights)
+        return LRCGeometry(left / cost.scale(x.weights, y.weights), right)
+    values = normalised(cost, x.weights, y.weights)
     return OTTGeometry(values**2 if squared else values)
 
 

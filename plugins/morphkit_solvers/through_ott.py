@@ -13,7 +13,7 @@ from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, dense, nonzero
+from morphkit.transport.geometry import Geometry, normalised
 from morphkit.types import Cloud
 
 from .gromov import intra_space
@@ -37,8 +37,7 @@ class OTTSinkhorn(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
-        values = dense(cost)
-        values = values / nonzero(x.weights @ values @ y.weights)
+        values = normalised(cost, x.weights, y.weights)
         return _linear(self, values, x, y, self.max_iterations)
 
 
@@ -86,8 +85,7 @@ class OTTFusedGromovWasserstein(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`."""
-        values = dense(cost)
-        values = values / nonzero(x.weights @ values @ y.weights)
+        values = normalised(cost, x.weights, y.weights)
         values = values**2 if self.squared else values
         if self.alpha == 0:
             return _linear(self, values, x, y, self.inner_iterations)

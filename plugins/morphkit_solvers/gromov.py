@@ -108,11 +108,11 @@ def _solve(
     linear = linear / nonzero(mu @ linear @ nu)
     linear = (1 - alpha) * (linear**2 if solver.squared else linear)
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
-    # Changes of the coupling below the error of its marginals would be noise.
-    precise = solver.threshold / 20
     # The smaller ε, the further they move it. No iteration can end below float32's rounding.
     most_precise = solver.threshold * min(max(10 * epsilon, 1 / 100), 1 / 20)
     most_precise = jnp.maximum(most_precise, 2 * jnp.finfo(mu.dtype).eps)
+    # Changes of the coupling below the error of its marginals would be noise.
+    precise = jnp.maximum(solver.threshold / 20, most_precise)
 
     def moment_of(gamma: Array) -> Array:
         return intra_x[1].T @ gamma @ intra_y[0]

@@ -433,7 +433,10 @@ def test_regression_and_choice_of_trials(rng):
     residual = aes - (d := design[:, :4]) @ np.linalg.lstsq(d, aes, rcond=None)[0]
     expected = 1 - (residual @ residual / 36) / (aes.var(ddof=1))
     assert regress(one_fraction).adjusted_r2 == pytest.approx(expected)
-    assert regress([*noise, noise[0]._replace(aes=np.inf)])[0] == regress(noise)[0]
+    broken = [noise[0]._replace(aes=value) for value in (np.inf, np.nan)]
+    assert regress([*noise, *broken])[0] == regress(noise)[0]
+    assert regress([*noise, *broken]).left_out == 2
+    assert np.isnan(regress(broken).adjusted_r2)
     choices = [
         trial(0.9, 0.9, 1e-2, 0.2, 3.0), trial(0.9, 0.9, 1e-2, 0.8, 1.0),
         trial(1.0, 0.9, 1e-2, 0.2, 2.5), trial(0.8, 0.8, 1e-2, 0.2, 9.0, converged=0),

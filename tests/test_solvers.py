@@ -250,7 +250,7 @@ def test_unbalanced_fused_gromov_wasserstein_is_a_stationary_point_of_equation_3
 @pytest.mark.parametrize(("tau_x", "tau_y"), [(0.8, 0.6), (1.0, 0.6)])
 def test_unbalanced_fused_gromov_wasserstein_is_the_best_of_a_search_of_equation_3(tau_x, tau_y):
     """On 3 × 3 points, from eight starts, over the logarithm of π."""
-    rng, epsilon, alpha = np.random.default_rng(3), 0.05, 0.5
+    rng, epsilon, alpha = np.random.default_rng(3), 0.2, 0.5
     x, y = (Cloud.uniform(rng.normal(size=(3, 2))) for _ in range(2))
     cost = rng.random((3, 3)).astype(np.float32)
     solver = FusedGromovWasserstein(
@@ -286,7 +286,7 @@ def test_unbalanced_fused_gromov_wasserstein_leaves_outliers_out_and_mass_over(r
     data = PairedData(Cloud.uniform(x, labels), Cloud.uniform(y, labels), pairs)
     prepared = BridgeCost("sqeuclidean", "sqeuclidean").prepare(data)
     solver = FusedGromovWasserstein(
-        epsilon, tau_x=tau, tau_y=tau, metric_x="sqeuclidean", metric_y="sqeuclidean"
+        epsilon, 0.5, tau, tau, "sqeuclidean", "sqeuclidean", max_iterations=200
     )
     coupling = solver.solve(prepared, data.x, data.y)
     mass = np.asarray(coupling.marginal(0))

@@ -178,10 +178,11 @@ class DenseGeometry(Geometry):
 
 
 def normalised(
-    geometry: Geometry, mu: Float[Array, " n"], nu: Float[Array, " m"]
+    geometry: Geometry, mu: Float[Array, " n"], nu: Float[Array, " m"], arrays: int = 1
 ) -> Float[Array, "n m"]:
-    """The dense cost in its own unit, see `Geometry.scale`. Raises MemoryError as `dense` does."""
-    whole = DenseGeometry(dense(geometry), unit=geometry.unit)
+    """The dense cost in its own unit, see `Geometry.scale`. `arrays` is how many of its size will
+    be held at once. Raises MemoryError as `dense` does."""
+    whole = DenseGeometry(dense(geometry, arrays=arrays), unit=geometry.unit)
     return whole.values / whole.scale(mu, nu)
 
 

@@ -43,7 +43,8 @@ class Sinkhorn(OTSolver):
     dense_bytes: Whole = eqx.field(static=True, default=2**24)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
-        """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB, bridge costs apart."""
+        """See `OTSolver.solve`. Raises MemoryError, bridge costs apart, where there is no
+        memory for five arrays of the size of the cost: three, the coupling and its table."""
         n, m = cost.shape
         if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
             logger.info(
@@ -52,7 +53,7 @@ class Sinkhorn(OTSolver):
             )
             arguments = {k: v for k, v in vars(self).items() if k != "dense_bytes"}
             return BridgeSinkhorn(**arguments).solve(cost, x, y)
-        return self._solve(DenseGeometry(dense(cost), unit=cost.unit), x, y)
+        return self._solve(DenseGeometry(dense(cost, arrays=5), unit=cost.unit), x, y)
 
     @eqx.filter_jit
     def _solve(self, cost: DenseGeometry, x: Cloud, y: Cloud) -> DenseCoupling:

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LOST = 0.01
 """The share of their spread by which rounding to float32 may move points."""

@@ -38,7 +38,9 @@ class Cloud(eqx.Module):
             )
         n = len(points)
         labels = None if labels is None else jnp.asarray(labels, jnp.int32)
-        return cls(jnp.asarray(points, jnp.float32), jnp.full(n, 1 / max(n, 1), jnp.float32), labels)
+        return cls(
+            jnp.asarray(points, jnp.float32), jnp.full(n, 1 / max(n, 1), jnp.float32), labels
+        )
 
     @property
     def size(self) -> int:

@@ -86,8 +86,11 @@ def split_arrays(
     The test split has one row of each side per held-out pair. With
     test_fraction = 0 the test split has no rows. A pair that is listed twice counts once.
 
-    Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite,
-    for pairs out of range, for labels of another length, and if nothing is left to train on.
+    Features become float32; labels that need more than 32 bits are numbered from 0.
+
+    Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite, or
+    that float32 cannot hold (see `morphkit.precision`), for pairs out of range, for labels of
+    another length, and if nothing is left to train on.
     """
     source, target = _features("source", source), _features("target", target)
     pairs = _pairs("pairs", pairs, len(source), len(target))

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from ..extras import imported
 from ..features.store import stored_files
 from ..interfaces import Data
+from ..precision import points_as_float32
 from ..types import Dataset, Split
 from .arrays import data_folder, read_array
 
@@ -248,7 +249,7 @@ def averaged(found: dict[str, np.ndarray], repeats: int, labels: str) -> Recorde
         rows = kept[group]
         renumbered = np.cumsum(kept)[group[rows]] - 1
         reliable = reliability(values[rows], renumbered).astype(np.float32)
-    means = (total[kept] / count[kept]).astype(np.float32)
+    means = points_as_float32("responses", total[kept] / count[kept])
     shown = stimuli.astype(str)
     return Recorded(means, shown[kept], shown, classes[kept].astype(str), reliable)
 
@@ -299,7 +300,7 @@ def _read_features(name: str) -> tuple[Float[np.ndarray, "n ..."], np.ndarray | 
         files, rows = stored_files(Path(name))
         ids = np.array([Path(file).stem for file in files])
     else:
-        rows, ids = read_array(name).astype(np.float32), None
+        rows, ids = points_as_float32(name, read_array(name)), None
     if rows.ndim < 2:
         raise ValueError(f"{name} has shape {rows.shape}, and features are (stimuli, ...)")
     if not np.isfinite(rows).all():

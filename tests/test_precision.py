@@ -51,7 +51,8 @@ def matched(x: np.ndarray, y: np.ndarray, labels: np.ndarray, metric: str) -> tu
 @pytest.mark.parametrize(("scale", "offset"), [*((s, 0) for s in SCALES), (1, 3000), (1, 30_000)])
 def test_angles_keep_their_digits_at_any_scale_and_offset(rng, metric, scale, offset):
     x, y = (np.float32(scale * rng.normal(size=(n, 20)) + offset) for n in (30, 25))
-    x[:, 0] *= 2  # for correlation, an offset is none
+    for points in (x, y):
+        points[:, 0] *= 2  # a constant one would not be seen by correlation
     expected = cdist(np.float64(x), np.float64(y), metric)
     found = pairwise(metric, jnp.asarray(x), jnp.asarray(y))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * expected.mean())

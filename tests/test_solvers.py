@@ -354,7 +354,7 @@ def test_a_fused_solve_holds_no_more_arrays_than_it_asks_for(rng, tau):
 def test_fused_gromov_wasserstein_does_not_end_where_mixtures_come_to_rest(paired, monkeypatch):
     """Mixtures that stay where they are change no coupling, and are no solution."""
     prepared, mixture = BridgeCost().prepare(paired), Memory.mixture
-    size = (paired.x.dim + 1) * (paired.y.dim + 1)  # of the moment, between two cosines' factors
+    size = (paired.x.dim + 2) * (paired.y.dim + 2)  # of the moment, between two cosines' factors
 
     def solve(threshold: float) -> DenseCoupling:
         solver = FusedGromovWasserstein(0.01, 0.75, threshold=threshold, max_iterations=300)
@@ -375,7 +375,7 @@ def test_fused_gromov_wasserstein_does_not_end_where_mixtures_come_to_rest(paire
 def test_fused_gromov_wasserstein_gives_up_mixtures_that_lengthen_steps(paired, monkeypatch):
     """As near a saddle point: with a fixed bound, steps would grow and shrink for ever."""
     prepared, mixture = BridgeCost().prepare(paired), Memory.mixture
-    size = (paired.x.dim + 1) * (paired.y.dim + 1)  # of the moment, between two cosines' factors
+    size = (paired.x.dim + 2) * (paired.y.dim + 2)  # of the moment, between two cosines' factors
 
     def wild(self: Memory) -> jax.Array:
         last = (self.filled - 1) % len(self.images)

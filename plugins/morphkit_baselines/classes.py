@@ -48,23 +48,27 @@ def chosen(
     data: PairedData, kinds: tuple[Kind, ...], path: Path, most: int | None = None
 ) -> LinearClassifier:
     """The preprocessing, and the fit of its path, that name most classes of held-out pairs, fitted
-    to all pairs; of equally good ones the first. `most` limits the number of folds."""
+    to all pairs. Another preprocessing than the first has to be better by a standard error, since
+    few pairs tell them apart badly. `most` limits the number of folds."""
     x, _ = paired_points(data)
     classes, targets = paired_classes(data)
-    best = (-1, Preprocessing.of(kinds[0], data.x), 0)
+    parts = folds(len(x), classes)[:most]
+    judged = max(1, sum(len(held) for _, held in parts))
+    enough, best = -1.0, (Preprocessing.of(kinds[0], data.x), 0)
     for kind in kinds:
         preprocessing = Preprocessing.of(kind, data.x)
         z = np.asarray(preprocessing(x))
         right = np.zeros(1, int)
-        for learned, held in folds(len(x), classes)[:most]:
+        for learned, held in parts:
             present, renumbered = np.unique(classes[learned], return_inverse=True)
             right = right + np.array([
                 np.sum(present[np.argmax(z[held] @ weight + bias, axis=1)] == classes[held])
                 for weight, bias in path(z[learned], renumbered, preprocessing)
             ])  # fmt: skip
-        if right.max() > best[0]:
-            best = (right.max(), preprocessing, int(right.argmax()))
-    _, preprocessing, number = best
+        if (most_right := int(right.max())) > enough:
+            enough = most_right + np.sqrt(most_right * (1 - most_right / judged))
+            best = (preprocessing, int(right.argmax()))
+    preprocessing, number = best
     fits = path(np.asarray(preprocessing(x)), classes, preprocessing)
     weight, bias = next(fit for k, fit in enumerate(fits) if k == number)
     single = (jnp.asarray(a, jnp.float32) for a in (weight, bias))

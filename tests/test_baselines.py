@@ -203,7 +203,9 @@ def test_the_temperature_of_relative_representations_is_of_the_least_error():
     for temperature in (0.0, 0.02, 10.0):
         errors[temperature] = 0.0
         for learned, held in folds(30):
-            kept = eqx.tree_at(lambda d: d.pairs, data, Pairs(jnp.array(learned), jnp.array(learned)))
+            kept = eqx.tree_at(
+                lambda d: d.pairs, data, Pairs(jnp.array(learned), jnp.array(learned))
+            )
             found = RelativeRepresentation(temperature).fit(kept)(x[held])
             errors[temperature] += float(((found - y[held]) ** 2).sum())
     fitted = RelativeRepresentation(tuple(errors)).fit(data)
@@ -223,7 +225,9 @@ def test_procrustes_is_scipys(scaling):
     rotation, total = scipy.linalg.orthogonal_procrustes(a - a.mean(0), b - b.mean(0))
     scale = total / np.sum((a - a.mean(0)) ** 2) if scaling else 1.0
     expected = scale * (a - a.mean(0)) @ rotation + b.mean(0)
-    np.testing.assert_allclose(Procrustes(scaling, "centred").fit(paired(x, y))(x), expected, atol=1e-3)
+    np.testing.assert_allclose(
+        Procrustes(scaling, "centred").fit(paired(x, y))(x), expected, atol=1e-3
+    )
 
 
 @pytest.mark.parametrize(("p", "q"), [(5, 5), (3, 6)])
@@ -240,7 +244,9 @@ def test_procrustes_into_fewer_dimensions_pads_with_zeros():
     a, b = x - x.mean(0, dtype=float), y - y.mean(0, dtype=float)
     rotation, _ = scipy.linalg.orthogonal_procrustes(a, np.pad(b, ((0, 0), (0, 3))))
     expected = a @ rotation[:, :4] + y.mean(0)
-    np.testing.assert_allclose(Procrustes(False, "centred").fit(paired(x, y))(x), expected, atol=1e-3)
+    np.testing.assert_allclose(
+        Procrustes(False, "centred").fit(paired(x, y))(x), expected, atol=1e-3
+    )
 
 
 def test_procrustes_says_nothing_outside_the_pairs():

@@ -39,9 +39,7 @@ class RidgeCCA(Baseline):
         static=True, default=(0.01, 0.1, 1.0, 3.0, 10.0, 30.0), converter=candidates
     )
     dimensions: Count = eqx.field(static=True, default=200)
-    preprocessing: Kinds = eqx.field(
-        static=True, default=("centred", "unit"), converter=candidates
-    )
+    preprocessing: Kinds = eqx.field(static=True, default=("centred", "unit"), converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
         axes_y = self.principal(np.asarray(data.y.points, np.float64))

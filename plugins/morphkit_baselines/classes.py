@@ -18,8 +18,9 @@ from morphkit.types import PairedData
 from .pairs import candidates, folds, paired_classes, paired_points
 from .preprocessing import Kind, Kinds, Preprocessing, to_unit
 
-LARGE = 100_000
-"""Where pairs times classes are more, logistic regression is chosen on one fold, for time."""
+LARGE = 1_000_000
+"""Logistic regression is chosen on so many folds only that pairs times classes times folds are no
+more, for time, but on one at least."""
 
 KINDS: tuple[Kind, ...] = ("unit", "standardised", "centred")
 
@@ -155,7 +156,7 @@ class LogisticHead(Baseline):
 
     def fit(self, data: PairedData) -> LatentMap:
         size = data.pairs.size * len(paired_classes(data)[1])
-        return chosen(data, self.preprocessing, self.path, most=1 if size > LARGE else None)
+        return chosen(data, self.preprocessing, self.path, most=max(1, LARGE // size))
 
     def path(self, z: np.ndarray, classes: np.ndarray, used: Preprocessing) -> Iterator[Scores]:
         """Fits of falling penalty, each from where the one before ended."""

@@ -195,9 +195,7 @@ class Procrustes(Baseline):
     """
 
     scaling: bool = eqx.field(static=True, default=True)
-    preprocessing: Kinds = eqx.field(
-        static=True, default=("centred", "unit"), converter=candidates
-    )
+    preprocessing: Kinds = eqx.field(static=True, default=("centred", "unit"), converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
         def rotations(preprocessing: Preprocessing) -> Path:

@@ -46,8 +46,8 @@ class RelativeRepresentation(Baseline):
     of points less the mean of all points of their side. ŷ(x) is the training target, paired or
     not, with the largest cos(r(x), r(y)); or, at a temperature τ > 0, the mean of the targets
     weighted by exp(cos(r(x), r(y)) / τ). τ = 0 is the paper's, for retrieval; of several in
-    `temperature` the one with the least squared error on held-out pairs is taken. Of more than `anchors` pairs a random
-    part serves. Raises ValueError in `fit` without pairs.
+    `temperature` the one with the least squared error on held-out pairs is taken. Of more than
+    `anchors` pairs a random part serves. Raises ValueError in `fit` without pairs.
     """
 
     temperature: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = eqx.field(

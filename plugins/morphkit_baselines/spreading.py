@@ -4,7 +4,6 @@ import itertools
 from typing import Annotated, Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Float, Int, PRNGKeyArray
@@ -27,8 +26,8 @@ LARGE = 500_000
 
 
 class SpreadMap(LatentMap):
-    """The target (c, q) of the class with the largest sum of shares `spread` (n, c) over the neighbours of
-    a point in the training cloud; not traceable."""
+    """The target (c, q) of the class with the largest sum of shares `spread` (n, c) over the
+    neighbours of a point in the training cloud; not traceable."""
 
     preprocessing: Preprocessing
     neighbours: Any = eqx.field(static=True)
@@ -62,9 +61,7 @@ class LabelSpreading(Baseline):
     alpha: Annotated[tuple[Annotated[float, Field(gt=0, lt=1)], ...], Field(min_length=1)] = (
         eqx.field(static=True, default=(0.2, 0.9), converter=candidates)
     )
-    preprocessing: Kinds = eqx.field(
-        static=True, default=("unit", "centred"), converter=candidates
-    )
+    preprocessing: Kinds = eqx.field(static=True, default=("unit", "centred"), converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
         classes, targets = paired_classes(data)

@@ -72,8 +72,12 @@ def chosen(
     preprocessing, number = best
     fits = path(np.asarray(preprocessing(x)), classes, preprocessing)
     weight, bias = next(fit for k, fit in enumerate(fits) if k == number)
-    single = (jnp.asarray(a, jnp.float32) for a in (weight, bias))
-    return LinearClassifier(preprocessing.single(), *single, targets)
+    return LinearClassifier(
+        preprocessing.single(),
+        jnp.asarray(weight, jnp.float32),
+        jnp.asarray(bias, jnp.float32),
+        targets,
+    )
 
 
 def class_means(
@@ -167,7 +171,7 @@ class LogisticHead(Baseline):
                 yield np.zeros((z.shape[1], 1)), np.zeros(1)
                 continue
             model.set_params(C=strength).fit(z.astype(np.float32), classes)
-            weight, bias = model.coef_.T, model.intercept_
+            weight, bias = np.asarray(model.coef_).T, np.asarray(model.intercept_)
             if number == 2:  # scikit-learn's scores are those of the second class
                 weight, bias = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
             yield weight, bias

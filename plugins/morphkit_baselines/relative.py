@@ -65,8 +65,10 @@ class RelativeRepresentation(Baseline):
 
         def fitted(kept: np.ndarray, temperature: float) -> RelativeMap:
             profiles = to_unit(points @ b[kept].T)
-            arrays = (jnp.asarray(v, jnp.float32) for v in (a[kept], profiles, targets))
-            return RelativeMap(to_x.single(), *arrays, temperature)
+            anchors, known, wanted = (
+                jnp.asarray(v, jnp.float32) for v in (a[kept], profiles, targets)
+            )
+            return RelativeMap(to_x.single(), anchors, known, wanted, temperature)
 
         errors = np.zeros(len(self.temperature))
         for learned, held in folds(len(x)) if len(errors) > 1 else []:

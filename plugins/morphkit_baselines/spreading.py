@@ -104,9 +104,9 @@ def spread(
 
 def _normalised(graph: scipy.sparse.csr_matrix) -> scipy.sparse.csr_array:
     """D^-½ W D^-½ without a point's edge to itself."""
-    graph = scipy.sparse.csr_array(-laplacian(graph.astype(np.float32), normed=True))
-    graph.setdiag(0)
-    return graph
+    found = -scipy.sparse.csr_array(laplacian(graph.astype(np.float32), normed=True))
+    found.setdiag(0)
+    return found
 
 
 def _one_hot(

@@ -75,4 +75,5 @@ class RidgeCCA(Baseline):
 
     def principal(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
         """The leading principal axes of points."""
-        return PCA(min(self.dimensions, *points.shape), random_state=0).fit(points).components_
+        model = PCA(min(self.dimensions, *points.shape), random_state=0).fit(points)
+        return np.asarray(model.components_)

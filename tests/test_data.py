@@ -310,6 +310,9 @@ def test_a_first_row_of_numbers_is_data(text, pairs, tmp_path):
 )
 def test_rows_that_are_no_pairs_are_named(row, tmp_path):
     file = tmp_path / "pairs.csv"
+    file.write_text("source,target\n")
+    with pytest.raises(ValueError, match=r"pairs\.csv lists no pairs"):
+        read_pairs(file)
     file.write_text(f"0,1\n{row}\n")
     with pytest.raises(ValueError, match=r"pairs\.csv(, line 2: expected two row| cannot be read)"):
         read_pairs(file)

@@ -183,7 +183,9 @@ def read_pairs(path: str | Path) -> np.ndarray:
     rows = read_csv(path)
     if rows and not any(map(_is_number, rows[0][1])):
         rows = rows[1:]
-    return np.array([_pair(path, *row) for row in rows], np.int64).reshape(-1, 2)
+    if not rows:
+        raise ValueError(f"{path} lists no pairs")
+    return np.array([_pair(path, *row) for row in rows], np.int64)
 
 
 def _is_number(cell: str) -> bool:

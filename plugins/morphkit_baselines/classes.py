@@ -49,7 +49,7 @@ def chosen(
     data: PairedData, kinds: tuple[Kind, ...], path: Path, most: int | None = None
 ) -> LinearClassifier:
     """The preprocessing, and the fit of its path, that name most classes of held-out pairs, fitted
-    to all pairs. Another preprocessing than the first has to be better by a standard error, since
+    to all pairs. A preprocessing has to be better by a standard error than those before it, since
     few pairs tell them apart badly. `most` limits the number of folds."""
     x, _ = paired_points(data)
     classes, targets = paired_classes(data)

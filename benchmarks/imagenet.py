@@ -24,8 +24,11 @@ from morphkit_aligners.aligners import (
     local_diagnostics,
 )
 from morphkit_baselines.anchor import NearestAnchor
-from morphkit_baselines.classes import LabelSpreading, LogisticHead, NearestClassMean
+from morphkit_baselines.cca import RidgeCCA
+from morphkit_baselines.classes import LogisticHead, NearestClassMean, ShrinkageLDA
 from morphkit_baselines.linear import Ridge
+from morphkit_baselines.relative import RelativeRepresentation
+from morphkit_baselines.spreading import LabelSpreading
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_fields.mlp import MLP
@@ -56,8 +59,11 @@ MORPHS = {
 }
 BASELINES: dict[str, Baseline] = {
     "nearest anchor": NearestAnchor(),
-    "nearest class mean": NearestClassMean(),
+    "relative representation": RelativeRepresentation(),
     "ridge": Ridge(),
+    "ridge CCA": RidgeCCA(),
+    "nearest class mean": NearestClassMean(),
+    "shrinkage LDA": ShrinkageLDA(),
     "logistic head": LogisticHead(),
     "label spreading": LabelSpreading(),
 }
@@ -177,9 +183,9 @@ def draw(there: dict[Key, dict]) -> None:
             )
             axis.errorbar(
                 percent, mean, spread, label=method, ms=3,
-                marker="o" if ours else "s^vDx"[k - len(MORPHS)],
+                marker="o" if ours else "s^vDxP*d"[k - len(MORPHS)],
                 ls="-" if ours else "--", lw=1.6 if ours else 1,
-                color=f"C{k}" if ours else str(0.15 * (k - len(MORPHS))),
+                color=f"C{k}" if ours else str(0.1 * (k - len(MORPHS))),
             )  # fmt: skip
         axis.set(xscale="log", xlabel="pairs (%)", title=title)
         axis.set_xticks([100 * f for f in FRACTIONS], [f"{100 * f:g}" for f in FRACTIONS])

@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from morphkit_aligners.aligners import GlobalAlignment, TrueAlignment
+from morphkit_baselines.cca import RidgeCCA
 from morphkit_baselines.linear import PLS, Ridge
 from morphkit_costs.bridge import BridgeCost
 from morphkit_extractors.identity import Identity
@@ -48,7 +49,7 @@ MORPHS = {
     "true": (TrueAlignment(), Sinkhorn()),
     "global": (GlobalAlignment(), Sinkhorn(1e-3, 0.99, 0.99)),
 }
-BASELINES: dict[str, Baseline] = {"ridge": Ridge(), "PLS": PLS()}
+BASELINES: dict[str, Baseline] = {"ridge": Ridge(), "PLS": PLS(), "ridge CCA": RidgeCCA()}
 METHODS = (*MORPHS, *BASELINES)
 TRAINING = Training(steps=200, learning_rate=1e-3, standardise="whole", steps_per_dispatch=200)
 FIELD = partial(AdaLN, size="small")
@@ -203,7 +204,7 @@ def draw(there: dict[Key, dict]) -> None:
         len(SESSIONS), len(LAYERS), figsize=(12, 5.2), sharey="row", sharex=True,
         layout="constrained",
     )  # fmt: skip
-    colours = dict(zip(METHODS, ("C0", "C3", "0.6", "0.2"), strict=True))
+    colours = dict(zip(METHODS, ("C0", "C3", "0.6", "0.2", "0.8"), strict=True))
     shown = [(method, error, "-") for method in METHODS]
     shown += [(method, mean_error, ":") for method in MORPHS]
     for row, session in zip(axes, SESSIONS, strict=True):

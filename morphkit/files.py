@@ -78,6 +78,8 @@ def _reason(error: Exception) -> str:
         return ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no UTF-8 text"
     text = " ".join(str(error).split())
     plain = text and not isinstance(error, LookupError)
     return text if plain else f"{type(error).__name__} {text}".rstrip()

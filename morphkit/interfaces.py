@@ -83,7 +83,8 @@ class OTSolver(Checked):
 
     @abstractmethod
     def solve(self, cost: "Geometry", x: Cloud, y: Cloud) -> "Coupling":
-        """The coupling of `x` and `y` under `cost`, which the solver divides by its mean.
+        """The coupling of `x` and `y` under `cost`, which the solver divides by its unit
+        (`Geometry.scale`), the mean for most.
 
         Has to be traceable by `jax.jit`: local alignment solves inside the training step.
         """

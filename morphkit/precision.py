@@ -8,7 +8,8 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, Num
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 LOST = 0.01
 """The share of their spread by which rounding to float32 may move points."""
@@ -74,7 +75,8 @@ def points_as_float32(name: str, points: Num[np.ndarray, "n ..."]) -> Float[np.n
     spread = np.sqrt(away.var(0).sum())
     lost = np.sqrt((away - (rounded - rounded[0].astype(np.float64))).var(0).sum())
     size = np.sqrt(np.square(points.mean(0, dtype=np.float64)).sum())
-    if spread > TELLING * size and lost > LOST * spread:
+    rounding = TELLING * size if points.dtype.kind == "f" else 0
+    if spread > rounding and lost > LOST * spread:
         raise ValueError(
             f"{name} lies {size / spread:.2g} times its spread away from the origin, and float32 "
             f"cannot tell its rows apart; subtract the mean first: {name} - {name}.mean(axis=0)"

@@ -14,7 +14,8 @@ class Cloud(eqx.Module):
     """A weighted point cloud: the discrete measure sum_i weights[i] * delta(points[i]).
 
     `points` is (n, d); `weights` is (n,), non-negative, summing to 1; `labels` is (n,) or
-    None. Labels are only ever read by evaluators, never by a cost, a solver or the training.
+    None. Labels are read by evaluators, and those of paired targets by baselines; never by a cost,
+    a solver or the training.
     """
 
     points: Float[Array, "n d"]

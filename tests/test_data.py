@@ -1,6 +1,7 @@
 """Data sets: shapes, splits, and what is said about bad files and arrays."""
 
 import gzip
+import hashlib
 import shutil
 
 import numpy as np
@@ -13,7 +14,9 @@ from morphkit.data import mnist
 from morphkit.data.arrays import Arrays, read_array, read_pairs, split_arrays
 from morphkit.data.digits import Digits
 from morphkit.data.imagenet import ImageNetFeatures
+from morphkit.data.images import Images
 from morphkit.data.mnist import MNIST
+from morphkit.data.recordings import Recordings
 from morphkit.data.swiss_roll import SwissRoll
 
 HERE = DATA / "mnist"
@@ -229,7 +232,7 @@ def test_no_test_fraction_and_the_smallest_one():
         ({"target": np.zeros((0, 3))}, "target has shape"),
         ({"source": np.array([["a"]])}, "source has type"),
         ({"source": np.array([[1.0], [np.nan], [np.inf]])}, r"1 NaN and 1 infinite .* rows: 1, 2"),
-        ({"target": np.array([[1e300, 0]])}, "1 infinite"),
+        ({"target": np.array([[1e300, 0]])}, "target has 1 values beyond float32"),
         ({"pairs": np.array([[0, 25]])}, "target row 25"),
         ({"pairs": np.array([[-1, 0]])}, "source row -1"),
         ({"pairs": np.array([[0.0, 1.0]])}, "pairs has type"),
@@ -306,7 +309,7 @@ def test_files_of_every_kind_give_the_same_data(tmp_path):
     with pytest.raises(ValueError, match="line 1: expected two row numbers"):
         read_pairs(tmp_path / "typo.csv")
     (tmp_path / "excel.csv").write_text("0,1\n", encoding="utf-16")
-    with pytest.raises(ValueError, match=r"excel\.csv is no UTF-8 text"):
+    with pytest.raises(ValueError, match=r"excel\.csv cannot be read: it is no UTF-8"):
         read_pairs(tmp_path / "excel.csv")
     expected = split_arrays(x, y, pairs)
     for source, target in (
@@ -347,3 +350,110 @@ def test_bad_files_are_named(tmp_path):
         read_pairs(tmp_path / "pairs.csv")
     with pytest.raises(ValueError, match=r"Arrays\.target is missing"):
         Arrays(source="x.npy")
+
+
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("0.0,0.0\n1.0,2.0\n", [[0, 0], [1, 2]]),
+        ("0,0\n", [[0, 0]]),
+        ("\n\nsource,target\n\n3,4\n", [[3, 4]]),
+        ("\ufeffa,b\r\n1, 2\r\n", [[1, 2]]),
+        ("only a header\n1,2e0\n", [[1, 2]]),
+    ],
+)
+def test_a_first_row_of_numbers_is_data(text, pairs, tmp_path):
+    (tmp_path / "pairs.csv").write_text(text, encoding="utf-8")
+    assert read_pairs(tmp_path / "pairs.csv").tolist() == pairs
+
+
+@pytest.mark.parametrize(
+    "row",
+    ["nan,0", "inf,0", "0.5,1", "1,2,3", "1", ",", "1e400,0", "9" * 400 + ",1", "a,b", "1,\x00"],
+)
+def test_rows_that_are_no_pairs_are_named(row, tmp_path):
+    file = tmp_path / "pairs.csv"
+    file.write_text("source,target\n")
+    with pytest.raises(ValueError, match=r"pairs\.csv lists no pairs"):
+        read_pairs(file)
+    file.write_text(f"0,1\n{row}\n")
+    with pytest.raises(ValueError, match=r"pairs\.csv(, line 2: expected two row| cannot be read)"):
+        read_pairs(file)
+    if row not in ("a,b", ","):  # what has numbers is no header
+        file.write_text(f"{row}\n0,1\n")
+        with pytest.raises(ValueError, match=r"pairs\.csv(, line 1: expected| cannot be read)"):
+            read_pairs(file)
+
+
+def listed(folder, content: bytes) -> Images:
+    (folder / "list.csv").write_bytes(content)
+    return Images(str(folder / "list.csv"), fractions=(0.5, 0.0, 0.5))
+
+
+def named(folder, content: bytes) -> Images:
+    (folder / "names.csv").write_bytes(content)
+    (folder / "list.csv").write_text("a.png,x\nb.png,y\n")
+    return Images(str(folder / "list.csv"), names=str(folder / "names.csv"))
+
+
+@pytest.mark.parametrize("make", [listed, named])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe\x00", b"\x00" * 9, b"a,b,c\n", b'a,"' + b"x" * 200_000]
+)
+def test_lists_of_images_that_cannot_be_read_are_named(make, content, tmp_path):
+    with pytest.raises(ValueError, match=r"(list|names)\.csv"):
+        make(tmp_path, content).load()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x93NUMPY\x01\x00", "half"])
+@pytest.mark.parametrize("kind", [ImageNetFeatures, Recordings])
+def test_archives_that_cannot_be_read_are_named(kind, content, tmp_path):
+    file = tmp_path / "features.npz"
+    if content == "half":
+        np.savez(file, responses=np.ones((9, 9)), train_features=np.ones((9, 9)))
+        content = file.read_bytes()[:-200]
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match=r"features\.npz cannot be read: "):
+        kind(str(file)).load()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train_label": np.arange(20) % 3 + 2**32}, "train_label must be in 0 to 2"),
+        ({"train_label": np.full(20, np.nan)}, "train_label is float64, not whole numbers"),
+        ({"train_features": np.array(["a"])}, "train_features is <U1, not real numbers"),
+        ({"train_features": np.array(3)}, r"train_features is \(\)"),
+        ({"text_features": np.zeros(3)}, r"text_features is \(3,\)"),
+        ({"class_name": np.array(["cat"])}, r"class_name \(1,\)"),
+    ],
+)
+def test_imagenet_arrays_of_another_kind_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=rf"features\.npz: .*{message}"):
+        ImageNetFeatures(imagenet(tmp_path, **change)).load()
+
+
+def test_a_damaged_download_is_made_again(tmp_path, monkeypatch, caplog):
+    content = gzip.compress(b"\x00\x00\x08\x01" + (3).to_bytes(4, "big") + b"\x07\x01\x02")
+    digest = hashlib.md5(gzip.decompress(content)).hexdigest()
+    monkeypatch.setattr(mnist, "MD5", {"labels": digest})
+    served = []
+
+    def retrieve(url, known_hash, fname, path, progressbar):
+        if not (path / fname).exists():
+            served.append(url)
+            (path / fname).write_bytes(content)
+
+    monkeypatch.setattr(mnist.pooch, "retrieve", retrieve)
+    for damaged in (None, content[:-9], content[:20] + b"\x00" + content[21:], b""):
+        if damaged is not None:
+            (tmp_path / "labels.gz").write_bytes(damaged)
+        caplog.clear()
+        assert mnist._read_idx(mnist._download("labels", tmp_path)).tolist() == [7, 1, 2]
+        assert [r.getMessage() for r in caplog.records] == (
+            []
+            if damaged is None
+            else [f"{tmp_path / 'labels.gz'} is damaged; it is downloaded again"]
+        )
+    mnist._download("labels", tmp_path)
+    assert len(served) == 4

@@ -208,5 +208,6 @@ def test_the_site_builds(tmp_path):
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     api = (tmp_path / "api" / "index.html").read_text()
-    for name in ("api.align", "morph.Morph", "interfaces.Evaluator", "couplings.BridgeCoupling"):
+    names = "api.align", "morph.Morph", "interfaces.Evaluator", "transport.couplings.BridgeCoupling"
+    for name in names:
         assert f'id="morphkit.{name}"' in api, name

@@ -278,6 +278,7 @@ def cut(file):
         ("splits.npz", npz(test_source_labels=np.zeros(3, int))),
         ("splits.npz", npz(test_source_labels=np.full(10, np.nan))),
         ("source/train/index.npy", cut),
+        ("source/train/index.npy", npy(lambda a: a[:0])),
         ("source/train/index.npy", npy(lambda a: a - 1)),
         ("source/train/index.npy", npy(lambda a: a + 1)),
         ("source/train/index.npy", npy(lambda a: a + 0.5)),

@@ -176,7 +176,7 @@ def test_scalings_leave_unit_size_and_directions(rng):
         np.testing.assert_allclose(scaling.y_inverse(scaling.y(y)), y, atol=1e-4)
     still = Scaling.fit(jnp.ones((5, 3)), jnp.ones((5, 2)), "whole")
     np.testing.assert_array_equal(still.x(jnp.ones((5, 3))), 0)
-    with pytest.raises(ValueError, match="standardise = 'all' must be one of each, whole, none"):
+    with pytest.raises(ValueError, match="standardise = 'all' must be 'each', 'whole' or 'none'"):
         Training(standardise="all")
 
 

@@ -1,9 +1,11 @@
 """Low-rank couplings against the exact optimum of a problem that has one of low rank."""
 
+import jax.numpy as jnp
 import numpy as np
 import ot
 import pytest
 from morphkit_solvers.low_rank import LowRankGromovWasserstein, LowRankSinkhorn
+from scipy.spatial.distance import cdist
 
 from morphkit.transport.geometry import DenseGeometry, PointGeometry
 from morphkit.types import Cloud
@@ -50,6 +52,41 @@ def test_low_rank_gromov_wasserstein_matches_clusters():
     assert float(quadratic.matching_accuracy(x.labels, y.labels)) > 0.97
 
 
+@pytest.mark.parametrize("squared", [False, True])
+def test_alpha_0_is_the_linear_problem(squared):
+    cost, x, y = clusters()
+    values = np.asarray(cost.matrix(), np.float64)
+    values = (values / values.mean()) ** (2 if squared else 1)
+    solver = LowRankGromovWasserstein(8, alpha=0.0, squared=squared, threshold=1e-4)
+    pi = np.asarray(solver.solve(cost, x, y).to_dense())
+    exact = ot.emd2(np.full(60, 1 / 60), np.full(40, 1 / 40), values)
+    assert exact - 1e-3 < np.sum(pi * values) < exact + 0.02 * values.mean()
+    linear = LowRankSinkhorn(8, threshold=1e-4).solve(DenseGeometry(jnp.asarray(values)), x, y)
+    assert abs(np.sum(pi * values) - np.sum(np.asarray(linear.to_dense()) * values)) < 1e-2
+
+
+def test_alpha_weighs_the_terms_as_equation_3_does():
+    """Where the linear cost asks for another match than the distances, the solver of an α has the
+    least value of Eq. 3 at that α, of the solvers of all."""
+    rng = np.random.default_rng(1)
+    x, y = (Cloud.uniform(rng.normal(size=(20, 2))) for _ in range(2))
+    cost = rng.random((20, 20))
+    c_x, c_y = (cdist(np.asarray(k.points), np.asarray(k.points), "sqeuclidean") for k in (x, y))
+    c_x, c_y, c = c_x / c_x.mean(), c_y / c_y.mean(), cost / cost.mean()
+    alphas, metric = (0.1, 0.2), "sqeuclidean"
+    terms = []
+    for alpha in alphas:
+        solver = LowRankGromovWasserstein(
+            20, alpha=alpha, metric_x=metric, metric_y=metric, threshold=1e-5, max_iterations=5000
+        )
+        pi = np.asarray(solver.solve(DenseGeometry(jnp.asarray(cost)), x, y).to_dense(), float)
+        p, q = pi.sum(1), pi.sum(0)
+        quadratic = p @ c_x**2 @ p + q @ c_y**2 @ q - 2 * np.sum((c_x @ pi @ c_y) * pi)
+        terms.append((quadratic, np.sum(c**2 * pi)))
+    values = [[a * quadratic + (1 - a) * linear for quadratic, linear in terms] for a in alphas]
+    assert list(np.argmin(values, axis=1)) == [0, 1]
+
+
 def test_low_rank_solvers_relax_marginals():
     cost, x, y = clusters((5, 10, 20, 25))
     for solver in (LowRankSinkhorn, LowRankGromovWasserstein):
@@ -65,7 +102,7 @@ def test_low_rank_arguments_are_named():
         (lambda: LowRankSinkhorn(rank=0), "rank"),
         (lambda: LowRankSinkhorn(epsilon=-1), "epsilon"),
         (lambda: LowRankGromovWasserstein(tau_x=0), "tau_x"),
-        (lambda: LowRankGromovWasserstein(alpha=0), "alpha"),
+        (lambda: LowRankGromovWasserstein(alpha=-0.1), "alpha"),
         (lambda: LowRankGromovWasserstein(metric_y="dot"), "metric_y"),
     ):
         with pytest.raises(ValueError, match=name):

@@ -359,16 +359,17 @@ def test_predictivity_is_that_of_held_out_folds(scene):
 
 
 def test_pls_is_scikit_learns(scene):
-    fitted = PLS(components=2).fit(scene.train)
+    fitted = PLS(2, "centred").fit(scene.train)
     x, y = (np.asarray(c.points, np.float64) for c in (scene.train.x, scene.train.y))
-    expected = PLSRegression(2, scale=False).fit(x, y).predict(np.asarray(scene.x.points))
+    reference = PLSRegression(2, scale=False, tol=1e-12, max_iter=5000).fit(x, y)
+    expected = reference.predict(np.asarray(scene.x.points))
     np.testing.assert_allclose(fitted(scene.x.points), expected, rtol=1e-3, atol=1e-4)
     doubled = jnp.concatenate(
         [scene.train.x.points, scene.train.x.points, 0 * scene.train.x.points], 1
     )
     wide = replace(scene.train, x=Cloud.uniform(doubled))
     least = np.linalg.lstsq(x - x.mean(0), y - y.mean(0), rcond=None)[0]
-    predicted = PLS().fit(wide)(doubled)
+    predicted = PLS(25, "centred").fit(wide)(doubled)
     np.testing.assert_allclose(predicted, (x - x.mean(0)) @ least + y.mean(0), rtol=1e-3, atol=1e-4)
     one = replace(scene.train, pairs=Pairs(jnp.array([3]), jnp.array([3])))
     np.testing.assert_allclose(PLS().fit(one)(scene.x.points)[0], y[3], rtol=1e-5)
@@ -433,7 +434,10 @@ def test_regression_and_choice_of_trials(rng):
     residual = aes - (d := design[:, :4]) @ np.linalg.lstsq(d, aes, rcond=None)[0]
     expected = 1 - (residual @ residual / 36) / (aes.var(ddof=1))
     assert regress(one_fraction).adjusted_r2 == pytest.approx(expected)
-    assert regress([*noise, noise[0]._replace(aes=np.inf)])[0] == regress(noise)[0]
+    broken = [noise[0]._replace(aes=value) for value in (np.inf, np.nan)]
+    assert regress([*noise, *broken])[0] == regress(noise)[0]
+    assert regress([*noise, *broken]).left_out == 2
+    assert np.isnan(regress(broken).adjusted_r2)
     choices = [
         trial(0.9, 0.9, 1e-2, 0.2, 3.0), trial(0.9, 0.9, 1e-2, 0.8, 1.0),
         trial(1.0, 0.9, 1e-2, 0.2, 2.5), trial(0.8, 0.8, 1e-2, 0.2, 9.0, converged=0),

@@ -11,8 +11,8 @@ from morphkit_fields.mlp import MLP
 
 import gin
 from morphkit import hookimpl
-from morphkit import registry as registry_module
 from morphkit.interfaces import KINDS, FusedCost
+from morphkit.wiring import registry as registry_module
 from morphkit.wiring.discovery import Plugin, installed_plugins
 from morphkit.wiring.records import rebuild, record
 from morphkit.wiring.registry import Registry, registry

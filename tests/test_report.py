@@ -12,12 +12,13 @@ import pytest
 from jaxtyping import Array, Float, Int
 from sklearn.decomposition import PCA
 
+from morphkit.cli import main
 from morphkit.experiment.picture import MAX_BINS, MAX_POINTS, collect
 from morphkit.interfaces import Codec, LatentMap, Scene, silent
 from morphkit.report.comparison import write_comparison
 from morphkit.report.figures import draw_overview
 from morphkit.report.page import write_report
-from morphkit.report.read import read_loss
+from morphkit.report.read import read_loss, read_story
 from morphkit.report.tables import format_table
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
@@ -387,3 +388,130 @@ def test_what_is_no_run_directory_is_an_error(tmp_path):
         write_comparison([write_run(tmp_path / "old", METRICS)], tmp_path)
     with pytest.raises(ValueError, match="nothing to compare"):
         write_comparison([], tmp_path)
+
+
+def test_an_outlier_leaves_the_others_to_be_seen():
+    """One point at 1e20, in the source and in the predictions, overflows float32 when squared."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 4)) * [5, 2, 1, 1]
+    x[7] = 1e20
+    scene = make_scene(x, rng.normal(size=(200, 3)), np.arange(200) % 3)
+    matrix = jnp.asarray(rng.normal(size=(4, 3)), jnp.float32)
+    drawn = jnp.arange(200), jnp.arange(200)
+    found = collect(scene, Linear(matrix * 1e30), drawn, None, key=KEY)
+    rest = np.arange(200) != 7
+    plane = PCA(2).fit_transform(x[rest])
+    for k in range(2):
+        assert abs(np.corrcoef(found["source"][rest, k], plane[:, k])[0, 1]) > 0.95
+    figure = draw_overview(found, np.zeros((0, 2)))
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_xlim()
+    assert 20 < high - low < 100
+    assert "0.5 % outside the frame" in {text.get_text() for text in figure.axes[0].texts}
+
+
+@pytest.mark.parametrize("name", ["$$", "$x_1", "a\nb", "\x00", "\ud800", "{x:g}", "%s", "", "数"])
+def test_any_name_can_be_drawn(name, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 3
+    scene = make_scene(images(40), images(40, 1), labels)
+    drawn = jnp.asarray(rng.integers(0, 40, 400)), jnp.asarray(rng.integers(0, 40, 400))
+    found = collect(scene, Linear(jnp.eye(16)), drawn, (name, "$$", "c"), key=KEY)
+    np.savez_compressed(tmp_path / "figures.npz", **found)
+    page = write_report(write_run(tmp_path, METRICS)).read_text(encoding="utf-8")
+    assert "<img" in page
+    assert "cannot be drawn" not in page
+
+
+EXTREMES = {
+    "infinite predictions": {"predicted": np.full((20, 2), np.inf, np.float32)},
+    "undefined predictions": {"predicted": np.full((20, 2), np.nan, np.float32)},
+    "undefined targets": {"target": np.full((20, 2), np.nan, np.float32)},
+    "huge": {"source": np.full((20, 2), 3e38, np.float32) * np.resize([1, -1], (20, 1))},
+    "constant": {"source": np.ones((20, 2), np.float32)},
+    "unknown labels": {"source_labels": np.full(20, -1)},
+    "huge labels": {"source_labels": np.arange(20) + 2**31 - 30},
+    "undefined coupling": {"coupling": np.full((3, 3), np.nan, np.float32)},
+    "two channels": {
+        "class_ids": np.arange(2), "class_true": np.zeros((2, 4, 4, 2), np.uint8),
+        "class_decoded": np.zeros((2, 3, 4, 4, 2), np.uint8),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", EXTREMES)
+def test_extremes_can_be_drawn(what, tmp_path):
+    rng = np.random.default_rng(0)
+    clouds = ("source", "target", "predicted")
+    arrays = {name: rng.normal(size=(20, 2)).astype(np.float32) for name in clouds}
+    arrays |= {"source_labels": np.arange(20) % 3, "target_labels": np.arange(20) % 3}
+    np.savez(tmp_path / "figures.npz", **arrays | EXTREMES[what])
+    lines = [{"step": s, "metrics": {"train/loss": 10.0 ** (s * 10)}} for s in range(10)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    page = write_report(write_run(tmp_path, METRICS)).read_text()
+    assert "cannot be drawn" not in page
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_numbers(tmp_path):
+    np.savez(tmp_path / "figures.npz", source=np.zeros(3), coupling=np.array(["x"]))
+    page = write_report(write_run(tmp_path, METRICS)).read_text()
+    assert "<img" not in page
+    assert re.search('class="warning">Overview: this picture cannot be drawn', page)
+    assert Tables(page).row("morph") == (["morph", "0.9100", "0.2000"], ["0.2000"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metrics.json", b"[]"), ("metrics.json", b'{"a": "1"}'), ("metrics.json", b'{"a": 1'),
+        ("metrics.json", b'{"a": 1' + b"0" * 400 + b"x}"), ("metrics.json", b"\xff"),
+        ("run.json", b"[]"), ("run.json", b"{"), ("run.json", b'{"seed": 1}'),
+        ("run.json", b'{"seed": [], "paired_fraction": 1}'),
+        ("run.json", b'{"seed": 1, "paired_fraction": NaN}'),
+        ("run.json", b'{"seed": 1, "paired_fraction": 0}'),
+        ("figures.npz", b""), ("figures.npz", b"PK\x03\x04"), ("config.gin", b"\xff\xfe"),
+    ],
+)  # fmt: skip
+def test_damaged_files_of_a_run_are_named(tmp_path, capsys, name, content):
+    write_run(tmp_path, METRICS, seed=0, paired_fraction=1.0)
+    (tmp_path / name).write_bytes(content)
+    assert main(["report", str(tmp_path), *(["--out", str(tmp_path)] * (name == "run.json"))]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert f"{tmp_path / name} is damaged" in line
+    assert "run it again" in line
+
+
+def test_lines_of_a_log_that_mean_nothing_are_skipped(tmp_path):
+    lines = [
+        '{"step": 0, "metrics": {"train/loss": 9.0}}', "[]", "3", "", '{"step": 1, "metr',
+        '{"step": "2", "metrics": {"train/loss": 8.0}}', '{"step": 3, "metrics": []}',
+        '{"step": 4, "metrics": {"train/loss": "7"}}', '{"metrics": {"train/loss": 6.0}}',
+        '{"step": 5, "metrics": {"train/loss": NaN}}', '{"step": -1, "metrics": {"train/loss": 1}}',
+        '{"step": 1' + "0" * 400 + ', "metrics": {"train/loss": 5.0}}', "\x00",
+        '{"step": 7, "metrics": {"train/loss": 4}}',
+    ]  # fmt: skip
+    (tmp_path / "log.jsonl").write_bytes("\n".join(lines).encode() + b"\n\xff\xfe")
+    assert read_loss(tmp_path).tolist() == [[0, 9], [7, 4]]
+
+
+def test_a_comparison_reads_stories_of_any_shape(tmp_path):
+    stories = [
+        {"cost": 5, "solver": [1], "data": None}, {"cost": {"component": "a.B", "arguments": 3}},
+        {"cost": {"component": "a.$$", "arguments": {"$": "$"}}, "source": {"x": [{}]}},
+    ]  # fmt: skip
+    dirs = [
+        write_run(tmp_path / str(k), METRICS | {"morph/big": 1e30}, **story, seed=k,
+                  paired_fraction=0.5)
+        for k, story in enumerate(stories)
+    ]  # fmt: skip
+    page = write_comparison(dirs, tmp_path).read_text()
+    assert "cannot be drawn" not in page
+    assert "<img" in page
+
+
+def test_without_its_own_file_the_story_is_that_of_the_morph(tmp_path):
+    run = write_run(tmp_path / "run", METRICS)
+    story = {"provenance": {"seed": 3, "paired_fraction": 0.25, "aligner": "global"}}
+    (run / "morph").mkdir()
+    (run / "morph" / "manifest.json").write_text(json.dumps(story))
+    assert read_story(run) == story["provenance"]

@@ -67,7 +67,8 @@ def test_it_runs_from_gin_and_aligns(environment, tmp_path):
         "--set", "Training.steps = 200",
         "--set", "run.wandb = 'disabled'", cwd=tmp_path,
     )  # fmt: skip
-    story = json.loads((tmp_path / "out" / "run.json").read_text())
+    manifest = tmp_path / "out" / "morph" / "manifest.json"
+    story = json.loads(manifest.read_text())["provenance"]
     assert story["cost"]["component"] == "morphkit_procrustes.cost.ProcrustesCost"
     assert story["cost"]["arguments"] == {"metric": "sqeuclidean"}
     assert story["plugins"]["morphkit-procrustes"] == "0.1.0"

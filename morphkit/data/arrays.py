@@ -110,8 +110,11 @@ def split_arrays(
     classes do. The test split has the points of the held-out pairs, each once. With
     test_fraction = 0 it has none. A pair that is listed twice counts once.
 
-    Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite,
-    for pairs out of range, for labels of another length, and if nothing is left to train on.
+    Features become float32; labels that need more than 32 bits are numbered from 0.
+
+    Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite, or
+    that float32 cannot hold (see `morphkit.precision`), for pairs out of range, for labels of
+    another length, and if nothing is left to train on.
     """
     source, target = _features("source", source), _features("target", target)
     pairs = _pairs("pairs", pairs, len(source), len(target))
@@ -180,7 +183,9 @@ def read_pairs(path: str | Path) -> np.ndarray:
     rows = read_csv(path)
     if rows and not any(map(_is_number, rows[0][1])):
         rows = rows[1:]
-    return np.array([_pair(path, *row) for row in rows], np.int64).reshape(-1, 2)
+    if not rows:
+        raise ValueError(f"{path} lists no pairs")
+    return np.array([_pair(path, *row) for row in rows], np.int64)
 
 
 def _is_number(cell: str) -> bool:

@@ -13,6 +13,7 @@ from ..extras import imported
 from ..features.store import stored_files
 from ..files import open_npz, reading
 from ..interfaces import Data
+from ..precision import points_as_float32
 from ..types import Dataset, Split
 from .arrays import data_folder, read_array
 
@@ -237,7 +238,7 @@ def averaged(found: dict[str, np.ndarray], repeats: int, labels: str) -> Recorde
         rows = kept[group]
         renumbered = np.cumsum(kept)[group[rows]] - 1
         reliable = reliability(values[rows], renumbered).astype(np.float32)
-    means = (total[kept] / count[kept]).astype(np.float32)
+    means = points_as_float32("responses", total[kept] / count[kept])
     shown = stimuli.astype(str)
     return Recorded(means, shown[kept], shown, classes[kept].astype(str), reliable)
 
@@ -291,8 +292,7 @@ def _read_features(name: str) -> tuple[Float[np.ndarray, "n ..."], np.ndarray | 
         rows, ids = read_array(name), None
     if rows.dtype.kind not in "fiu":
         raise ValueError(f"{name} has type {rows.dtype}, but must be real numbers")
-    with np.errstate(over="ignore"):
-        rows = rows.astype(np.float32)
+    rows = points_as_float32(name, rows)
     if rows.ndim < 2:
         raise ValueError(f"{name} has shape {rows.shape}, and features are (stimuli, ...)")
     if not np.isfinite(rows).all():

@@ -73,17 +73,15 @@ def _subset(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _plane(points: Float[np.ndarray, "n d"]) -> Callable[[np.ndarray], np.ndarray]:
-    """The map to the plane of the first two principal components, of `points` whose outliers are
-    pulled in: one far away would be the first component alone. In float64, whose squares hold
+    """The map to the plane of the first two principal components, of `points` without outliers:
+    one far away would be the first component alone. In float64, which holds the squares of
     whatever float32 has."""
     points = points.astype(np.float64)
     if min(points.shape) < 2:
         return lambda x: np.pad(x[:, :1], ((0, 0), (0, 1))).astype(np.float32)
-    middle = np.median(points, axis=0)
-    distance = np.linalg.norm(points - middle, axis=1)
-    reach = _REACH * np.quantile(distance, 0.9)
-    pulled = np.minimum(1, (reach or distance.max() or 1) / np.maximum(distance, 1e-300))
-    pca: Any = PCA(2, random_state=0).fit(middle + pulled[:, None] * (points - middle))
+    distance = np.linalg.norm(points - np.median(points, axis=0), axis=1)
+    reach = _REACH * np.quantile(distance, 0.9, method="lower")
+    pca: Any = PCA(2, random_state=0).fit(points[distance <= (reach or np.inf)])
 
     def project(x: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore", over="ignore"):  # not finite: left out of the picture

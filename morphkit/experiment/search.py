@@ -115,11 +115,12 @@ def best(trials: Sequence[Trial]) -> tuple[float, float, float]:
 
 
 class Regression(NamedTuple):
-    """Ordinary least squares of aes: how much it explains, and what it predicts of each trial
-    whose aes is finite."""
+    """Ordinary least squares of aes: how much it explains, what it predicts of each trial whose
+    aes is finite, and how many others were left out."""
 
     adjusted_r2: float
     predicted: Float[np.ndarray, " trials"]
+    left_out: int
 
 
 def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
@@ -128,19 +129,22 @@ def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
     Fig. 19. The adjusted R² is 1 - (1 - R²)(n - 1) / (n - k - 1), for n trials of finite aes and k
     independent regressors; NaN for too few trials.
     """
-    trials = [t for t in trials if np.isfinite(t.aes)]
+    finite = [t for t in trials if np.isfinite(t.aes)]
+    left_out = len(trials) - len(finite)
+    if not finite:
+        return Regression(float("nan"), np.empty(0), left_out)
     settings = np.array(
-        [(np.log10(t.epsilon), t.tau_x, t.tau_y, t.paired_fraction) for t in trials]
+        [(np.log10(t.epsilon), t.tau_x, t.tau_y, t.paired_fraction) for t in finite]
     )
     terms = PolynomialFeatures(degree, include_bias=False).fit_transform(settings)
-    aes = np.array([t.aes for t in trials])
+    aes = np.array([t.aes for t in finite])
     n, k = len(terms), int(np.linalg.matrix_rank(terms - terms.mean(0)))
     model = LinearRegression().fit(terms, aes)
     predicted = model.predict(terms)
     if n < k + 2:
-        return Regression(float("nan"), predicted)
+        return Regression(float("nan"), predicted, left_out)
     r2 = float(model.score(terms, aes))
-    return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), predicted)
+    return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), predicted, left_out)
 
 
 def write_search(trials: Sequence[Trial], out: Path) -> None:
@@ -158,7 +162,8 @@ def write_search(trials: Sequence[Trial], out: Path) -> None:
 
 def draw(trials: Sequence[Trial], path: Path) -> None:
     """Heat maps of the mean aes over τ_X and τ_Y, an ε a row and a paired fraction a column
-    (Fig. 20), and predicted against true aes (Fig. 19)."""
+    (Fig. 20), and predicted against true aes (Fig. 19). A cell with an aes that is not finite is
+    blank, and the trial not among the predicted."""
     import matplotlib.pyplot as plt
 
     epsilons, fractions, taus = (
@@ -175,7 +180,8 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
         shown = [
             np.array([[mean[e, fraction, tx, ty] for tx in taus] for ty in taus]) for e in epsilons
         ]
-        low, high = np.min(shown), np.max(shown)
+        finite = np.array(shown)[np.isfinite(shown)]
+        low, high = (finite.min(), finite.max()) if finite.size else (0, 1)
         for row, (epsilon, values) in enumerate(zip(epsilons, shown, strict=True)):
             axis = axes[row, column]
             image = axis.imshow(values, origin="lower", vmin=low, vmax=high, cmap="viridis")
@@ -194,6 +200,7 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
     for degree, colour in ((1, "C0"), (2, "C1")):
         fit = regress(trials, degree)
         label = f"degree {degree}, R² = {fit.adjusted_r2:.2f}"
+        label += f", {fit.left_out} not finite" if fit.left_out else ""
         axes[0, -1].plot(aes, fit.predicted, ".", ms=3, color=colour, label=label, alpha=0.4)
     axes[0, -1].axline((0, 0), slope=1, color="0.5", lw=1)
     axes[0, -1].set(xlabel="aes", ylabel="predicted")

@@ -263,6 +263,8 @@ def _read(folder: Path) -> tuple[Float[np.ndarray, "n d"], Bool[np.ndarray, " n"
     with reading(folder / "index.npy", REMEDY):
         index: Int[np.ndarray, " n"] = np.load(folder / "index.npy", allow_pickle=False)
         _check_rows(index, len(features))
+        if len(index) < len(features):
+            raise ValueError(f"{len(index)} inputs, of which {len(features)} are distinct")
     kept = ~np.isin(index, list(skipped))
     if kept.all() and np.array_equal(index, np.arange(len(features))):
         return features, kept

@@ -177,6 +177,15 @@ class DenseGeometry(Geometry):
         return mu @ self.values @ nu
 
 
+def normalised(
+    geometry: Geometry, mu: Float[Array, " n"], nu: Float[Array, " m"], arrays: int = 1
+) -> Float[Array, "n m"]:
+    """The dense cost in its own unit, see `Geometry.scale`. `arrays` is how many of its size will
+    be held at once. Raises MemoryError as `dense` does."""
+    whole = DenseGeometry(dense(geometry, arrays=arrays), unit=geometry.unit)
+    return whole.values / whole.scale(mu, nu)
+
+
 class PointGeometry(Geometry):
     """`metric` between points of a joint space, computed from the points whenever it is needed."""
 

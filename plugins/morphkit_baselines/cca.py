@@ -42,11 +42,10 @@ class RidgeCCA(Baseline):
     preprocessing: Kinds = eqx.field(static=True, default=("centred", "unit"), converter=candidates)
 
     def fit(self, data: PairedData) -> LatentMap:
-        axes_y = self.principal(np.asarray(data.y.points, np.float64))
-
         def path(preprocessing: Preprocessing) -> Path:
             points = np.asarray(preprocessing(np.asarray(data.x.points, np.float64)))
             axes_x = self.principal(points)
+            axes_y = self.principal(np.asarray(data.y.points, np.float64))
             return lambda z, y: self.maps(z, y, axes_x, axes_y)
 
         return chosen(data, self.preprocessing, path)
@@ -75,4 +74,5 @@ class RidgeCCA(Baseline):
 
     def principal(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
         """The leading principal axes of points."""
-        return PCA(min(self.dimensions, *points.shape), random_state=0).fit(points).components_
+        model = PCA(min(self.dimensions, *points.shape), random_state=0).fit(points)
+        return np.asarray(model.components_)

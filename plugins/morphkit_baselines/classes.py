@@ -18,8 +18,9 @@ from morphkit.types import PairedData
 from .pairs import candidates, folds, paired_classes, paired_points
 from .preprocessing import Kind, Kinds, Preprocessing, to_unit
 
-LARGE = 100_000
-"""Where pairs times classes are more, logistic regression is chosen on one fold, for time."""
+LARGE = 1_000_000
+"""Logistic regression is chosen on so many folds only that pairs times classes times folds are no
+more, for time, but on one at least."""
 
 KINDS: tuple[Kind, ...] = ("unit", "standardised", "centred")
 
@@ -48,27 +49,35 @@ def chosen(
     data: PairedData, kinds: tuple[Kind, ...], path: Path, most: int | None = None
 ) -> LinearClassifier:
     """The preprocessing, and the fit of its path, that name most classes of held-out pairs, fitted
-    to all pairs; of equally good ones the first. `most` limits the number of folds."""
+    to all pairs. A preprocessing has to be better by a standard error than those before it, since
+    few pairs tell them apart badly. `most` limits the number of folds."""
     x, _ = paired_points(data)
     classes, targets = paired_classes(data)
-    best = (-1, Preprocessing.of(kinds[0], data.x), 0)
+    parts = folds(len(x), classes)[:most]
+    judged = max(1, sum(len(held) for _, held in parts))
+    enough, best = -1.0, (Preprocessing.of(kinds[0], data.x), 0)
     for kind in kinds:
         preprocessing = Preprocessing.of(kind, data.x)
         z = np.asarray(preprocessing(x))
         right = np.zeros(1, int)
-        for learned, held in folds(len(x), classes)[:most]:
+        for learned, held in parts:
             present, renumbered = np.unique(classes[learned], return_inverse=True)
             right = right + np.array([
                 np.sum(present[np.argmax(z[held] @ weight + bias, axis=1)] == classes[held])
                 for weight, bias in path(z[learned], renumbered, preprocessing)
             ])  # fmt: skip
-        if right.max() > best[0]:
-            best = (right.max(), preprocessing, int(right.argmax()))
-    _, preprocessing, number = best
+        if (most_right := int(right.max())) > enough:
+            enough = most_right + np.sqrt(most_right * (1 - most_right / judged))
+            best = (preprocessing, int(right.argmax()))
+    preprocessing, number = best
     fits = path(np.asarray(preprocessing(x)), classes, preprocessing)
     weight, bias = next(fit for k, fit in enumerate(fits) if k == number)
-    single = (jnp.asarray(a, jnp.float32) for a in (weight, bias))
-    return LinearClassifier(preprocessing.single(), *single, targets)
+    return LinearClassifier(
+        preprocessing.single(),
+        jnp.asarray(weight, jnp.float32),
+        jnp.asarray(bias, jnp.float32),
+        targets,
+    )
 
 
 def class_means(
@@ -151,7 +160,7 @@ class LogisticHead(Baseline):
 
     def fit(self, data: PairedData) -> LatentMap:
         size = data.pairs.size * len(paired_classes(data)[1])
-        return chosen(data, self.preprocessing, self.path, most=1 if size > LARGE else None)
+        return chosen(data, self.preprocessing, self.path, most=max(1, LARGE // size))
 
     def path(self, z: np.ndarray, classes: np.ndarray, used: Preprocessing) -> Iterator[Scores]:
         """Fits of falling penalty, each from where the one before ended."""
@@ -162,7 +171,7 @@ class LogisticHead(Baseline):
                 yield np.zeros((z.shape[1], 1)), np.zeros(1)
                 continue
             model.set_params(C=strength).fit(z.astype(np.float32), classes)
-            weight, bias = model.coef_.T, model.intercept_
+            weight, bias = np.asarray(model.coef_).T, np.asarray(model.intercept_)
             if number == 2:  # scikit-learn's scores are those of the second class
                 weight, bias = np.pad(weight, ((0, 0), (1, 0))), np.pad(bias, (1, 0))
             yield weight, bias

@@ -1,7 +1,7 @@
 """Linear maps of preprocessed source points, fitted to the pairs and chosen by cross-validation."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -29,7 +29,7 @@ class LinearMap(LatentMap):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        return self.preprocessing(x) @ self.weight + self.offset
+        return jnp.asarray(self.preprocessing(x)) @ self.weight + self.offset
 
 
 Path = Callable[[Float[np.ndarray, "l p"], Float[np.ndarray, "l q"]], Iterator[np.ndarray]]
@@ -116,13 +116,12 @@ class Ridge(Baseline):
         if len(x) == 1:
             return constant(data)
         rows = np.random.default_rng(0).permutation(len(x))[:TUNING_PAIRS]
-        best = (-np.inf, Preprocessing.of(self.preprocessing[0], data.x), self.alphas[0])
+        found: list[tuple[Any, Preprocessing, Any]] = []
         for kind in self.preprocessing:
             preprocessing = Preprocessing.of(kind, data.x)
             model = sklearn.linear_model.RidgeCV(self.alphas).fit(preprocessing(x)[rows], y[rows])
-            if model.best_score_ > best[0]:
-                best = (model.best_score_, preprocessing, model.alpha_)
-        _, preprocessing, alpha = best
+            found.append((model.best_score_, preprocessing, model.alpha_))
+        _, preprocessing, alpha = max(found, key=lambda fit: fit[0])
         model = sklearn.linear_model.Ridge(alpha).fit(preprocessing(x), y)
         # One target dimension makes scikit-learn drop an axis.
         weight = np.reshape(model.coef_, (y.shape[1], x.shape[1])).T
@@ -180,7 +179,7 @@ def _leading(matrix: Float[np.ndarray, "p q"]) -> Float[np.ndarray, " p"]:
     if min(matrix.shape) == 1:
         return np.linalg.svd(matrix, full_matrices=False)[0][:, 0]
     start = np.ones(min(matrix.shape))
-    return scipy.sparse.linalg.svds(matrix, 1, v0=start, return_singular_vectors="u")[0][:, 0]
+    return np.asarray(scipy.sparse.linalg.svds(matrix, 1, v0=start)[0])[:, 0]
 
 
 class Procrustes(Baseline):

@@ -46,8 +46,8 @@ class RelativeRepresentation(Baseline):
     of points less the mean of all points of their side. ŷ(x) is the training target, paired or
     not, with the largest cos(r(x), r(y)); or, at a temperature τ > 0, the mean of the targets
     weighted by exp(cos(r(x), r(y)) / τ). τ = 0 is the paper's, for retrieval; of several in
-    `temperature` the one with the least squared error on held-out pairs is taken. Of more than `anchors` pairs a random
-    part serves. Raises ValueError in `fit` without pairs.
+    `temperature` the one with the least squared error on held-out pairs is taken. Of more than
+    `anchors` pairs a random part serves. Raises ValueError in `fit` without pairs.
     """
 
     temperature: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = eqx.field(
@@ -65,8 +65,10 @@ class RelativeRepresentation(Baseline):
 
         def fitted(kept: np.ndarray, temperature: float) -> RelativeMap:
             profiles = to_unit(points @ b[kept].T)
-            arrays = (jnp.asarray(v, jnp.float32) for v in (a[kept], profiles, targets))
-            return RelativeMap(to_x.single(), *arrays, temperature)
+            anchors, known, wanted = (
+                jnp.asarray(v, jnp.float32) for v in (a[kept], profiles, targets)
+            )
+            return RelativeMap(to_x.single(), anchors, known, wanted, temperature)
 
         errors = np.zeros(len(self.temperature))
         for learned, held in folds(len(x)) if len(errors) > 1 else []:

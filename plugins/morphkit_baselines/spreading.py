@@ -26,8 +26,8 @@ LARGE = 500_000
 
 
 class SpreadMap(LatentMap):
-    """The target (c, q) of the class with the largest sum of `spread` (n, c) over the neighbours of
-    a point in the training cloud; not traceable."""
+    """The target (c, q) of the class with the largest sum of shares `spread` (n, c) over the
+    neighbours of a point in the training cloud; not traceable."""
 
     preprocessing: Preprocessing
     neighbours: Any = eqx.field(static=True)
@@ -92,20 +92,21 @@ class LabelSpreading(Baseline):
 def spread(
     graph: scipy.sparse.csr_array, known: Float[np.ndarray, "n c"], alpha: float
 ) -> Float[np.ndarray, "n c"]:
-    """F ← α S F + (1 - α) Y, from Y, until it changes no more."""
+    """The shares of the classes at every point: F ← α S F + (1 - α) Y, from Y, until it changes no
+    more. Zeros where no label arrives."""
     found = known
     for _ in range(STEPS):
         last, found = found, alpha * (graph @ found) + (1 - alpha) * known
         if np.abs(found - last).sum() < 1e-3:
             break
-    return found
+    return found / np.maximum(found.sum(1, keepdims=True), 1e-30)
 
 
 def _normalised(graph: scipy.sparse.csr_matrix) -> scipy.sparse.csr_array:
     """D^-½ W D^-½ without a point's edge to itself."""
-    graph = scipy.sparse.csr_array(-laplacian(graph.astype(np.float32), normed=True))
-    graph.setdiag(0)
-    return graph
+    found = -scipy.sparse.csr_array(laplacian(graph.astype(np.float32), normed=True))
+    found.setdiag(0)
+    return found
 
 
 def _one_hot(

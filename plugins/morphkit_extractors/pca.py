@@ -44,8 +44,10 @@ class PCA(Codec):
                 f"PCA.components = {self.components}: {kept} components need as many inputs, not "
                 f"{len(flat)}; take fewer components, or data with more to pretrain on"
             )
-        model = decomposition.PCA(kept, random_state=0).fit(flat)
-        found = jnp.asarray(model.mean_), jnp.asarray(model.components_)
+        # scikit-learn may take the mean from squares that were summed with it.
+        mean = flat.mean(0, dtype=np.float64).astype(flat.dtype)
+        model = decomposition.PCA(kept, random_state=0).fit(flat - mean)
+        found = jnp.asarray(mean + model.mean_), jnp.asarray(model.components_)
         return eqx.tree_at(lambda pca: (pca.mean, pca.weight), self, found)
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:

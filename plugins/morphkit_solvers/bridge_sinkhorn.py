@@ -18,8 +18,9 @@ class BridgeSinkhorn(OTSolver):
     With Eq. 6's minimum replaced by the soft minimum at the solver's own temperature,
     c_ij = -ε log Σ_p exp(-(a_ip + b_jp) / ε), the Gibbs kernel factors exactly:
     exp(-c/ε) = A Bᵀ with A = exp(-a/ε), B = exp(-b/ε). A half-iteration is two thin matrix
-    products, O((n + m) l). The soft minimum is below the minimum by at most ε log l. All other
-    arguments are those of `Sinkhorn`; costs are divided by the mean of the hard-minimum cost.
+    products, O((n + m) l). The soft minimum is below the minimum by at most ε log l, l the number
+    of bridges: within one, over the pairs of a shared point, the minimum is exact. All other
+    arguments are those of `Sinkhorn`; the cost's unit is that of the hard-minimum cost.
     """
 
     # Not static: with arrays here (made outside jit) one program serves all values.

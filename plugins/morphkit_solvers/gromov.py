@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, dense, factors, nonzero
+from morphkit.transport.geometry import Geometry, PointGeometry, factors, nonzero, normalised
 from morphkit.types import Cloud
 
 from .anderson import Memory
@@ -62,7 +62,7 @@ class FusedGromovWasserstein(OTSolver):
 
         Raises MemoryError where `ARRAYS` times the dense cost is not available.
         """
-        return _solve(self, dense(cost, arrays=ARRAYS), x, y)
+        return _solve(self, normalised(cost, x.weights, y.weights, arrays=ARRAYS), x, y)
 
 
 ARRAYS = 8
@@ -105,14 +105,13 @@ def _solve(
     alpha, epsilon, tau_x, tau_y = solver.alpha, solver.epsilon, solver.tau_x, solver.tau_y
     balanced = tau_x == tau_y == 1
     mu, nu = x.weights, y.weights
-    linear = linear / nonzero(mu @ linear @ nu)
     linear = (1 - alpha) * (linear**2 if solver.squared else linear)
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
-    # Changes of the coupling below the error of its marginals would be noise.
-    precise = solver.threshold / 20
     # The smaller ε, the further they move it. No iteration can end below float32's rounding.
     most_precise = solver.threshold * min(max(10 * epsilon, 1 / 100), 1 / 20)
     most_precise = jnp.maximum(most_precise, 2 * jnp.finfo(mu.dtype).eps)
+    # Changes of the coupling below the error of its marginals would be noise.
+    precise = jnp.maximum(solver.threshold / 20, most_precise)
 
     def moment_of(gamma: Array) -> Array:
         return intra_x[1].T @ gamma @ intra_y[0]
@@ -205,10 +204,7 @@ def _mass(costs: Scalar, total: float, epsilon: float, entropy: Scalar) -> Scala
 def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
     """The intra-space cost, divided by its mean, as left @ right.T."""
     left, right = factors(metric, cloud.points, cloud.points)
-    mean = (cloud.weights @ left) @ (cloud.weights @ right)
-    # Points that coincide, or all lie in one direction: what is left is rounding, not a cost.
-    size = (cloud.weights @ jnp.abs(left)) @ (cloud.weights @ jnp.abs(right))
-    mean = jnp.where(mean > jnp.finfo(mean.dtype).eps * size, mean, 0)
+    mean = PointGeometry(cloud.points, cloud.points, metric).mean(cloud.weights, cloud.weights)
     return left / nonzero(mean), right
 
 

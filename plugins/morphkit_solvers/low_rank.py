@@ -17,9 +17,8 @@ from morphkit.transport.couplings import BridgeCoupling, Convergence
 from morphkit.transport.geometry import (
     Geometry,
     PointGeometry,
-    dense,
     factors,
-    nonzero,
+    normalised,
 )
 from morphkit.types import Cloud
 
@@ -30,10 +29,19 @@ class LowRankSinkhorn(OTSolver):
     """min_π <c, π> over couplings π = Q diag(1/g) Rᵀ of rank `rank`, balanced or not.
 
     Scetbon et al. 2021: mirror descent on Q (n, r), R (m, r) and g (r) with step `gamma`, the
-    entropies of the three weighted by `epsilon`, c divided by its mean. τ is OTT's:
+    entropies of the three weighted by `epsilon`, c divided by its unit. τ is OTT's:
     λ = τ / (1 - τ), without the ε of Eq. 28. It stops when the relative change of the factors
     is below `threshold`. A cost between points of a joint space (`cost.KCCACost`) is used
     by its factors and never stored.
+
+    Args:
+        rank: r, at most the smaller number of points.
+        epsilon: The weight of the entropies, 0 or above, in units of the mean cost.
+        tau_x: τ of the source marginal, in (0, 1]; 1 keeps it exactly.
+        tau_y: The same of the target marginal.
+        gamma: The step of the mirror descent, above 0; OTT scales it by the gradient.
+        threshold: The relative change of the factors below which it has converged.
+        max_iterations: Steps, at the most.
     """
 
     rank: Count = eqx.field(static=True, default=32)
@@ -53,8 +61,12 @@ class LowRankGromovWasserstein(OTSolver):
     """Eq. 3 over couplings of rank `rank`, balanced or not; Eq. 2 for α = 1.
 
     Scetbon et al. 2022: as `LowRankSinkhorn`, with the cost linearised at each step; O(n + m)
-    memory at α = 1. `alpha`, `squared`, `metric_x` and `metric_y` as in
-    `FusedGromovWasserstein`; c_XY is dense unless it has factors and is not squared.
+    memory at α = 1, and at α = 0 the linear problem itself, with c_XY² or c_XY. The divergence of a
+    relaxed marginal is KL, not KL⊗, and its λ = τ / (1 - τ), as in `LowRankSinkhorn`. c_XY is dense
+    unless it has factors and is not squared.
+
+    `alpha`, `squared`, `metric_x` and `metric_y` are those of `FusedGromovWasserstein`, the other
+    arguments those of `LowRankSinkhorn`.
     """
 
     rank: Count = eqx.field(static=True, default=32)
@@ -71,9 +83,9 @@ class LowRankGromovWasserstein(OTSolver):
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`."""
-        fused = None if self.alpha == 1 else through(cost, x, y, squared=self.squared)
         if self.alpha == 0:
-            return _linear(self, fused, x, y)
+            return _linear(self, through(cost, x, y, squared=self.squared), x, y)
+        fused = None if self.alpha == 1 else through(cost, x, y, squared=self.squared)
         problem = QuadraticProblem(
             LRCGeometry(*intra_space(self.metric_x, x)),
             LRCGeometry(*intra_space(self.metric_y, y)),
@@ -105,12 +117,12 @@ def _linear(
 
 
 def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeometry:
-    """The cost over its mean as OTT knows it, by its factors where it is one of points."""
+    """The cost in its unit as OTT knows it, by its factors where it is one of points. Else it is
+    dense; raises MemoryError where there is no memory for the three that are held at once."""
     if isinstance(cost, PointGeometry) and not squared:
         left, right = factors(cost.metric, cost.u, cost.v)
-        return LRCGeometry(left / nonzero(cost.mean(x.weights, y.weights)), right)
-    values = dense(cost)
-    values = values / nonzero(x.weights @ values @ y.weights)
+        return LRCGeometry(left / cost.scale(x.weights, y.weights), right)
+    values = normalised(cost, x.weights, y.weights, arrays=3)
     return OTTGeometry(values**2 if squared else values)
 
 

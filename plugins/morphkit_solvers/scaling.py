@@ -159,8 +159,8 @@ def sinkhorn(
     nu: Float[Array, " m"],
     *,
     start: Float[Array, " m"],
-    tau_x: float,
-    tau_y: float,
+    tau_x: Scalar | float,
+    tau_y: Scalar | float,
     threshold: Scalar | float,
     max_iterations: int,
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:

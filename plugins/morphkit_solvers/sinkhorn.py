@@ -21,13 +21,13 @@ logger = logging.getLogger("morphkit")
 class Sinkhorn(OTSolver):
     """Entropic optimal transport by Sinkhorn's iterations, for any cost (Eq. 1).
 
-    min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean and
-    τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal exactly, and the two may differ. H is
-    relative to μ ⊗ ν; for uniform weights that matters only to the mass of an unbalanced
-    coupling. It stops when an update of the second potential would move less than `threshold`
-    of mass (balanced: the L1 error of the second marginal), at the latest after
-    `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε, 2^(k-1) ε, …
-    (ε-annealing), each from the last and with as many iterations.
+    min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean, or by
+    its median where the cost asks for that, and τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal
+    exactly, and the two may differ. H is relative to μ ⊗ ν; for uniform weights that matters only
+    to the mass of an unbalanced coupling. It stops when an update of the second potential would
+    move less than `threshold` of mass (balanced: the L1 error of the second marginal), at the
+    latest after `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε,
+    2^(k-1) ε, … (ε-annealing), each from the last and with as many iterations.
 
     The cost is stored, in at most `dense_bytes`; a larger bridge cost goes to `BridgeSinkhorn`,
     whose cost is the soft minimum of Eq. 6.
@@ -43,7 +43,8 @@ class Sinkhorn(OTSolver):
     dense_bytes: Whole = eqx.field(static=True, default=2**24)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
-        """See `OTSolver.solve`. Raises MemoryError for a cost above 4 GiB, bridge costs apart."""
+        """See `OTSolver.solve`. Raises MemoryError, bridge costs apart, where there is no
+        memory for five arrays of the size of the cost: three, the coupling and its table."""
         n, m = cost.shape
         if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
             logger.info(
@@ -52,7 +53,7 @@ class Sinkhorn(OTSolver):
             )
             arguments = {k: v for k, v in vars(self).items() if k != "dense_bytes"}
             return BridgeSinkhorn(**arguments).solve(cost, x, y)
-        return self._solve(DenseGeometry(dense(cost), unit=cost.unit), x, y)
+        return self._solve(DenseGeometry(dense(cost, arrays=5), unit=cost.unit), x, y)
 
     @eqx.filter_jit
     def _solve(self, cost: DenseGeometry, x: Cloud, y: Cloud) -> DenseCoupling:

@@ -13,10 +13,14 @@ from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, dense, nonzero
+from morphkit.transport.geometry import Geometry, normalised
 from morphkit.types import Cloud
 
 from .gromov import intra_space
+
+ARRAYS = 5
+"""The n × m arrays that a solve holds at once, by the compiler's account: the cost, OTT's two, the
+coupling and its table to draw from."""
 
 
 class OTTSinkhorn(OTSolver):
@@ -26,7 +30,8 @@ class OTTSinkhorn(OTSolver):
 
     OTT's entropy is relative to the counting measure, which changes nothing but the mass of an
     unbalanced coupling. It stops when the marginal error (unbalanced: the change of the
-    potentials) is below `threshold`.
+    potentials) is below `threshold`, at the latest after `max_iterations`. The arguments are those
+    of `Sinkhorn`.
     """
 
     epsilon: Positive = eqx.field(static=True, default=5e-3)
@@ -36,9 +41,8 @@ class OTTSinkhorn(OTSolver):
     max_iterations: Count = eqx.field(static=True, default=2000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        """See `OTSolver.solve`. Needs 8 n m bytes beside the cost."""
-        values = dense(cost)
-        values = values / nonzero(x.weights @ values @ y.weights)
+        """See `OTSolver.solve`. Raises MemoryError where ARRAYS times the cost is not available."""
+        values = normalised(cost, x.weights, y.weights, arrays=ARRAYS)
         return _linear(self, values, x, y, self.max_iterations)
 
 
@@ -85,9 +89,8 @@ class OTTFusedGromovWasserstein(OTSolver):
     inner_iterations: Count = eqx.field(static=True, default=1000)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
-        """See `OTSolver.solve`."""
-        values = dense(cost)
-        values = values / nonzero(x.weights @ values @ y.weights)
+        """See `OTSolver.solve`. Raises MemoryError as `OTTSinkhorn` does."""
+        values = normalised(cost, x.weights, y.weights, arrays=ARRAYS)
         values = values**2 if self.squared else values
         if self.alpha == 0:
             return _linear(self, values, x, y, self.inner_iterations)

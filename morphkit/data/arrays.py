@@ -30,12 +30,14 @@ class Arrays(Data):
 
     A file is .npy, .npz or .safetensors; 'file.npz::name' names one array of several. `pairs`
     is a .csv file with two columns of row numbers from 0 (a header is allowed), or an
-    (l, 2) array. Labels are integers, one per row, and only evaluate. Nothing is normalised.
+    (l, 2) array. `source_labels` (n,) and `target_labels` (m,) are files of integers, one per
+    row, and only evaluate. Nothing is normalised.
 
     The test split is `test_source`, `test_target` and `test_pairs` (default: row i with row
-    i), or else a fraction of the pairs, as `split_arrays` says: `hold_out` "groups" for one image
-    with several captions, "sources" where targets are classes that many source points share. Raises
-    FileNotFoundError and, for files and arrays that do not fit, ValueError.
+    i), or else a share `test_fraction` in [0, 1) of the pairs, drawn by `seed`, as `split_arrays`
+    says: `hold_out` "groups" for one image with several captions, "sources" where targets are
+    classes that many source points share. Raises FileNotFoundError and, for files and arrays that
+    do not fit, ValueError.
     """
 
     source: str | None = eqx.field(static=True, default=None)

@@ -44,7 +44,8 @@ class RunFolder:
 
     @classmethod
     def unique(cls, name: str) -> Self:
-        """A new folder of its own, runs/NAME-TIME."""
+        """A new folder of its own, runs/NAME-TIME with `name` as NAME. Raises FileExistsError if
+        there are ten thousand of that second."""
         stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for count in range(1, 10_000):
             path = stem if count == 1 else stem.with_name(f"{stem.name}-{count}")
@@ -54,11 +55,12 @@ class RunFolder:
         raise FileExistsError(f"{stem} and its like exist already; name a folder with --out")
 
     def checkpoint(self, identity: str) -> Path:
-        """Where the training of that identity keeps its state."""
+        """Where the training of that `identity`, a fingerprint of all it depends on, keeps its
+        state."""
         return self.path / f"checkpoint-{identity}.safetensors"
 
     def arrays(self, identity: str) -> Path:
-        """Where `morphkit.align` keeps arrays, named by their content."""
+        """Where `morphkit.align` keeps arrays, named by their content's fingerprint `identity`."""
         return self.path / f"arrays-{identity}.npz"
 
     @property
@@ -79,7 +81,7 @@ class RunFolder:
         return found
 
     def note(self, **changes: Any) -> None:
-        """Changes what run.json says."""
+        """Changes what run.json says: `changes` are entries of it, JSON values by name."""
         state = {"format": FORMAT, "finished": False} | self.state | changes
         write_json(self.path / "run.json", state)
 

@@ -1,4 +1,4 @@
-"""Images in files, and the names of their classes as texts (Sec. 5.2 of the paper)."""
+"""Images in files, and the names of their classes as texts (Sec. 5.1 of the paper)."""
 
 from pathlib import Path
 from typing import Literal

@@ -45,7 +45,7 @@ class KNNCost(FusedCost):
     An edge of a graph is |x_i - x_j|² long (Eq. 14), or 1 unless `weighted`. Lengths of each graph
     are divided by their mean, so that the unit of the features does not matter; a pair's edge
     is `pair_length` of these means long. (Eq. 15 gives it 1, beside lengths in the units of the
-    features.) `k` is the number of neighbours.
+    features.) `k` is the number of neighbours, 1 or above. `time` chooses between two ways:
 
     **time = 0: the shortest path itself**, by Dijkstra's algorithm. Every path enters the other
     space at a paired point, so with d the distances in the joint graph from the paired y_p

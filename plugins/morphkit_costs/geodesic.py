@@ -7,7 +7,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from morphkit.checks import Count, Metric, NonNegative, Positive
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry
+from morphkit.transport.geometry import BridgeGeometry, ask_bridges
 from morphkit.types import Cloud, PairedData
 
 from .graphs import capped, distance, heat, neighbour_graph
@@ -45,7 +45,9 @@ class GeodesicBridgeCost(FusedCost):
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors; see `FusedCost.prepare`. Raises ValueError for a side of one point,
-        RuntimeError where heat does not converge."""
+        RuntimeError where heat does not converge, MemoryError where there is none for the factors,
+        which are found in float64."""
+        ask_bridges((data.x.size, data.y.size), data.pairs.size, arrays=5)
         a = self._factor(data.x, data.pairs.source, self.metric_x)
         b = self._factor(data.y, data.pairs.target, self.metric_y)
         return BridgeGeometry(*capped(a, b))

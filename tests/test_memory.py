@@ -136,6 +136,7 @@ def test_the_kernels_of_kcca_are_asked_for_and_the_points_taken_in_blocks(monkey
 def taken(function, *arrays):
     """Bytes that a compiled function has at once, beside its arguments."""
     found = jax.jit(function).lower(*arrays).compile().memory_analysis()
+    assert found is not None
     return found.temp_size_in_bytes + found.output_size_in_bytes
 
 

@@ -234,7 +234,8 @@ class Log:
 
 
 class Progress:
-    """A `Report`: a bar on a terminal, otherwise a plain line at most every ten seconds.
+    """A `Report` of the stage `label` to `log`: a bar on a terminal, otherwise a plain line at most
+    every ten seconds.
 
     May be used in a `with`, which ends the bar also when the stage fails. Rates leave out
     what came before the first call, which paid for compilation.
@@ -253,6 +254,7 @@ class Progress:
         self.log._close_bar()
 
     def __call__(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Shows that `step` of `total` is done, and records and shows `metrics`."""
         self.log.metrics({f"{self.label}/{k}": v for k, v in metrics.items()}, step)
         self.first = self.first or (step, time.monotonic())
         if self.log.quiet:
@@ -290,6 +292,7 @@ def _shown(metrics: dict[str, float]) -> str:
 
 
 def finite(value: float) -> float | None:
+    """`value`, or None for NaN and infinities."""
     return value if math.isfinite(value) else None
 
 

@@ -13,7 +13,8 @@ NAMES = {
 
 
 def spelled(error: UnicodeError) -> tuple[str, int]:
-    """A codec's answer to letters that it does not have: their names, or the letter beneath."""
+    """A codec's answer to letters that it does not have, as `error` says: their names, or the
+    letter beneath."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]

@@ -143,7 +143,8 @@ class Batch(NamedTuple):
 
 
 def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:
-    """Every value once, in the order in which they first appear, and which of them each is."""
+    """Every one of `values` once, in the order in which they first appear, and which of them each
+    is."""
     _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
     order = np.argsort(first)
     return values[first[order]], np.argsort(order)[inverse]

@@ -11,7 +11,8 @@ from .experiment import Experiment
 
 
 def prepare(experiment: Experiment, log: Log) -> Scene:
-    """The features of both sides, with the pairs that the run may know.
+    """The features of both sides, with the pairs that the run of `experiment` may know; `log` tells
+    how far it is.
 
     Raises ValueError for data without pairs, and whatever loading and extraction raise.
     """
@@ -32,7 +33,8 @@ def prepare(experiment: Experiment, log: Log) -> Scene:
 def choose_pairs(
     pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
 ) -> Int[np.ndarray, "l 2"]:
-    """A random `fraction` of the known pairs, at least one; nested for growing fractions.
+    """A random `fraction` in (0, 1] of the known `pairs`, by `seed`, at least one; nested for
+    growing fractions.
 
     Raises ValueError if there are none.
     """

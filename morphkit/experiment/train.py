@@ -17,7 +17,9 @@ from ..types import PairedData
 def build_networks(
     field: type[VelocityField], p: int, q: int, reweight: bool, key: PRNGKeyArray
 ) -> Networks:
-    """Networks of random weights for source features (p,) and target features (q,)."""
+    """Networks of random weights, by `key`, for source features of dimension `p` and target
+    features of dimension `q`: the velocity field of the class `field` and, with `reweight`, η and
+    ξ."""
 
     # One compiled call, since a dispatch per weight would take seconds; a closure of its own,
     # since bindings are no arguments and another configuration must not find this one's result.
@@ -45,7 +47,8 @@ def train(
 ) -> Morph:
     """The morph of `networks` trained on batches of `sampler` (Algorithm 1); see `Training.fit`.
 
-    Features are scaled by the points of `data`; the arrays of `networks` are consumed.
+    Features are scaled by the points of `data`; the arrays of `networks` are consumed. `training`,
+    `key`, `report` and `checkpoint` are those of `Training.fit`.
     """
     scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
     networks = training.fit(

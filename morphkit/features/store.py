@@ -28,7 +28,8 @@ REMEDY = "delete the store and extract it again"
 
 @dataclass
 class Progress:
-    """How many inputs a store has, and why those that it skipped could not be read, by row."""
+    """How many inputs a store has `done`, and why those that it `skipped` could not be read, by
+    row."""
 
     done: Whole = 0
     skipped: dict[Whole, str] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Counted:
-    """What a reader wants to know of a manifest."""
+    """What a reader wants to know of a manifest: the `count` of inputs."""
 
     count: Count
 
@@ -57,7 +58,8 @@ def fill(
     out: Path,
     log: Log,
 ) -> None:
-    """Writes the features of all inputs of `data` below the folder `out`; what is there stays.
+    """Writes the features of all inputs of `data`, by extractors of the classes `source` and
+    `target`, below the folder `out`; what is there stays. `log` tells how far it is.
 
     Each side of each split is a folder: `features.npy` (k, d), float32, of the distinct inputs,
     with `index.npy` (n,) their rows; `inputs.json` with the inputs, where they are strings;

@@ -31,7 +31,8 @@ _PARTS_IF_VARIED = ("field", "training")
 
 
 def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
-    """Compares runs: one HTML file and a PNG beside it, mean ± standard deviation over seeds.
+    """Compares the runs in `dirs`: one HTML file and a PNG beside it, mean ± standard deviation
+    over seeds.
 
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
     morph says of features, aligner, cost and solver (and field and training where these

@@ -30,21 +30,24 @@ class VariationalAutoencoder(Codec):
 
     @abstractmethod
     def moments(self, inputs: Float[Array, "n ..."]) -> tuple[Array, Array]:
-        """Mean and log-variance of the posterior, (n, latent) each."""
+        """Mean and log-variance of the posterior of `inputs`, (n, latent) each."""
 
     @abstractmethod
-    def logits(self, z: Float[Array, "n d"]) -> Float[Array, "n ..."]: ...
+    def logits(self, z: Float[Array, "n d"]) -> Float[Array, "n ..."]:
+        """What the decoder makes of the latents `z`."""
 
     @abstractmethod
-    def probabilities(self, logits: Float[Array, "n ..."]) -> Float[Array, "n ..."]: ...
+    def probabilities(self, logits: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """The probabilities, of pixels or classes, that `logits` stand for."""
 
     @abstractmethod
     def loss(self, logits: Array, inputs: Array, divergence: Float[Array, " n"]) -> Scalar:
-        """From the logits of a draw and its KL divergence to the prior, summed over latents."""
+        """From the `logits` of a draw, its `inputs` and its KL `divergence` to the prior, summed
+        over latents."""
 
     @abstractmethod
     def epochs_for(self, n: int) -> int:
-        """How often the training runs through n inputs."""
+        """How often the training runs through `n` inputs."""
 
     def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
         self._check(inputs)

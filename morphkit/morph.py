@@ -35,14 +35,21 @@ REMEDY = "copy it anew, or train and save the morph again"
 
 @dataclass(frozen=True)
 class Versioned:
-    """The one part of a manifest that every version has."""
+    """The one part of a manifest that every version has: `format`, its version, 1 or above."""
 
     format: Count
 
 
 @dataclass(frozen=True)
 class Manifest(Versioned):
-    """What a saved morph says of itself, beside its weights: see `Morph.save`."""
+    """What a saved morph says of itself, beside its weights: see `Morph.save`.
+
+    `format` is the version of this file; `p` and `q` are the dimensions of source and target.
+    `field` is the record of the velocity field (component and arguments), `noise_scale` that of
+    `Morph`, and `reweight` whether η and ξ are among the weights. `sha256` is the checksum of
+    weights.safetensors, in hexadecimal. `seed` is that of the run, `plugins` has its distributions
+    and their versions, and `provenance` is `Morph.provenance`, read.
+    """
 
     p: Count
     q: Count
@@ -58,8 +65,10 @@ class Manifest(Versioned):
 class Morph(LatentMap):
     """A conditional flow from source features (p,) to target features (q,).
 
-    `morph(x)` draws from p(y | x). `networks` holds the velocity field and, if trained, η and
-    ξ; `provenance` is JSON that says how it was made, `gin` the configuration for people.
+    `morph(x)` draws from p(y | x). `networks` holds the velocity field and, if trained, η and ξ;
+    `scaling` has the maps between features and what the networks see, `noise_scale` the standard
+    deviation of the noise at t = 0; `provenance` is JSON that says how it was made, `gin` the
+    configuration for people.
     """
 
     networks: Networks
@@ -80,11 +89,12 @@ class Morph(LatentMap):
     ) -> Float[Array, "n q"] | Float[Array, "draws n q"]:
         """Predictions by integrating Eq. 9 from noise at t = 0 to t = 1 (Eq. 12).
 
-        Each source point gets `draws` draws: one gives (n, q); more give (draws, n, q), or
-        (n, q) reduced to their "mean" or their "medoid" (the draw nearest to all others). The
-        noise of draw k for row i depends on `key`, k and i alone, so that a call with fewer
-        points or draws gives the first of them, up to rounding; without a key, key 0 is used.
-        `steps` is the number of steps of the midpoint rule, two evaluations of the field each.
+        `x` (n, p) are source features as the morph was trained on, in their own units. Each gets
+        `draws` draws: one gives (n, q); more give (draws, n, q), or (n, q) with `reduce`: their
+        "mean", or their "medoid" (the draw nearest to all others). The noise of draw k for row i
+        depends on `key`, k and i alone, so that a call with fewer points or draws gives the first
+        of them, up to rounding; without a key, key 0 is used. `steps` is the number of steps of the
+        midpoint rule, two evaluations of the field each.
 
         Computed in blocks of fixed sizes: memory is that of the result and, beside it, of a few
         thousand draws, or those of one point. The same under JAX_ENABLE_X64. Raises ValueError
@@ -122,7 +132,8 @@ class Morph(LatentMap):
         return x
 
     def save(self, directory: str | Path) -> Path:
-        """Writes weights.safetensors, manifest.json and config.gin (if known); see `load`."""
+        """Writes weights.safetensors, manifest.json and config.gin (if known) into the folder
+        `directory`, made if need be, and returns it; see `load`."""
         directory = Path(directory)
         weights = directory / "weights.safetensors"
         save_arrays(weights, (self.networks, self.scaling))

@@ -64,8 +64,8 @@ COSTS = pytest.mark.parametrize(
     ("cost", "columns"),
     [
         (BridgeCost(), 20),
-        (GeodesicBridgeCost(), 200),
-        (GeodesicBridgeCost(squared=True), 200),
+        (GeodesicBridgeCost(), 20),
+        (GeodesicBridgeCost(squared=True), 20),
         (GeodesicBridgeCost(time=1.0), 200),
         (KNNCost(time=0.0), 20),
         (KNNCost(), 200),

@@ -1,4 +1,4 @@
-"""Responses of recorded sites, and a model's features of the same stimuli (Sec. 5.2 and G.3)."""
+"""Responses of recorded sites, and a model's features of the same stimuli (Sec. 5.2, App. G.3)."""
 
 import logging
 from pathlib import Path

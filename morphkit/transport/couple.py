@@ -8,7 +8,8 @@ from .geometry import Geometry
 
 
 def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
-    """The coupling of whole clouds. Points that coincide are solved for as one."""
+    """The coupling of the whole clouds of `data` by `solver` under `cost`. Points that coincide are
+    solved for as one."""
     distinct = collapse(data)
     if distinct is None:
         return solver.solve(cost.prepare(data), data.x, data.y)
@@ -20,7 +21,7 @@ def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
 
 
 class Prepared(FusedCost):
-    """A cost that was prepared before, for `couple` on the same data."""
+    """A cost that was prepared before, as `geometry`, for `couple` on the same data."""
 
     geometry: Geometry
 
@@ -29,13 +30,14 @@ class Prepared(FusedCost):
 
 
 def prepared(data: PairedData, cost: FusedCost) -> Prepared:
-    """Prepares a cost once, for several solvers. Points that coincide are prepared as one."""
+    """Prepares `cost` on `data` once, for several solvers. Points that coincide are prepared as
+    one."""
     distinct = collapse(data)
     return Prepared(cost.prepare(data if distinct is None else distinct.data))
 
 
 def prepared_geometry(data: PairedData, cost: FusedCost) -> Geometry:
-    """The cost of all points, from the distinct ones."""
+    """The geometry of `cost` between all points of `data`, prepared on the distinct ones."""
     distinct = collapse(data)
     if distinct is None:
         return cost.prepare(data)

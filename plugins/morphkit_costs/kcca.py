@@ -29,9 +29,10 @@ class KCCACost(FusedCost):
     them: "cosine" (the paper's), "sqeuclidean" or "correlation". It is kept as the projections,
     O((n + m) d).
 
-    γ is 1 / (2 median²) of the paired points' distances, a side each, unless given.
-    `shrinkage` is cca-zoo's regularisation in [0, 1]; `components` is the dimension of the
-    joint space, at most one less than there are distinct paired points a side.
+    `gamma_x` and `gamma_y` are the γ of either side, above 0 and in units of 1 / |x|²: by default
+    1 / (2 median²) of the distances between its paired points. `shrinkage` is cca-zoo's
+    regularisation in [0, 1]; `components` is the dimension d of the joint space, 1 or above, of
+    which no more are used than one less than there are distinct paired points a side.
     """
 
     components: Count = eqx.field(static=True, default=16)

@@ -64,7 +64,7 @@ class KNNCost(FusedCost):
     An edge of a graph is |x_i - x_j|² long (Eq. 14), or 1 unless `weighted`. Lengths of each graph
     are divided by their mean, so that the unit of the features does not matter; a pair's edge
     is `pair_length` of these means long. (Eq. 15 gives it 1, beside lengths in the units of the
-    features.) `k` is the number of neighbours.
+    features.) `k` is the number of neighbours, 1 or above. `time` chooses between two ways:
 
     **time = 0: the shortest path itself**, by Dijkstra's algorithm. Every path enters the other
     space at a paired point, so with d the distances in the joint graph from the paired y_p
@@ -144,7 +144,10 @@ class KNNCost(FusedCost):
 
         left, right = side(x, source), side(y, target)
         left = left @ _series(crossing**2 * right[target] @ left[source])
-        return HeatGeometry(*capped(distance(crossing * left), distance(right)))
+        # Pairs of one target are one bridge.
+        _, first, bridge = np.unique(target, return_index=True, return_inverse=True)
+        left = left @ sp.coo_array((np.ones(len(target)), (np.arange(len(target)), bridge)))
+        return HeatGeometry(*capped(distance(crossing * left), distance(right[:, first])))
 
 
 def _series(matrix: Float[np.ndarray, "l l"]) -> Float[np.ndarray, "l l"]:

@@ -18,7 +18,7 @@ class PCA(Codec):
     """z = W (x - mean): scores on the leading principal components of the inputs it is fitted to.
 
     App. G.3.1 keeps the first 1,000 components of each layer, found on 1,000 validation images.
-    Inputs (n, *input_shape) are flattened to (n, d); features are (n, min(components, d)), with
+    Inputs (n, *input_shape) are flattened to (n, d); features are (n, min(`components`, d)), with
     the variances of the components. Fitted by scikit-learn, on the pretrain split where the data
     has one. `decode` gives Wᵀ z + mean. Raises ValueError for fewer than 1 component, and in `fit`
     for fewer inputs than components.

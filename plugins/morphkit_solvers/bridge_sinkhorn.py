@@ -23,8 +23,10 @@ class BridgeSinkhorn(OTSolver):
     c_ij = -ε log Σ_p exp(-(a_ip + b_jp) / ε), the Gibbs kernel factors exactly:
     exp(-c/ε) = A Bᵀ with A = exp(-a/ε), B = exp(-b/ε). A half-iteration is two thin matrix
     products, O((n + m) l). The soft minimum is below the minimum by at most ε log l, l the number
-    of bridges: within one, over the pairs of a shared point, the minimum is exact. All other
-    arguments are those of `Sinkhorn`; the cost's unit is that of the hard-minimum cost.
+    of bridges: within one, over the pairs of a shared point, the minimum is exact.
+
+    `epsilon`, `tau_x`, `tau_y`, `threshold`, `max_iterations` and `halvings` are those of
+    `Sinkhorn`; the cost's unit is that of the hard-minimum cost.
     """
 
     # Not static: with arrays here (made outside jit) one program serves all values.

@@ -65,8 +65,9 @@ class LowRankGromovWasserstein(OTSolver):
     relaxed marginal is KL, not KL⊗, and its λ = τ / (1 - τ), as in `LowRankSinkhorn`. c_XY is dense
     unless it has factors and is not squared.
 
-    `alpha`, `squared`, `metric_x` and `metric_y` are those of `FusedGromovWasserstein`, the other
-    arguments those of `LowRankSinkhorn`.
+    `alpha`, `squared`, `metric_x` and `metric_y` are those of `FusedGromovWasserstein`; `rank`,
+    `epsilon`, `tau_x`, `tau_y`, `gamma`, `threshold` and `max_iterations` are those of
+    `LowRankSinkhorn`.
     """
 
     rank: Count = eqx.field(static=True, default=32)

@@ -56,8 +56,9 @@ class GeodesicBridgeCost(FusedCost):
         RuntimeError where heat does not converge, MemoryError where there is none for the factors,
         which are found in float64."""
         x, y = bridges(data.pairs)
-        # Heat is first found from every end of a bridge.
-        columns = max(len(x.point), len(y.point)) if self.time > 0 else x.size
+        # Heat is first found from every end of a bridge, and the unit from some.
+        ends = max(len(x.point), len(y.point))
+        columns = ends if self.time > 0 else x.size + min(UNIT_POINTS, ends)
         ask_bridges((data.x.size, data.y.size), columns, arrays=5)
         a = self._factor(data.x, x, self.metric_x)
         b = self._factor(data.y, y, self.metric_y)
@@ -87,4 +88,4 @@ class GeodesicBridgeCost(FusedCost):
         paths = dijkstra(graph, indices=paired[chosen])
         paths = paths**2 if self.squared else paths
         finite = np.isfinite(paths)
-        return np.where(finite, paths, paths[finite].max()).mean()
+        return np.where(finite, paths, paths.max(where=finite, initial=0)).mean()

@@ -7,6 +7,7 @@ from typing import Literal
 import diffrax
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar, UInt32
 
@@ -87,7 +88,7 @@ def _integrate(
     def velocity(t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]) -> Float[Array, " q"]:
         return field(t, y, x)
 
-    def solve(x: Float[Array, " p"], draw: Array, row: Array) -> Float[Array, " q"]:
+    def solve(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
         own = jax.random.fold_in(jax.random.fold_in(key, draw), row)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
@@ -101,7 +102,9 @@ def _integrate(
         assert solution.ys is not None
         return solution.ys[0]
 
-    return scaling.y_inverse(jax.vmap(solve)(scaling.x(x), draw, row))
+    return scaling.y_inverse(
+        jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
+    )
 
 
 def _empty(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:

@@ -174,7 +174,7 @@ def ask_bridges(shape: tuple[int, int], bridges: int, *, arrays: int) -> None:
     in float32, are to be had; an array of float64 counts as two."""
     n, m = shape
     ask_memory(
-        f"the table of {n} + {m} points to {bridges} bridges, {arrays} times held at once,",
+        f"the table of {n} + {m} points to {bridges} bridges or their ends, {arrays} times held at once,",
         arrays * 4 * (n + m) * bridges,
         "give fewer pairs (run.paired_fraction) or fewer points; in cost.BridgeCost pairs that "
         "share a point are one bridge",

@@ -51,7 +51,8 @@ def claims(table: Row) -> Iterator[str]:
         yield (
             f"- `Sinkhorn` is {statistics.median(values):.3g} times faster than the best setting "
             f"of {library}, {row['name']} ({min(values):.3g} to {max(values):.3g} in "
-            f"{len(values)} runs); `BridgeSinkhorn` {statistics.median(values) / ratio:.3g} times."
+            f"{len(values)} runs); `BridgeSinkhorn`, on its factors, "
+            f"{statistics.median(values) / ratio:.3g} times."
         )
 
 
@@ -227,8 +228,9 @@ def write(results: Path, folder: Path) -> None:
         "## By size",
         "",
         "300 pairs, and 1,000 above 10,000 points, where only ours on factors is asked. Each cell "
-        f"is of a process of its own; a solve above 10 s is timed once, and `–` is one of a peer "
-        f"that takes more than {found['limit']:.0f} s. *Peak* is the most memory of a process that "
+        "is of a process of its own. A solve above 30 s is timed once, with its compilation; `–` "
+        f"is a peer's that takes more than {found['limit']:.0f} s. *Cost* is from the points. "
+        "*Peak* is the most memory of a process that "
         "has nothing to compile, *added* what that is above its memory before the cost.",
         "",
         *by_size(growth),

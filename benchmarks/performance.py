@@ -36,8 +36,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "performance.json"
 POINTS, BATCH, DRAWS = 2_000, 256, 1_000_000
 SIZES, LARGE = (1_000, 2_000, 5_000, 10_000), (20_000, 50_000, 100_000)
 DENSE, FACTORED = "Sinkhorn (dense)", "BridgeSinkhorn"
-SHORT = 10
-"""Seconds; what takes longer is measured once in the growth by size."""
+SHORT = 30
+"""Seconds; what takes longer is timed once by size, compilation being little of it."""
 FAR = 2e-2
 """Most L1 distance to the reference: a coupling's slowest modes are off by up to some twenty times
 what its marginals are."""
@@ -74,139 +74,85 @@ def minibatch(data: Any, bridge: Any) -> tuple[Any, Any]:
     return PairedData(x, y, data.pairs), bridge.take(i, j)
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    import jax
-
-    start = time.perf_counter()
-    result = jax.block_until_ready(function())
-    return time.perf_counter() - start, result
-
-
-def errors(plan: np.ndarray) -> float:
-    """The larger L1 error of the two marginals, which are uniform."""
-    return max(float(np.abs(plan.sum(k) - 1 / plan.shape[1 - k]).sum()) for k in (0, 1))
-
-
-class Unsolved(Exception):
-    """Why a setting has no time."""
-
-
-def tuned(setting: Any, problem: Any, count: int, limit: float) -> tuple[Any, Any, float]:
-    """What to give the setting so that both errors are below the threshold, its result, and the
-    seconds of its first call. `count` is that of Sinkhorn's plain iterations."""
-    from peers import OTT_ITERATIONS, THRESHOLD
-
-    arrays, first, tried = setting.prepare(problem), 0.0, {}
-
-    def reached(knob: Any) -> bool:
-        nonlocal first
-        seconds, result = timed(lambda: setting.solve(arrays, knob))
-        first = first or seconds
-        error = errors(setting.plan(problem, result))
-        tried[knob] = seconds, result
-        if not np.isfinite(error) or error > 1e3:
-            raise Unsolved("diverges")
-        return error <= THRESHOLD
-
-    def found(knob: Any) -> tuple[Any, Any, float]:
-        seconds, result = tried[knob]
-        return knob, result, seconds if setting.library == "POT" else first
-
-    if setting.tuning == "none":
-        assert reached(None)
-        return found(None)
-    if setting.tuning == "threshold":
-        for knob in map(float, THRESHOLD * 0.8 ** np.arange(8)):
-            if reached(knob):
-                return found(knob)
-            if setting.iterations(knob, tried[knob][1]) >= OTT_ITERATIONS:
-                raise Unsolved(f"not in {OTT_ITERATIONS:,} iterations")
-        raise Unsolved("not reached")
-    if setting.tuning == "plain":
-        short = [timed(lambda k=k: setting.solve(arrays, k))[0] for k in (5, 5, 15, 5, 15)]
-        few, more = min(short[1], short[3]), min(short[2], short[4])
-        expected = few + (more - few) * (count - 5) / 10
-        if expected > limit:
-            raise Unsolved(f"about {expected:.0f} s")
-        for knob in (count, count + 10, count + 20):
-            if reached(knob):
-                return found(knob)
-        raise Unsolved("float32 does not reach it" if "32" in setting.name else "not reached")
-    low, high = 0, 10
-    while not reached(high):
-        if 2 * tried[high][0] > limit:
-            raise Unsolved(f"not within {limit:.0f} s")
-        low, high = high, 2 * high
-    while high - low > max(1, high // 20):
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return found(high)
-
-
-def compared(n: int, repeats: int, limit: float) -> dict[str, Any]:
-    """Every setting on n points, or on a minibatch of BATCH."""
+def posed(n: int) -> tuple[Any, float]:
+    """n points, or a minibatch of BATCH; and the seconds of the matrix, its factors being there."""
     from morphkit_costs.bridge import BridgeCost
-    from peers import Problem, plain_iterations, reference, settings
+    from peers import Problem
+    from tuning import timed
 
     from morphkit.transport.geometry import DenseGeometry
 
-    data = clouds(max(n, POINTS) if n == BATCH else n)
+    data = clouds(POINTS if n == BATCH else n)
     bridge = BridgeCost().prepare(data)
     if n == BATCH:
         data, bridge = minibatch(data, bridge)
-    bridge.matrix()
-    cost_seconds, matrix = timed(bridge.matrix)
-    problem = Problem(data, bridge, DenseGeometry(matrix))
+    timed(bridge.matrix)
+    seconds, matrix = timed(bridge.matrix)
+    return Problem(data, bridge, DenseGeometry(matrix)), seconds
+
+
+def compared(n: int, repeats: int, limit: float) -> dict[str, Any]:
+    """Every setting of every library on the same problem."""
+    from peers import plain_iterations, reference, settings
+    from tuning import Trials, Unsolved, timed
+
+    problem, cost_seconds = posed(n)
     optimum, count = reference(problem.cost), plain_iterations(problem.cost)
-    same = np.asarray(data.x.labels)[:, None] == np.asarray(data.y.labels)
-    every = {(s.library, s.name): s for s in settings()}
-    ours = every["ours", DENSE]
-    rows, knobs = [], {}
+    same = np.asarray(problem.data.x.labels)[:, None] == np.asarray(problem.data.y.labels)
+    rows, solves = [], {}
 
-    def one(setting: Any, knob: Any) -> float:
-        with setting.context():
-            arrays = setting.prepare(problem)
-            return timed(lambda: setting.solve(arrays, knob))[0]
-
-    for setting in every.values():
-        row = {"library": setting.library, "name": setting.name}
-        rows.append(row)
-        try:
+    def solver(setting: Any, knob: Any) -> Callable[[], float]:
+        def seconds() -> float:
             with setting.context():
-                knob, result, first = tuned(setting, problem, count, limit)
-        except Unsolved as reason:
-            print(setting.library, setting.name, reason, file=sys.stderr, flush=True)
-            row["unsolved"] = str(reason)
-            continue
+                arrays = setting.prepare(problem)
+                return timed(lambda: setting.solve(arrays, knob))[0]
+
+        return seconds
+
+    def measured(setting: Any) -> dict[str, Any]:
+        with setting.context():
+            trials = Trials(setting, problem)
+            knob = trials.tuned(count, limit)
+        result = trials.found[knob][1]
         plan = setting.plan(problem, result)
-        row |= {
-            "first": first,
-            "iterations": setting.iterations(knob, result),
-            "error": errors(plan),
-            "matching": float(plan[same].sum() / plan.sum()),
-            "distance": float(np.abs(plan - optimum).sum()),
-            "ours": [one(ours, None)],
-            "seconds": [first if first > limit else one(setting, knob)],
-        }
-        knobs[setting.library, setting.name] = knob
+        distance = float(np.abs(plan - optimum).sum())
         # Ours on factors solves with the soft minimum: another optimum.
-        assert setting.name == FACTORED or row["distance"] < FAR, row
+        assert setting.name == FACTORED or distance < FAR, (setting.name, distance)
+        solves[setting.name] = solver(setting, knob)
+        return {
+            "first": trials.first(knob),
+            "iterations": setting.iterations(knob, result),
+            "error": setting.error(problem, result),
+            "matching": float(plan[same].sum() / plan.sum()),
+            "distance": distance,
+            "ours": [solves[DENSE]()],
+            "seconds": [solves[setting.name]()],
+        }
+
+    for setting in settings():
+        row: dict[str, Any] = {"library": setting.library, "name": setting.name}
+        try:
+            row |= measured(setting)
+        except Unsolved as reason:
+            row["unsolved"] = str(reason)
         print(row, file=sys.stderr, flush=True)
-    solved = [row for row in rows if "first" in row]
-    best = {
-        row["library"]: min(r["seconds"][0] for r in solved if r["library"] == row["library"])
-        for row in solved
-    }
-    near = [
-        r for r in solved if r["library"] == "ours" or r["seconds"][0] <= 2 * best[r["library"]]
-    ]
+        rows.append(row)
+    near = list(within_twice_the_best(rows))
     for _ in range(repeats - 1):
         for row in near:
-            key = row["library"], row["name"]
-            row["ours"].append(one(ours, None))
-            row["seconds"].append(one(every[key], knobs[key]))
-    shape = {"points": n, "pairs": pairs(n), "bridges": bridge.a.shape[1]}
+            row["ours"].append(solves[DENSE]())
+            row["seconds"].append(solves[row["name"]]())
+    shape = {"points": n, "pairs": pairs(n), "bridges": problem.bridge.a.shape[1]}
     return shape | {"plain": count, "cost_seconds": cost_seconds, "rows": rows}
+
+
+def within_twice_the_best(rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Of their library; and ours."""
+    solved = [row for row in rows if "seconds" in row]
+    for row in solved:
+        rivals = [r["seconds"][0] for r in solved if r["library"] == row["library"]]
+        if row["library"] == "ours" or row["seconds"][0] <= 2 * min(rivals):
+            yield row
 
 
 def peak() -> float:
@@ -219,6 +165,7 @@ def grown(library: str, name: str, n: int, limit: float, memory: bool) -> dict[s
     import jax
     from morphkit_costs.bridge import BridgeCost
     from peers import Problem, plain_iterations, settings
+    from tuning import Trials, timed
 
     from morphkit.transport.geometry import DenseGeometry
 
@@ -226,11 +173,11 @@ def grown(library: str, name: str, n: int, limit: float, memory: bool) -> dict[s
         os.environ["POT_BACKEND_DISABLE_PYTORCH"] = "1"  # POT would import it all the same
     setting = next(s for s in settings(library) if s.name == name)
     data = jax.block_until_ready(clouds(n))
-    found: dict[str, Any] = {"before_gb": peak()}
+    before = {"before_gb": peak()}
 
     def built() -> Any:
         bridge = BridgeCost().prepare(data)
-        matrix = bridge.matrix() if name != FACTORED else bridge.a[:1, :1]
+        matrix = bridge.matrix() if name != FACTORED else bridge.a[:1, :1]  # which none asks for
         return jax.block_until_ready(Problem(data, bridge, DenseGeometry(matrix)))
 
     first_build, problem = timed(built)
@@ -238,26 +185,25 @@ def grown(library: str, name: str, n: int, limit: float, memory: bool) -> dict[s
         if memory:
             few = {"threshold": 10.0, "none": None}.get(setting.tuning, 10)
             timed(lambda: setting.solve(setting.prepare(problem), few))
-            return found | {"peak_gb": peak()}
-        found |= {"build": timed(built)[0], "first_build": first_build}
-        if library == "ours":
-            knob, arrays = None, setting.prepare(problem)
-            found["first"], result = timed(lambda: setting.solve(arrays, None))
-            coupling = result[0]
-            found["error"] = max(
-                float(abs(np.asarray(coupling.marginal(k), np.float64) - 1 / n).sum())
-                for k in (0, 1)
-            )
-            timed(lambda: coupling.sample(jax.random.key(0), DRAWS))
-            found["draws"] = timed(lambda: coupling.sample(jax.random.key(1), DRAWS))[0]
-        else:
-            count = plain_iterations(problem.cost) if setting.tuning == "plain" else 0
-            knob, result, found["first"] = tuned(setting, problem, count, limit)
-            found["error"], arrays = errors(setting.plan(problem, result)), setting.prepare(problem)
-        seconds = [timed(lambda: setting.solve(arrays, knob))[0]]
-        while len(seconds) < 3 and seconds[0] < SHORT:
-            seconds.append(timed(lambda: setting.solve(arrays, knob))[0])
-    return found | {"iterations": setting.iterations(knob, result), "seconds": seconds}
+            return before | {"peak_gb": peak()}
+        build, problem = timed(built)
+        trials = Trials(setting, problem)
+        knob = trials.tuned(
+            plain_iterations(problem.cost) if setting.tuning == "plain" else 0, limit
+        )
+        once, result = trials.found[knob]
+        seconds = [once] if once > SHORT else []
+        while once <= SHORT and len(seconds) < 3:
+            seconds.append(timed(lambda: setting.solve(trials.arrays, knob))[0])
+    found = {"build": build, "first_build": first_build, "first": trials.first(knob)}
+    found |= {
+        "iterations": setting.iterations(knob, result),
+        "error": setting.error(problem, result),
+    }
+    if library == "ours":
+        timed(lambda: result[0].sample(jax.random.key(0), DRAWS))
+        found["draws"] = timed(lambda: result[0].sample(jax.random.key(1), DRAWS))[0]
+    return found | {"seconds": seconds}
 
 
 def process(*arguments: Any, limit: float, cache: str) -> Any:
@@ -277,29 +223,26 @@ def process(*arguments: Any, limit: float, cache: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 
 
+def cell(library: str, name: str, n: int, limit: float | None) -> dict[str, Any]:
+    """One setting at one size: its time, if there is a limit, and its memory."""
+    found = {"library": library, "name": name, "points": n, "pairs": pairs(n)}
+    with tempfile.TemporaryDirectory() as cache:
+        if limit:
+            one = "--limit", limit, "--one", library, name, n
+            found |= process(*one, limit=5 * limit, cache=cache) or {}
+        return found | (process("--memory", library, name, n, limit=600, cache=cache) or {})
+
+
 def growth(peers: list[tuple[str, str]], sizes: tuple, large: tuple, limit: float) -> Iterator:
     for library, name in [("ours", FACTORED), ("ours", DENSE), *peers]:
-        before: dict[str, Any] | None = None
+        rate = 0.0  # seconds over n²
         for n in (*sizes, *large) if name == FACTORED else sizes:
-            found: dict[str, Any] = {
-                "library": library,
-                "name": name,
-                "points": n,
-                "pairs": pairs(n),
-            }
-            with tempfile.TemporaryDirectory() as cache:
-
-                def run(*what: Any) -> Any:
-                    return process(*what, library, name, n, limit=5 * limit, cache=cache)  # noqa: B023
-
-                # Not what will take too long, if its time grows as n².
-                if library == "ours" or not before or (
-                    statistics.median(before["seconds"]) * (n / before["points"]) ** 2 < limit
-                ):  # fmt: skip
-                    found |= run("--limit", limit, "--one") or {}
-                found |= run("--memory") or {}
-            before = found if "seconds" in found else before
-            print(found, flush=True)
+            # Not what will take too long, if its time grows as n².
+            asked = library == "ours" or rate * n**2 < limit
+            found = cell(library, name, n, limit if asked else None)
+            print(found, file=sys.stderr, flush=True)
+            if "seconds" in found:
+                rate = statistics.median(found["seconds"]) / n**2
             yield found
 
 
@@ -311,9 +254,10 @@ def measure(
     found |= {"limit": growth_limit, "repeats": repeats, "started": time.time(), "tables": []}
     for n in tables:
         with tempfile.TemporaryDirectory() as cache:
-            table = process(
-                "--repeats", repeats, "--limit", limit, "--table", n, limit=3600, cache=cache
-            )
+            asked = "--repeats", repeats, "--limit", limit, "--table", n
+            table = process(*asked, limit=3600, cache=cache)
+        if not table:
+            raise SystemExit(f"the comparison at {n} points failed")
         found["tables"].append(table)
     chosen = [(peer, best(found["tables"][0], peer)["name"]) for peer in ("OTT", "POT")]
     found["growth"] = list(growth(chosen, sizes, large, growth_limit))
@@ -327,7 +271,7 @@ def main() -> None:
     parser.add_argument(
         "--quick", action="store_true", help="small sizes, into a folder of its own"
     )
-    parser.add_argument("--limit", type=float, default=40, help="seconds a peer's solve may take")
+    parser.add_argument("--limit", type=float, default=30, help="seconds a peer's solve may take")
     parser.add_argument("--growth-limit", type=float, default=120, help="the same, by size")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--table", type=int, help=argparse.SUPPRESS)

@@ -42,21 +42,25 @@ def spread(values: list[float], show: Callable[[float], str] = "{:.3g}".format) 
 
 def claims(table: Row) -> Iterator[str]:
     """What is to be said of one table, and no more."""
-    ratio = statistics.median(row_of(table, FACTORED)["seconds"]) / statistics.median(
-        row_of(table, DENSE)["seconds"]
-    )
+    factored = statistics.median(row_of(table, FACTORED)["seconds"])
     for library in PEERS:
         row = best(table, library)
         values = ratios(row)
         yield (
-            f"- `Sinkhorn` is {statistics.median(values):.3g} times faster than the best setting "
-            f"of {library}, {row['name']} ({min(values):.3g} to {max(values):.3g} in "
-            f"{len(values)} runs); `BridgeSinkhorn` {statistics.median(values) / ratio:.3g} times."
+            f"- The best setting of {library}, *{row['name']}*, takes "
+            f"{statistics.median(values):.3g} times as long as `Sinkhorn` "
+            f"({min(values):.3g} to {max(values):.3g} in {len(values)} runs), and "
+            f"{statistics.median(row['seconds']) / factored:.3g} times as long as "
+            "`BridgeSinkhorn` on its factors."
         )
 
 
 def comparison(table: Row) -> Iterator[str]:
     yield from (
+        f"{table['pairs']} pairs make {table['bridges']} bridges. The cost takes "
+        f"{seconds(table['cost_seconds'])}, its factors being there. Sinkhorn needs "
+        f"{table['plain']:,} plain iterations.",
+        "",
         "| | setting | solve | ratio | iterations | error | distance | matching | first |",
         "|---|---|---|---|---|---|---|---|---|",
     )
@@ -170,67 +174,68 @@ def draw(growth: list[Row], path: Path) -> None:
     plt.close(figure)
 
 
+METHOD = """\
+## How the peers are measured
+
+All get the same n × m cost, the hard minimum of Eq. 6, over its mean. `BridgeSinkhorn` gets the two
+factors, and its cost is the soft minimum. That is another problem, so its result is compared by the
+matching alone.
+
+- POT stops on the L2 error of one marginal. It is told instead how many iterations to make: for
+  Sinkhorn's iterations the least multiple of ten at which both errors are there, for its other
+  methods a number that is searched for.
+- OTT stops on the L1 error of one marginal, which it measures every ten iterations. With momentum
+  neither marginal is exact, so its threshold is lowered until both errors are there. It ends with
+  potentials, the others with a coupling.
+- A setting is timed without its compilation and without the cost. *First* is its first call, with
+  compilation. Settings within twice the best of their library are timed {repeats} times in turn,
+  the others once. `Sinkhorn` is timed just before each, and *ratio* is to that.
+- Figures are the median (least to largest). *Error* is the larger one of both marginals' L1 errors,
+  *distance* the L1 distance to the coupling solved to 1e-6, *matching* the share of mass that joins
+  two points of one class.
+"""
+BY_SIZE = """\
+## By size
+
+300 pairs, and 1,000 above 10,000 points, where only ours on factors is asked. Each row is of a
+process of its own. A solve above 30 s is timed once, with its compilation; `–` is a peer's that
+takes more than {limit:.0f} s. *Cost* is from the points. *Peak* is the most memory of a process
+that has nothing to compile, *added* what that is above its memory before the cost.
+"""
+
+
 def write(results: Path, folder: Path) -> None:
     found = json.loads(results.read_text(encoding="utf-8"))
-    growth = found["growth"]
+    growth, (dense, batch) = found["growth"], found["tables"]
     draw(growth, folder / "performance.png")
     lines = [
         "# Performance",
         "",
-        f"`python benchmarks/performance.py` ({found['machine']}, {found['cores']} cores, no GPU; "
-        f"{found['minutes']:.0f} minutes). The problem is ten Gaussians a side, known pairs within "
-        "classes, and the bridge cost at ε = 5e-3 of its mean. A solver is done when the L1 errors "
-        "of both marginals are at most 1e-3.",
+        f"Written by `python benchmarks/performance.py` ({found['machine']}, {found['cores']} "
+        f"cores, no GPU; {found['minutes']:.0f} minutes). The problem is ten Gaussians a side, "
+        "known pairs within classes, and the bridge cost at ε = 5e-3 of its mean. A solver is done "
+        "when the L1 errors of both marginals are at most 1e-3.",
         "",
-    ]
-    for table in found["tables"]:
-        what = "a minibatch" if table is not found["tables"][0] else "the dense cost"
-        start = f"On {what} of {table['points']:,} points a side and {table['pairs']} pairs:"
-        lines += [start, "", *claims(table), ""]
-    lines += [
+        f"On the dense cost of {dense['points']:,} points a side and {dense['pairs']} pairs:",
+        "",
+        *claims(dense),
+        "",
+        f"On a minibatch of {batch['points']} points a side:",
+        "",
+        *claims(batch),
+        "",
         "![Time and memory by size](performance.png)",
         "",
-        "## How the peers are measured",
+        METHOD.format(repeats=found["repeats"]),
+        f"## {dense['points']:,} points a side",
         "",
-        "All get the same n × m cost, the hard minimum of Eq. 6, over its mean. `BridgeSinkhorn` "
-        "gets the two factors, and its cost is the soft minimum: another problem, so what it "
-        "does is compared by the matching.",
+        *comparison(dense),
         "",
-        "- POT stops on the L2 error of one marginal. It is told instead how many iterations to "
-        "make. For Sinkhorn's iterations that is the least multiple of ten at which both errors "
-        "are there; for its other methods the number is searched for.",
-        "- OTT stops on the L1 error of one marginal, which it measures every ten iterations. With "
-        "momentum neither marginal is exact, so its threshold is lowered until both errors are "
-        "there. It ends with potentials, the others with a matrix.",
-        "- A setting is timed without its compilation and without the cost. *First* is its first "
-        "call, with compilation. Settings within twice the best of their library are timed "
-        f"{found['repeats']} times in turn, the others once. `Sinkhorn` is timed just before each "
-        "of these, and ratios are to that.",
-        "- Figures are the median (least to largest). *Error* is the larger one of the two "
-        "marginals, *distance* the L1 distance to the coupling solved to 1e-6, *matching* the "
-        "share of mass that joins two points of one class.",
+        f"## A minibatch of {batch['points']} points a side",
         "",
-    ]
-    for table in found["tables"]:
-        batch = table is not found["tables"][0]
-        lines += [
-            f"## {'A minibatch of ' if batch else ''}{table['points']:,} points a side",
-            "",
-            f"{table['pairs']} pairs make {table['bridges']} bridges; the cost takes "
-            f"{seconds(table['cost_seconds'])}, its factors being there. Sinkhorn's plain "
-            f"iterations are {table['plain']:,}.",
-            "",
-            *comparison(table),
-            "",
-        ]
-    lines += [
-        "## By size",
+        *comparison(batch),
         "",
-        "300 pairs, and 1,000 above 10,000 points, where only ours on factors is asked. Each cell "
-        f"is of a process of its own; a solve above 10 s is timed once, and `–` is one of a peer "
-        f"that takes more than {found['limit']:.0f} s. *Peak* is the most memory of a process that "
-        "has nothing to compile, *added* what that is above its memory before the cost.",
-        "",
+        BY_SIZE.format(limit=found["limit"]),
         *by_size(growth),
         "",
         "The exponent of the time for cost and solve:",

@@ -125,6 +125,7 @@ class RunFolder:
                 f"{self.path} holds what no run of morphkit wrote: {', '.join(names[:3])}; choose "
                 "another folder with --out, or move that"
             )
+        fresh = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -137,6 +138,11 @@ class RunFolder:
         try:
             with self._aside(overwrite):
                 yield self
+        except (ValueError, LookupError, FileNotFoundError):
+            # A request that cannot work leaves no folder behind.
+            if fresh and not (self.morph.exists() or any(self.path.glob("checkpoint-*"))):
+                shutil.rmtree(self.path)
+            raise
         finally:
             lock.release()
 

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from .precision import fits_int32, points_as_float32
 
@@ -140,3 +140,11 @@ class Batch(NamedTuple):
     y_marginal: Float[Array, "b q"]
     eta: Float[Array, " b"]
     xi: Float[Array, " b"]
+
+
+def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:
+    """Every one of `values` once, in the order in which they first appear, and which of them each
+    is."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return values[first[order]], np.argsort(order)[inverse]

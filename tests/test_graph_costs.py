@@ -252,6 +252,46 @@ def test_a_cap_changes_nothing_that_is_joined(rng):
     assert capped(a[:3, :1], b[:2, :1])[0].shape == (3, 1)
 
 
+SHARED = np.array([[0, 0], [1, 0], [2, 0], [3, 1], [4, 1], [5, 1], [6, 6], [7, 2], [7, 3], [7, 4]])
+"""Ten pairs that are four bridges: two targets of three source points, a pair, a source point of three targets."""
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_pairs_that_share_a_point_are_one_geodesic_bridge(connected, squared):
+    factors = []
+    for points, index in zip(sides(connected), SHARED.T, strict=True):
+        paths = floyd_warshall(adjacency(points, 8) ** 2) ** (2 if squared else 1)
+        factors.append(paths[:, index] / paths[:, np.unique(index)].mean())
+    unmerged = (factors[0][:, None] + factors[1][None]).min(-1)
+    data = PairedData(connected.x, connected.y, Pairs.from_array(SHARED))
+    prepared = GeodesicBridgeCost(k=8, squared=squared).prepare(data)
+    np.testing.assert_allclose(prepared.matrix(), unmerged, rtol=1e-4, atol=1e-6)
+    assert prepared.a.shape[1] == prepared.b.shape[1] == 4
+
+
+def test_pairs_that_share_a_point_are_one_heat_bridge(connected):
+    data = PairedData(connected.x, connected.y, Pairs.from_array(SHARED))
+    prepared = GeodesicBridgeCost(k=5, time=0.5).prepare(data)
+    alone = [
+        GeodesicBridgeCost(k=5, time=0.5).prepare(
+            PairedData(connected.x, connected.y, Pairs.from_array(pair[None]))
+        )
+        for pair in SHARED
+    ]  # fmt: skip
+    heat = sum(np.exp(-np.asarray(g.a, float)) @ np.exp(-np.asarray(g.b, float)).T for g in alone)
+    soft = np.exp(-np.asarray(prepared.a, float)) @ np.exp(-np.asarray(prepared.b, float)).T
+    np.testing.assert_allclose(soft, heat, rtol=1e-4)
+    assert prepared.a.shape[1] == prepared.b.shape[1] == 4
+
+
+def test_pairs_that_share_a_target_are_one_bridge_of_the_knn_cost(connected):
+    data = PairedData(connected.x, connected.y, Pairs.from_array(SHARED))
+    heat = joint_heat(joint_lengths(data, 4), 0.7, 60)
+    prepared = KNNCost(k=4, time=0.7).prepare(data)
+    np.testing.assert_allclose(prepared.matrix(), -np.log(heat), rtol=1e-4)
+    assert prepared.a.shape[1] == prepared.b.shape[1] == len(np.unique(SHARED[:, 1]))
+
+
 def test_points_that_coincide_are_neighbours(rng):
     points = np.repeat(rng.normal(size=(12, 2)), 3, axis=0)
     data = PairedData(

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Num
 from pydantic import Field
 from safetensors import safe_open
 from scipy.sparse import coo_array
@@ -17,7 +17,7 @@ from ..checks import Whole
 from ..files import read_csv, reading
 from ..interfaces import Data
 from ..precision import fits_int32, points_as_float32
-from ..types import Dataset, Split
+from ..types import Dataset, Split, distinct
 
 logger = logging.getLogger("morphkit")
 
@@ -284,14 +284,6 @@ def _numbered(*sides: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
 
 def _row_by_row(size: int) -> Int[np.ndarray, "l 2"]:
     return np.stack([np.arange(size)] * 2, axis=1)
-
-
-def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:
-    """Every one of `values` once, in the order in which they first appear, and which of them each
-    is."""
-    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return values[first[order]], np.argsort(order)[inverse]
 
 
 def _hold_out(data: Split, fraction: float, unit: Unit, seed: int) -> tuple[Split, Split]:

@@ -9,8 +9,7 @@ import numpy as np
 from ..checks import Share, Whole
 from ..files import read_csv
 from ..interfaces import Data
-from ..types import Dataset, Split
-from .arrays import distinct
+from ..types import Dataset, Split, distinct
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 

@@ -78,6 +78,9 @@ def factors(
 
     def side(points: Float[Array, "k d"]) -> tuple[Array, Array, Array]:
         apart = points - centre
+        if metric != "sqeuclidean":  # so near to the centre, a unit row differs by its rounding
+            rounding = 2 * jnp.finfo(apart.dtype).eps
+            apart = jnp.where(jnp.abs(apart).max(1, keepdims=True) > rounding, apart, 0)
         square = (apart**2).sum(1, keepdims=True)
         if metric != "sqeuclidean":  # a zero row counts as of unit length, and at a right angle
             square = (square + ~points.any(1, keepdims=True)) / 2

@@ -2,7 +2,8 @@
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Array, Float, Int
+import scipy.sparse as sp
+from jaxtyping import Float
 from scipy.sparse.csgraph import dijkstra
 
 from morphkit.checks import Count, Metric, NonNegative, Positive
@@ -10,7 +11,12 @@ from morphkit.interfaces import FusedCost
 from morphkit.transport.geometry import BridgeGeometry
 from morphkit.types import Cloud, PairedData
 
+from .bridge import Ends, bridges
 from .graphs import capped, distance, heat, neighbour_graph
+
+UNIT_POINTS = 256
+"""Paired points, at most, from which the mean path is taken: enough for a unit, where a side may
+have as many paired points as points."""
 
 
 class GeodesicBridgeCost(FusedCost):
@@ -18,10 +24,11 @@ class GeodesicBridgeCost(FusedCost):
 
     c_ij = min over the pairs p of d_X(x_i, x_p) + d_Y(y_p, y_j), where d is the length of the
     shortest path over the edges of the graph, or with `squared` its square, divided by its mean
-    over all points and pairs (where no path leads, the longest counts). Unpaired points so carry
-    information along the manifold. Only the distances from paired points enter: l runs of
-    Dijkstra's algorithm a side, O(l n log n), and O((n + m) l) memory. Points that no pair joins
-    cost no less than any that are joined, and alike, see `graphs.capped`.
+    from the paired points (at most UNIT_POINTS of them) to all points, where no path leads the
+    longest. Unpaired points so carry information along the manifold. Pairs that share a point are
+    one bridge, exactly, see `bridge.bridges`: one run of Dijkstra's algorithm for each and side,
+    O(bridges n log n), and O((n + m) bridges) memory. Points that no pair joins cost no less than
+    any that are joined, and alike, see `graphs.capped`.
 
     An edge is as long as the Euclidean distance of its ends to the `power`: 1 gives geodesics as
     in Isomap (Tenenbaum et al. 2000), 2 the edges of Eq. 14; the larger, the more a path is
@@ -32,8 +39,9 @@ class GeodesicBridgeCost(FusedCost):
     With a `time` t > 0, d comes from heat instead (Crane et al. 2013), which takes all paths:
     d = -log ((I + t L)^-1)_ip, L the Laplacian of the graph with weights exp(-d²/median²) over
     their mean. The soft minimum of Eq. 6 at temperature 1 is then the heat that reaches y_j from
-    x_i over all pairs, and its classes those of label propagation. Not divided by its mean,
-    since e is its unit on both sides; `power` and `squared` have no part in it.
+    x_i over all pairs, and its classes those of label propagation; a bridge has the heat of all its
+    pairs. Not divided by its mean, since e is its unit on both sides; `power` and `squared` have
+    no part in it. It takes a solve and a column of memory for each paired point.
     """
 
     k: Count = eqx.field(static=True, default=15)
@@ -46,23 +54,29 @@ class GeodesicBridgeCost(FusedCost):
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors; see `FusedCost.prepare`. Raises ValueError for a side of one point,
         RuntimeError where heat does not converge."""
-        a = self._factor(data.x, data.pairs.source, self.metric_x)
-        b = self._factor(data.y, data.pairs.target, self.metric_y)
+        x, y = bridges(data.pairs)
+        a = self._factor(data.x, x, self.metric_x)
+        b = self._factor(data.y, y, self.metric_y)
         return BridgeGeometry(*capped(a, b))
 
-    def _factor(
-        self, cloud: Cloud, paired: Int[Array, " l"], metric: str
-    ) -> Float[np.ndarray, "n l"]:
-        """d to the paired points, infinite where no path leads."""
+    def _factor(self, cloud: Cloud, ends: Ends, metric: str) -> Float[np.ndarray, "n l"]:
+        """d to the nearest end of each bridge, infinite where no path leads."""
         graph = neighbour_graph(cloud, self.k, metric)
+        points = np.asarray(ends.point)
+        starts = np.searchsorted(ends.bridge, np.arange(ends.size))
         if self.time > 0:
             graph.data = np.exp(-((graph.data / np.median(graph.data)) ** 2))
             graph.data /= graph.data.mean()
-            return distance(heat(graph, np.asarray(paired), self.time))
+            return distance(np.add.reduceat(heat(graph, points, self.time), starts, axis=1))
         graph.data **= self.power
-        sources, column_of = np.unique(np.asarray(paired), return_inverse=True)
-        paths = dijkstra(graph, indices=sources).T[:, column_of]
-        if self.squared:
-            paths = paths**2
+        of_bridges = np.split(points, starts[1:])
+        paths = [dijkstra(graph, indices=some, min_only=True) for some in of_bridges]
+        factor = np.column_stack(paths)
+        return (factor**2 if self.squared else factor) / self._unit(graph, np.unique(points))
+
+    def _unit(self, graph: sp.csr_array, paired: np.ndarray) -> float:
+        chosen = np.linspace(0, len(paired) - 1, min(len(paired), UNIT_POINTS)).round().astype(int)
+        paths = dijkstra(graph, indices=paired[chosen])
+        paths = paths**2 if self.squared else paths
         finite = np.isfinite(paths)
-        return paths / np.where(finite, paths, paths[finite].max()).mean()
+        return np.where(finite, paths, paths[finite].max()).mean()

@@ -122,7 +122,10 @@ class KNNCost(FusedCost):
 
         left, right = side(x, source), side(y, target)
         left = left @ _series(crossing**2 * right[target] @ left[source])
-        return HeatGeometry(*capped(distance(crossing * left), distance(right)))
+        # Pairs of one target are one bridge.
+        _, first, bridge = np.unique(target, return_index=True, return_inverse=True)
+        left = left @ sp.coo_array((np.ones(len(target)), (np.arange(len(target)), bridge)))
+        return HeatGeometry(*capped(distance(crossing * left), distance(right[:, first])))
 
 
 def _series(matrix: Float[np.ndarray, "l l"]) -> Float[np.ndarray, "l l"]:

@@ -14,8 +14,8 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import KFold
 
 from morphkit.checks import Count
-from morphkit.data.arrays import distinct
 from morphkit.interfaces import Better, Evaluator, Scene
+from morphkit.types import distinct
 
 from .neural import corrected, correlations, varies
 

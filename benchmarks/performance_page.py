@@ -1,0 +1,255 @@
+"""docs/performance.md and its figure, from what `performance.py` measured."""
+
+import itertools
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+PEERS = ("OTT", "POT")
+DENSE, FACTORED = "Sinkhorn (dense)", "BridgeSinkhorn"
+Row = dict[str, Any]
+
+
+def best(table: Row, library: str) -> Row:
+    """The setting of the least median, among those timed most often."""
+    rows = [r for r in table["rows"] if r["library"] == library and "first" in r]
+    often = max(len(r["seconds"]) for r in rows)
+    rows = [r for r in rows if len(r["seconds"]) == often]
+    return min(rows, key=lambda r: statistics.median(r["seconds"]))
+
+
+def row_of(table: Row, name: str) -> Row:
+    return next(r for r in table["rows"] if r["name"] == name)
+
+
+def ratios(row: Row) -> list[float]:
+    """Its time over that of ours just before."""
+    return [theirs / ours for theirs, ours in zip(row["seconds"], row["ours"], strict=True)]
+
+
+def seconds(value: float) -> str:
+    return f"{1e3 * value:.3g} ms" if value < 1 else f"{value:.3g} s"
+
+
+def spread(values: list[float], show: Callable[[float], str] = "{:.3g}".format) -> str:
+    """Median (least to largest)."""
+    middle = show(statistics.median(values))
+    return f"{middle} ({show(min(values))} to {show(max(values))})" if len(values) > 1 else middle
+
+
+def claims(table: Row) -> Iterator[str]:
+    """What is to be said of one table, and no more."""
+    ratio = statistics.median(row_of(table, FACTORED)["seconds"]) / statistics.median(
+        row_of(table, DENSE)["seconds"]
+    )
+    for library in PEERS:
+        row = best(table, library)
+        values = ratios(row)
+        yield (
+            f"- `Sinkhorn` is {statistics.median(values):.3g} times faster than the best setting "
+            f"of {library}, {row['name']} ({min(values):.3g} to {max(values):.3g} in "
+            f"{len(values)} runs); `BridgeSinkhorn` {statistics.median(values) / ratio:.3g} times."
+        )
+
+
+def comparison(table: Row) -> Iterator[str]:
+    yield from (
+        "| | setting | solve | ratio | iterations | error | distance | matching | first |",
+        "|---|---|---|---|---|---|---|---|---|",
+    )
+    rows = [r for r in table["rows"] if "first" in r]
+    rows.sort(key=lambda r: statistics.median(r["seconds"]))
+    for library in ("ours", *PEERS):
+        for row in (r for r in rows if r["library"] == library):
+            chosen = library != "ours" and row is best(table, library)
+            cells = [
+                f"**{row['name']}**" if chosen else row["name"],
+                spread(row["seconds"], seconds),
+                "1" if row["name"] == DENSE else spread(ratios(row)),
+                f"{row['iterations']:,}",
+                f"{row['error']:.1e}",
+                "–" if row["name"] == FACTORED else f"{row['distance']:.3f}",
+                f"{row['matching']:.3f}",
+                seconds(row["first"]),
+            ]
+            yield f"| {library} | " + " | ".join(cells) + " |"
+    missing = [r for r in table["rows"] if "unsolved" in r]
+    if missing:
+        reasons: dict[str, list[str]] = {}
+        for row in missing:
+            reasons.setdefault(row["unsolved"], []).append(f"{row['library']} {row['name']}")
+        yield ""
+        yield "Not in the table:"
+        yield ""
+        yield from (f"- {reason}: {'; '.join(names)}" for reason, names in reasons.items())
+
+
+def total(row: Row, first: bool = False) -> float:
+    """Cost and solve."""
+    if first:
+        return row["first_build"] + row["first"]
+    return row["build"] + statistics.median(row["seconds"])
+
+
+def label(row: Row) -> str:
+    return row["name"] if row["library"] == "ours" else f"{row['library']}, {row['name']}"
+
+
+def by_size(growth: list[Row]) -> Iterator[str]:
+    yield from (
+        "| n = m | | cost | solve | cost and solve, first | iterations | error | peak | added |",
+        "|---|---|---|---|---|---|---|---|---|",
+    )
+    for row in sorted(growth, key=lambda r: r["points"]):
+        cells = [f"{row['points']:,}", label(row)]
+        if "seconds" in row:
+            cells += [
+                seconds(row["build"]), spread(row["seconds"], seconds),
+                seconds(total(row, first=True)), f"{row['iterations']:,}", f"{row['error']:.1e}",
+            ]  # fmt: skip
+        else:
+            cells += ["–"] * 5
+        if "peak_gb" in row:
+            cells += [f"{row['peak_gb']:.2f} GB", f"{row['peak_gb'] - row['before_gb']:.2f} GB"]
+        else:
+            cells += ["–"] * 2
+        yield "| " + " | ".join(cells) + " |"
+
+
+def exponents(growth: list[Row]) -> Iterator[str]:
+    for name in dict.fromkeys(map(label, growth)):
+        rows = [r for r in growth if label(r) == name and "seconds" in r]
+        slopes = [
+            f"{math.log(total(b) / total(a)) / math.log(b['points'] / a['points']):.2f} "
+            f"({a['points']:,} to {b['points']:,})"
+            for a, b in itertools.pairwise(rows)
+            if a["pairs"] == b["pairs"]
+        ]
+        if slopes:
+            yield f"- {name}: {', '.join(slopes)}"
+
+
+def largest(growth: list[Row]) -> Iterator[str]:
+    """Ours on factors against the others, on the largest size that both solved."""
+    ours = {r["points"]: r for r in growth if r["name"] == FACTORED}
+    for name in dict.fromkeys(label(r) for r in growth if r["name"] != FACTORED):
+        solved = [r for r in growth if label(r) == name and "seconds" in r]
+        stored = [r for r in growth if label(r) == name and "peak_gb" in r]
+        if solved and stored:
+            theirs, held = solved[-1], stored[-1]
+            n, m = theirs["points"], held["points"]
+            time = total(theirs) / total(ours[n])
+            memory = held["peak_gb"] / ours[m]["peak_gb"]
+            yield (
+                f"- {name}: {time:.3g} times the time for cost and solve at {n:,} points, "
+                f"{memory:.3g} times the peak memory at {m:,}"
+            )
+
+
+def draw(growth: list[Row], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout="constrained")
+    for name in dict.fromkeys(map(label, growth)):
+        rows = [r for r in growth if label(r) == name]
+        for axis, needed, value in (
+            (axes[0], "seconds", total), (axes[1], "peak_gb", lambda r: r["peak_gb"]),
+        ):  # fmt: skip
+            there = [r for r in rows if needed in r]
+            axis.loglog([r["points"] for r in there], list(map(value, there)), "o-", label=name)
+    for axis, text in zip(axes, ("seconds, cost and solve", "peak memory (GB)"), strict=True):
+        axis.set(xlabel="points a side", ylabel=text)
+        axis.grid(alpha=0.3)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=2
+    )
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
+
+
+def write(results: Path, folder: Path) -> None:
+    found = json.loads(results.read_text(encoding="utf-8"))
+    growth = found["growth"]
+    draw(growth, folder / "performance.png")
+    lines = [
+        "# Performance",
+        "",
+        f"`python benchmarks/performance.py` ({found['machine']}, {found['cores']} cores, no GPU; "
+        f"{found['minutes']:.0f} minutes). The problem is ten Gaussians a side, known pairs within "
+        "classes, and the bridge cost at ε = 5e-3 of its mean. A solver is done when the L1 errors "
+        "of both marginals are at most 1e-3.",
+        "",
+    ]
+    for table in found["tables"]:
+        what = "a minibatch" if table is not found["tables"][0] else "the dense cost"
+        start = f"On {what} of {table['points']:,} points a side and {table['pairs']} pairs:"
+        lines += [start, "", *claims(table), ""]
+    lines += [
+        "![Time and memory by size](performance.png)",
+        "",
+        "## How the peers are measured",
+        "",
+        "All get the same n × m cost, the hard minimum of Eq. 6, over its mean. `BridgeSinkhorn` "
+        "gets the two factors, and its cost is the soft minimum: another problem, so what it "
+        "does is compared by the matching.",
+        "",
+        "- POT stops on the L2 error of one marginal. It is told instead how many iterations to "
+        "make. For Sinkhorn's iterations that is the least multiple of ten at which both errors "
+        "are there; for its other methods the number is searched for.",
+        "- OTT stops on the L1 error of one marginal, which it measures every ten iterations. With "
+        "momentum neither marginal is exact, so its threshold is lowered until both errors are "
+        "there. It ends with potentials, the others with a matrix.",
+        "- A setting is timed without its compilation and without the cost. *First* is its first "
+        "call, with compilation. Settings within twice the best of their library are timed "
+        f"{found['repeats']} times in turn, the others once. `Sinkhorn` is timed just before each "
+        "of these, and ratios are to that.",
+        "- Figures are the median (least to largest). *Error* is the larger one of the two "
+        "marginals, *distance* the L1 distance to the coupling solved to 1e-6, *matching* the "
+        "share of mass that joins two points of one class.",
+        "",
+    ]
+    for table in found["tables"]:
+        batch = table is not found["tables"][0]
+        lines += [
+            f"## {'A minibatch of ' if batch else ''}{table['points']:,} points a side",
+            "",
+            f"{table['pairs']} pairs make {table['bridges']} bridges; the cost takes "
+            f"{seconds(table['cost_seconds'])}, its factors being there. Sinkhorn's plain "
+            f"iterations are {table['plain']:,}.",
+            "",
+            *comparison(table),
+            "",
+        ]
+    lines += [
+        "## By size",
+        "",
+        "300 pairs, and 1,000 above 10,000 points, where only ours on factors is asked. Each cell "
+        f"is of a process of its own; a solve above 10 s is timed once, and `–` is one of a peer "
+        f"that takes more than {found['limit']:.0f} s. *Peak* is the most memory of a process that "
+        "has nothing to compile, *added* what that is above its memory before the cost.",
+        "",
+        *by_size(growth),
+        "",
+        "The exponent of the time for cost and solve:",
+        "",
+        *exponents(growth),
+        "",
+        "Against `BridgeSinkhorn`, at the largest size of both:",
+        "",
+        *largest(growth),
+        "",
+        *draws(growth),
+    ]
+    (folder / "performance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def draws(growth: list[Row]) -> Iterator[str]:
+    rows = [r for r in growth if r["name"] == FACTORED and "draws" in r]
+    yield (
+        "A million draws of a coupling of `BridgeSinkhorn` take "
+        + ", ".join(f"{seconds(r['draws'])} at {r['points']:,}" for r in rows)
+        + " points."
+    )

@@ -105,7 +105,8 @@ def ott() -> Iterator[Setting]:
     for name, options in (plain | momentum | anderson | annealed).items():
         yield _ott(name, lse_mode=True, **options)
     yield _ott("kernel, float32", lse_mode=False)
-    for name, options in (some | anderson).items():
+    for name in ("plain", "momentum 1.7", "adaptive momentum from 50"):
+        options = some[name]
         yield _ott(f"kernel, float64, {name}", double=True, lse_mode=False, **options)
 
 
@@ -135,41 +136,41 @@ def _ott(
 
 
 def pot() -> Iterator[Setting]:
-    """Each method, with the arrays of each backend that may suit it."""
-    backends: dict[str, Callable] = {
-        "NumPy, float64": np.asarray,
-        "NumPy, float32": np.float32,
-        "JAX, float64": jnp.asarray,
-        "JAX, float32": lambda x: jnp.asarray(x, jnp.float32),
-    }
-    if importlib.util.find_spec("torch"):
-
-        def by_torch(dtype: Any) -> Callable:
-            def make(x):
-                import torch
-
-                return torch.from_numpy(np.asarray(x, dtype))
-
-            return make
-
-        backends |= {f"torch, {name}": by_torch(name) for name in ("float64", "float32")}
+    """Each method, with the arrays of the backends that may suit it."""
+    both, single = ("NumPy, float64", "torch, float64"), ("JAX, float32", "torch, float32")
     stabilized = {"print_period": 10**6}  # it prints nothing, and would compute an error
-    for method, label, options in (
-        ("sinkhorn_knopp", "sinkhorn", {}),
-        ("sinkhorn_stabilized", "sinkhorn_stabilized", stabilized),
-        ("sinkhorn_stabilized", "sinkhorn_stabilized, τ = 1e8", stabilized | {"tau": 1e8}),
-        ("sinkhorn_log", "sinkhorn_log", {}),
-    ):
-        for backend, make in backends.items():
-            yield _pot(method, f"{label} ({backend})", make, "plain", **options)
-    # Its iterations at each of 35 values of ε, which is the least it takes.
+    for method, label, backends, options in (
+        ("sinkhorn_knopp", "sinkhorn", (*both, "NumPy, float32", "JAX, float64"), {}),
+        ("sinkhorn_stabilized", "sinkhorn_stabilized", both, stabilized),
+        (
+            "sinkhorn_stabilized", "sinkhorn_stabilized, τ = 1e8",
+            ("NumPy, float64", "NumPy, float32", *single), stabilized | {"tau": 1e8},
+        ),
+        ("sinkhorn_log", "sinkhorn_log", ("NumPy, float64", *single), {}),
+    ):  # fmt: skip
+        for backend in backends:
+            library, dtype = backend.split(", ")
+            if importlib.util.find_spec(library.lower()):
+                make = functools.partial(_array, library, dtype)
+                yield _pot(method, f"{label} ({backend})", make, "plain", **options)
+    float64 = functools.partial(_array, "NumPy", "float64")
     yield _pot(
-        "sinkhorn_epsilon_scaling", "sinkhorn_epsilon_scaling (NumPy, float64)", np.asarray,
-        "search", "numInnerItermax", numItermax=35, epsilon0=1.0,
+        "sinkhorn_epsilon_scaling", "sinkhorn_epsilon_scaling (at each of 35 ε, the least)",
+        float64, "search", "numInnerItermax", numItermax=35, epsilon0=1.0,
     )  # fmt: skip
-    yield _pot("greenkhorn", "greenkhorn (NumPy, float64)", np.asarray, "search")
+    yield _pot("greenkhorn", "greenkhorn", float64, "search")
     for method in ("smooth_ot_dual", "smooth_ot_semi_dual"):
-        yield _pot(method, f"{method} (L-BFGS)", np.asarray, "search", reg_type="kl")
+        yield _pot(method, f"{method} (L-BFGS)", float64, "search", reg_type="kl")
+
+
+def _array(library: str, dtype: str, values: np.ndarray) -> Any:
+    if library == "JAX":
+        return jnp.asarray(values, dtype)
+    if library == "NumPy":
+        return np.asarray(values, dtype)
+    import torch  # only where it is asked for: memory is measured, too
+
+    return torch.from_numpy(np.asarray(values, dtype))
 
 
 def _pot(
@@ -194,22 +195,25 @@ def _pot(
     )  # fmt: skip
 
 
-def reference(cost: np.ndarray, epsilon: float = EPSILON) -> tuple[np.ndarray, int]:
-    """The coupling to an L1 error of 1e-6, by over-relaxed iterations; and how many plain ones
-    of Sinkhorn reach THRESHOLD, a multiple of ten."""
+def reference(cost: np.ndarray) -> np.ndarray:
+    """The coupling to an L1 error of 1e-6, by over-relaxed iterations."""
+    return _scaled(cost, 1e-6, 1.7)[0]
+
+
+def plain_iterations(cost: np.ndarray) -> int:
+    """How many of Sinkhorn's plain iterations reach THRESHOLD, in tens."""
+    return _scaled(cost, THRESHOLD, 1.0)[1]
+
+
+def _scaled(cost: np.ndarray, threshold: float, weight: float) -> tuple[np.ndarray, int]:
     n, m = cost.shape
-    kernel = np.exp(-cost / epsilon)
-
-    def solved(threshold: float, weight: float) -> tuple[np.ndarray, np.ndarray, int]:
-        u, v, count = np.full(n, 1 / n), np.ones(m), 0
-        while True:
-            for _ in range(10):
-                v = v ** (1 - weight) * (1 / m / (u @ kernel)) ** weight
-                u = u ** (1 - weight) * (1 / n / (kernel @ v)) ** weight
-            count += 10
-            row, column = u * (kernel @ v), v * (u @ kernel)
-            if max(np.abs(row - 1 / n).sum(), np.abs(column - 1 / m).sum()) < threshold:
-                return u, v, count
-
-    u, v, _ = solved(1e-6, 1.7)
-    return u[:, None] * kernel * v, solved(THRESHOLD, 1.0)[2]
+    kernel, count = np.exp(-cost / EPSILON), 0
+    u, v = np.full(n, 1 / n), np.ones(m)
+    while True:
+        for _ in range(10):
+            v = v ** (1 - weight) * (1 / m / (u @ kernel)) ** weight
+            u = u ** (1 - weight) * (1 / n / (kernel @ v)) ** weight
+        count += 10
+        row, column = u * (kernel @ v), v * (u @ kernel)
+        if max(np.abs(row - 1 / n).sum(), np.abs(column - 1 / m).sum()) < threshold:
+            return u[:, None] * kernel * v, count

@@ -93,8 +93,8 @@ class Morph(LatentMap):
         `draws` draws: one gives (n, q); more give (draws, n, q), or (n, q) with `reduce`: their
         "mean", or their "medoid" (the draw nearest to all others). The noise of draw k for row i
         depends on `key`, k and i alone, so that a call with fewer points or draws gives the first
-        of them; without a key, key 0 is used. `steps` is the number of steps of the midpoint rule,
-        two evaluations of the field each.
+        of them, up to rounding; without a key, key 0 is used. `steps` is the number of steps of
+        the midpoint rule, two evaluations of the field each.
 
         Computed in blocks of fixed sizes: memory is that of the result and, beside it, of a few
         thousand draws, or those of one point. The same under JAX_ENABLE_X64. Raises ValueError

@@ -78,10 +78,10 @@ def _integrate(
     field: VelocityField,
     scaling: Scaling,
     noise_scale: float,
-    x: Float[Array, "b p"],
+    x: Float[Array | np.ndarray, "b p"],
     key: PRNGKeyArray,
-    draw: UInt32[Array, " b"],
-    row: UInt32[Array, " b"],
+    draw: UInt32[Array | np.ndarray, " b"],
+    row: UInt32[Array | np.ndarray, " b"],
     steps: int,
 ) -> Float[Array, "b q"]:
     """ODESolve of Eq. 12 from the noise of each draw for each row."""

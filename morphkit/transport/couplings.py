@@ -154,11 +154,13 @@ class Coupling(eqx.Module):
             "excluded_ratio": float(self.excluded_ratio()),
         }
 
-    def to_dense(self) -> Float[Array, "n m"]:
-        """π as an array. Raises MemoryError where it is more than there is memory."""
+    def to_dense(self, *, arrays: int = 1) -> Float[Array, "n m"]:
+        """π as an array. `arrays` is how many of its size its user will hold at once, itself among
+        them; raises MemoryError, before anything is computed, where they are not to be had."""
         n, m = self.shape
+        several = f", {arrays} times held at once," if arrays > 1 else ""
         advice = "use sample(), marginal() or rows() instead"
-        ask_memory(f"a dense {n} × {m} coupling", 4 * n * m, advice)
+        ask_memory(f"a dense {n} × {m} coupling{several}", arrays * 4 * n * m, advice)
         return self.rows(jnp.arange(n))
 
 

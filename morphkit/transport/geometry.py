@@ -169,6 +169,18 @@ def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
     return geometry.matrix()
 
 
+def ask_bridges(shape: tuple[int, int], bridges: int, *, arrays: int) -> None:
+    """Raises MemoryError unless `arrays` times the two factors (n + m, bridges) of a bridge cost,
+    in float32, are to be had; an array of float64 counts as two."""
+    n, m = shape
+    ask_memory(
+        f"the table of {n} + {m} points to {bridges} bridges, {arrays} times held at once,",
+        arrays * 4 * (n + m) * bridges,
+        "give fewer pairs (run.paired_fraction) or fewer points; in cost.BridgeCost pairs that "
+        "share a point are one bridge",
+    )
+
+
 class DenseGeometry(Geometry):
     """A stored cost matrix, `values` (n, m); `unit` as in `Geometry`."""
 

@@ -63,7 +63,7 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
             target=target, weights=marginal, size=coupling.shape[1],
             convergence=coupling.convergence,
         )  # fmt: skip
-    log = jnp.log(coupling.to_dense()) / temperature
+    log = jnp.log(coupling.to_dense(arrays=5)) / temperature
     values = jax.nn.softmax(log, axis=1, where=marginal[:, None] > 0) * marginal[:, None]
     return DenseCoupling(values, coupling.convergence)
 

@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -14,7 +13,7 @@ from morphkit.interfaces import Baseline, LatentMap
 from morphkit.types import PairedData
 
 from .pairs import TUNING_PAIRS, candidates, paired_points
-from .preprocessing import Kind, Preprocessing
+from .preprocessing import Kind, Preprocessing, by_rows
 
 KINDS: dict[str, Kind] = {"cosine": "cosine", "centred cosine": "unit", "euclidean": "centred"}
 
@@ -33,12 +32,8 @@ class AnchorMap(LatentMap):
         bias = 0.5 * jnp.sum(self.anchors**2, axis=1)
         if self.preprocessing.unit:  # the same for all, but for rounding
             bias = jnp.zeros_like(bias)
-        # A row at a time in blocks: the n × l similarities never exist at once.
-        nearest = jax.lax.map(
-            lambda row: jnp.argmax(self.anchors @ row - bias),
-            jnp.asarray(self.preprocessing(x)),
-            batch_size=4096,
-        )
+        points = jnp.asarray(self.preprocessing(x))
+        nearest = by_rows(lambda row: jnp.argmax(self.anchors @ row - bias), points, len(bias))
         return self.targets[nearest]
 
 

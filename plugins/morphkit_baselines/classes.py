@@ -16,7 +16,7 @@ from morphkit.interfaces import Baseline, LatentMap
 from morphkit.types import PairedData
 
 from .pairs import candidates, folds, paired_classes, paired_points
-from .preprocessing import Kind, Kinds, Preprocessing, to_unit
+from .preprocessing import Kind, Kinds, Preprocessing, by_rows, to_unit
 
 LARGE = 1_000_000
 """Logistic regression is chosen on so many folds only that pairs times classes times folds are no
@@ -37,7 +37,11 @@ class LinearClassifier(LatentMap):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        return self.targets[jnp.argmax(self.preprocessing(x) @ self.weight + self.bias, axis=1)]
+        points = jnp.asarray(self.preprocessing(x))
+        best = by_rows(
+            lambda row: jnp.argmax(row @ self.weight + self.bias), points, len(self.bias)
+        )
+        return self.targets[best]
 
 
 Scores = tuple[Float[np.ndarray, "p c"], Float[np.ndarray, " c"]]

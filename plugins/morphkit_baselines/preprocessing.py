@@ -1,5 +1,6 @@
 """What is done to source points before a baseline looks at them."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import equinox as eqx
@@ -15,6 +16,10 @@ Kind = Literal["centred", "standardised", "unit", "cosine"]
 
 Kinds = Annotated[tuple[Kind, ...], Field(min_length=1)]
 """Ways of preprocessing to choose from, see `Preprocessing.of`."""
+
+
+BLOCK = 2**22
+"""Numbers that a map may hold at once for the points it is asked about."""
 
 
 class Preprocessing(eqx.Module):
@@ -51,6 +56,14 @@ class Preprocessing(eqx.Module):
     def single(self) -> "Preprocessing":
         """In float32, for a map that is used on the device."""
         return jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), self)
+
+
+def by_rows(
+    function: Callable[[Float[Array, " p"]], Array], x: Float[Array, "n p"], width: int
+) -> Array:
+    """`function` of every row; each holds `width` numbers, and so many rows are taken at once that
+    together they hold BLOCK."""
+    return jax.lax.map(function, x, batch_size=max(1, min(len(x), BLOCK // width)))
 
 
 def to_unit(x: Float[Array | np.ndarray, "n p"]) -> Float[Array | np.ndarray, "n p"]:

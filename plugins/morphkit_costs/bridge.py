@@ -12,13 +12,16 @@ from jaxtyping import Array, Float, Int
 
 from morphkit.checks import Metric
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, PointGeometry, pairwise
+from morphkit.transport.geometry import BridgeGeometry, PointGeometry, ask_bridges, pairwise
 from morphkit.types import Cloud, PairedData, Pairs
 
 logger = logging.getLogger("morphkit")
 
 BLOCK = 2**24
 """Intra-space costs that are computed at once."""
+
+ARRAYS = 2
+"""How often the factors are held at once: a side is transposed, and divided by its unit."""
 
 
 class BridgeCost(FusedCost):
@@ -41,8 +44,10 @@ class BridgeCost(FusedCost):
     unit: Literal["mean", "median", "none"] = eqx.field(static=True, default="mean")
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
-        """The two factors. Warns where a few far points set the unit of a side."""
+        """The two factors. Warns where a few far points set the unit of a side; raises MemoryError
+        where there is none for them."""
         x, y = bridges(data.pairs)
+        ask_bridges((data.x.size, data.y.size), x.size, arrays=ARRAYS)
         return BridgeGeometry(
             self._factor("source", data.x, self.metric_x, x),
             self._factor("target", data.y, self.metric_y, y),

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from morphkit.checks import Count, Metric, NonNegative, Positive
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry
+from morphkit.transport.geometry import BridgeGeometry, ask_bridges
 from morphkit.types import Cloud, PairedData
 
 from .bridge import Ends, bridges
@@ -53,8 +53,10 @@ class GeodesicBridgeCost(FusedCost):
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors; see `FusedCost.prepare`. Raises ValueError for a side of one point,
-        RuntimeError where heat does not converge."""
+        RuntimeError where heat does not converge, MemoryError where there is none for the factors,
+        which are found in float64."""
         x, y = bridges(data.pairs)
+        ask_bridges((data.x.size, data.y.size), x.size, arrays=5)
         a = self._factor(data.x, x, self.metric_x)
         b = self._factor(data.y, y, self.metric_y)
         return BridgeGeometry(*capped(a, b))

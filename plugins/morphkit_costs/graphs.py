@@ -54,19 +54,26 @@ def capped(
     becomes 2 far, which adds nothing to a soft minimum either.
     """
     finite = np.isfinite(a), np.isfinite(b)
-    if not (finite[0].all() and finite[1].all()):
-        far = a[finite[0]].max() + b[finite[1]].max()
-        a, b = (
-            np.column_stack([np.nan_to_num(side, posinf=2 * far), np.full(len(side), far / 2)])
-            for side in (a, b)
-        )
-    return jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    if finite[0].all() and finite[1].all():
+        return jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    far = sum(
+        side.max(where=joined, initial=0) for side, joined in zip((a, b), finite, strict=True)
+    )
+
+    def side(values: Float[np.ndarray, "n l"], joined: np.ndarray) -> Float[Array, "n k"]:
+        cap = np.full((len(values), values.shape[1] + 1), far / 2, np.float32)
+        cap[:, :-1] = 2 * far
+        np.copyto(cap[:, :-1], values, where=joined, casting="same_kind")
+        return jnp.asarray(cap)
+
+    return side(a, finite[0]), side(b, finite[1])
 
 
 def distance(warmth: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:
     """-log of heat, infinite where there is none."""
     with np.errstate(divide="ignore"):
-        return -np.log(warmth)
+        logarithm = np.log(warmth)
+    return np.negative(logarithm, out=logarithm)
 
 
 def heat(

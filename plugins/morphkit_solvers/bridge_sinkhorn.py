@@ -6,10 +6,14 @@ from jaxtyping import Array, Float, Scalar
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, Convergence
-from morphkit.transport.geometry import BridgeGeometry, Geometry
+from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
 from morphkit.types import Cloud
 
 from .scaling import FactoredKernel, anneal
+
+ARRAYS = 3
+"""How often arrays of the size of the factors are held at once, beside these: in a solve the two of
+a kernel; then the tables to draw from, and what those are made with."""
 
 
 class BridgeSinkhorn(OTSolver):
@@ -34,12 +38,14 @@ class BridgeSinkhorn(OTSolver):
     halvings: Whole = eqx.field(static=True, default=3)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
-        """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost."""
+        """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost, MemoryError where
+        there is none for tables of the size of its factors."""
         if not isinstance(cost, BridgeGeometry):
             raise ValueError(
                 f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
                 "use solver.Sinkhorn with other costs"
             )
+        ask_bridges(cost.shape, cost.a.shape[1], arrays=ARRAYS)
         f, g, epsilon, convergence = self._solve(cost, x, y)
         return BridgeCoupling(cost.a, cost.b, epsilon, f, g, convergence)
 

@@ -39,7 +39,9 @@ def predict(
     reduce: Reduce,
     steps: int,
 ) -> Float[Array, "n q"] | Float[Array, "draws n q"]:
-    """See `Morph.__call__`. Raises MemoryError where there is none for the predictions."""
+    """What `Morph.__call__` predicts for `x` (n, p), finite; `key`, `draws`, `reduce` and `steps`
+    are its own, `field`, `scaling` and `noise_scale` the morph's. Raises MemoryError where there is
+    none for the predictions."""
     n, q = len(x), field.target_dim
     shape = (n, q) if reduce else (draws, n, q)
     less = "predict fewer points at a time"

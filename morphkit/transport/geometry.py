@@ -170,8 +170,9 @@ def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
 
 
 def ask_bridges(shape: tuple[int, int], bridges: int, *, arrays: int) -> None:
-    """Raises MemoryError unless `arrays` times the two factors (n + m, bridges) of a bridge cost,
-    in float32, are to be had; an array of float64 counts as two."""
+    """Raises MemoryError unless `arrays` times the two factors of a bridge cost, (n, `bridges`) and
+    (m, `bridges`) for `shape` (n, m), in float32, are to be had; an array of float64 counts as
+    two."""
     n, m = shape
     ask_memory(
         f"the table of {n} + {m} points to {bridges} bridges or their ends, {arrays} times held at once,",

@@ -25,7 +25,7 @@ DIAGNOSED = 20
 
 
 class CouplingSampler(Sampler):
-    """Draws (x, y) from one coupling of the whole clouds, afresh at every step.
+    """Draws (x, y) from one coupling of the whole clouds of `data`, `drawn_from`, at every step.
 
     `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1).
     """
@@ -37,6 +37,7 @@ class CouplingSampler(Sampler):
 
     @classmethod
     def of(cls, data: PairedData, coupling: Coupling) -> Self:
+        """The sampler of `coupling`, between the clouds of `data`."""
         eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
         return cls(data, coupling, eta, xi)
 
@@ -91,7 +92,8 @@ class GlobalAlignment(Aligner):
 
 
 class LocalSampler(Sampler):
-    """Solves a problem between two fresh minibatches at every step (Algorithm 1)."""
+    """Solves a problem between two fresh minibatches of `data` at every step (Algorithm 1):
+    `solver`, under `cost` between all points; `temperature` is that of `LocalAlignment`."""
 
     data: PairedData
     cost: Geometry
@@ -105,7 +107,8 @@ class LocalSampler(Sampler):
     def solve(
         self, key: PRNGKeyArray, batch_size: int
     ) -> tuple[Int[Array, " b"], Int[Array, " b"], Coupling]:
-        """Minibatch indices on both sides, and the coupling between them."""
+        """Indices of minibatches of `batch_size` on both sides, drawn by `key`, and the coupling
+        between them."""
         key_x, key_y = jax.random.split(key)
         i = _draw(key_x, self.data.x, batch_size)
         j = _draw(key_y, self.data.y, batch_size)

@@ -19,8 +19,8 @@ KINDS: dict[str, Kind] = {"cosine": "cosine", "centred cosine": "unit", "euclide
 
 
 class AnchorMap(LatentMap):
-    """The target (l, q) of the nearest anchor (l, p) in Euclidean distance of preprocessed points;
-    of equally near ones the first."""
+    """The one of `targets` (l, q) of the nearest of `anchors` (l, p), in Euclidean distance after
+    `preprocessing`; of equally near ones the first."""
 
     preprocessing: Preprocessing
     anchors: Float[Array, "l p"]

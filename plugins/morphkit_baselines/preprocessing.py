@@ -23,7 +23,7 @@ BLOCK = 2**22
 
 
 class Preprocessing(eqx.Module):
-    """(x - center) / scale, with shapes (p,), and then, if `unit`, every point to one length.
+    """(x - `center`) / `scale`, with shapes (p,), and then, if `unit`, every point to one length.
 
     The mean square of a coordinate is 1 over the points it was made from, in whatever way, so
     that one penalty means as much in all of them.
@@ -35,9 +35,9 @@ class Preprocessing(eqx.Module):
 
     @classmethod
     def of(cls, kind: Kind, cloud: Cloud) -> "Preprocessing":
-        """By the weighted mean of all points of a cloud, paired or not. "centred" divides by one
-        number, "standardised" by each coordinate's standard deviation, "unit" by each point's own
-        length; "cosine" does so, too, but leaves the origin where it is."""
+        """The `kind` of it, by the weighted mean of all points of `cloud`, paired or not. "centred"
+        divides by one number, "standardised" by each coordinate's standard deviation, "unit" by
+        each point's own length; "cosine" does so, too, but leaves the origin where it is."""
         points, weights = (np.asarray(a, np.float64) for a in (cloud.points, cloud.weights))
         center = weights @ points / weights.sum()
         variance = weights @ (points - center) ** 2 / weights.sum()
@@ -50,6 +50,7 @@ class Preprocessing(eqx.Module):
         return cls(center, scale, kind in ("unit", "cosine"))
 
     def __call__(self, x: Float[Array | np.ndarray, "n p"]) -> Float[Array | np.ndarray, "n p"]:
+        """The points `x`, preprocessed."""
         x = (x - self.center) / self.scale
         return to_unit(x) if self.unit else x
 
@@ -61,11 +62,12 @@ class Preprocessing(eqx.Module):
 def by_rows(
     function: Callable[[Float[Array, " p"]], Array], x: Float[Array, "n p"], width: int
 ) -> Array:
-    """`function` of every row; each holds `width` numbers, and so many rows are taken at once that
-    together they hold BLOCK."""
+    """`function` of every row of `x`; each holds `width` numbers, and so many rows are taken at
+    once that together they hold BLOCK."""
     return jax.lax.map(function, x, batch_size=max(1, min(len(x), BLOCK // width)))
 
 
 def to_unit(x: Float[Array | np.ndarray, "n p"]) -> Float[Array | np.ndarray, "n p"]:
-    """Points of mean square 1 over their coordinates; a point at the origin stays there."""
+    """The points `x` scaled to a mean square of 1 over their coordinates; one at the origin
+    stays."""
     return x / ((x**2).mean(-1, keepdims=True) ** 0.5 + 1e-12)

@@ -19,8 +19,9 @@ from .preprocessing import Preprocessing, by_rows, to_unit
 
 
 class RelativeMap(LatentMap):
-    """The target (m, q) whose profile (m, l) is most like the one of x over the anchors (l, p), or
-    the mean of all, weighted by exp(cos / temperature)."""
+    """The one of `targets` (m, q) whose profile, of `profiles` (m, l), is most like that of x over
+    the `anchors` (l, p), or the mean of all, weighted by exp(cos / `temperature`); x and anchors
+    after `preprocessing`."""
 
     preprocessing: Preprocessing
     anchors: Float[Array, "l p"]

@@ -27,8 +27,9 @@ LARGE = 500_000
 
 
 class SpreadMap(LatentMap):
-    """The target (c, q) of the class with the largest sum of shares `spread` (n, c) over the
-    neighbours of a point in the training cloud; not traceable."""
+    """The one of `targets` (c, q) of the class with the largest sum of shares `spread` (n, c) over
+    the neighbours of a point in the training cloud, which `neighbours` (scikit-learn's) finds after
+    `preprocessing`; not traceable."""
 
     preprocessing: Preprocessing
     neighbours: Any = eqx.field(static=True)
@@ -97,7 +98,8 @@ def spread(
     graph: scipy.sparse.csr_array, known: Float[np.ndarray, "n c"], alpha: float
 ) -> Float[np.ndarray, "n c"]:
     """The shares of the classes at every point: F ← α S F + (1 - α) Y, from Y, until it changes no
-    more. Zeros where no label arrives."""
+    more. S is the normalised `graph`, Y (n, c) is `known`, one-hot, and α is `alpha`, in (0, 1).
+    Zeros where no label arrives."""
     found = known
     for _ in range(STEPS):
         last, found = found, alpha * (graph @ found) + (1 - alpha) * known

@@ -70,7 +70,8 @@ class BridgeCost(FusedCost):
 
 
 class Ends(NamedTuple):
-    """One side of `size` bridges: the points where each begins or ends, bridge by bridge."""
+    """One side of `size` bridges: end k is the point `point`[k], of the bridge `bridge`[k], bridge
+    by bridge."""
 
     point: Int[Array, " k"]
     bridge: Int[Array, " k"]
@@ -78,7 +79,7 @@ class Ends(NamedTuple):
 
 
 def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
-    """The pairs, source and target side, with those that share a point as one bridge.
+    """The `pairs`, source and target side, with those that share a point as one bridge.
 
     A pair goes with all others of its source or of its target, whichever has more. A bridge so
     has a single point on one side, and Eq. 6's minimum over its pairs is the minimum over the
@@ -104,9 +105,10 @@ def nearest(
     *,
     size: int,
 ) -> Float[Array, "n size"]:
-    """The intra-space cost of all points to the nearest end of each of `size` bridges.
+    """The intra-space cost `metric` of all `points` to the nearest end of each of `size` bridges.
 
-    End k is points[point[k]], of bridge[k]. In blocks: there may be far more ends than bridges.
+    End k is points[`point`[k]], of bridge `bridge`[k]. In blocks: there may be far more ends than
+    bridges.
     """
     step = min(len(point), max(1, BLOCK // len(points)))
     blocks = -(-len(point) // step)

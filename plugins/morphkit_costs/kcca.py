@@ -87,7 +87,7 @@ class KCCACost(FusedCost):
 
 
 def median_gamma(points: np.ndarray) -> float:
-    """1 / (2 median²) of the distances between points that do not coincide."""
+    """1 / (2 median²) of the distances between `points` that do not coincide."""
     distances = pdist(points)
     distances = distances[distances > 0]
     return float(1 / (2 * np.median(distances) ** 2)) if len(distances) else 1.0

@@ -22,8 +22,9 @@ BLOCK = 2**20
 
 
 class HeatGeometry(Geometry):
-    """The cost of heat that crosses at the pairs, c_ij = -log Σ_p exp(-a_ip - b_jp): Eq. 6 with a
-    soft minimum of temperature 1. O((n + m) l) memory, and n × m when asked."""
+    """The cost of heat that crosses at the pairs, c_ij = -log Σ_p exp(-a_ip - b_jp), of `a` (n, l)
+    and `b` (m, l): Eq. 6 with a soft minimum of temperature 1. O((n + m) l) memory, and n × m when
+    asked."""
 
     a: Float[Array, "n l"]
     b: Float[Array, "m l"]

@@ -49,7 +49,8 @@ class Pretrained(FeatureExtractor):
         return jnp.concatenate([jnp.asarray(v) for v in self.captured(inputs).values()], axis=1)
 
     def captured(self, inputs: np.ndarray) -> dict[str, Float[np.ndarray, "n d"]]:
-        """What `encode` puts side by side, by name."""
+        """What `encode` puts side by side for `inputs`, by name. Raises ValueError if there are
+        none."""
         if len(inputs) == 0:
             raise ValueError(f"{type(self).__name__}: inputs is empty")
         (torch,) = imported(type(self).__name__, "hf", "torch")

@@ -96,7 +96,7 @@ class VariationalAutoencoder(Codec):
 
 
 class Dense(eqx.Module):
-    """An affine map on batches."""
+    """An affine map on batches, from `inputs` to `outputs` numbers; `key` draws the weights."""
 
     weight: Float[Array, "i o"]
     bias: Float[Array, " o"]
@@ -106,6 +106,7 @@ class Dense(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        """The map at each row of `x`."""
         return x @ self.weight + self.bias
 
 

@@ -87,6 +87,7 @@ class EffectiveDimensionality(Evaluator):
 
 
 def effective_dimensionality(points: Float[np.ndarray, "n d"]) -> float:
+    """(Σ λ)² / Σ λ² of the eigenvalues λ of the covariance of `points`; 0 where they coincide."""
     if not varies(points).any():
         return 0.0
     values = np.linalg.svd(points.astype(np.float64) - points.mean(0), compute_uv=False) ** 2

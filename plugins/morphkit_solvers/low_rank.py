@@ -118,8 +118,9 @@ def _linear(
 
 
 def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeometry:
-    """The cost in its unit as OTT knows it, by its factors where it is one of points. Else it is
-    dense; raises MemoryError where there is no memory for the three that are held at once."""
+    """`cost` between `x` and `y` in its unit, or with `squared` its square, as OTT knows it, by its
+    factors where it is one of points. Else it is dense; raises MemoryError where there is no memory
+    for the three that are held at once."""
     if isinstance(cost, PointGeometry) and not squared:
         left, right = factors(cost.metric, cost.u, cost.v)
         return LRCGeometry(left / cost.scale(x.weights, y.weights), right)
@@ -128,7 +129,7 @@ def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeo
 
 
 def mixture(out: Any) -> BridgeCoupling:
-    """Q diag(1/g) Rᵀ: a component takes the place of a bridge."""
+    """Q diag(1/g) Rᵀ from OTT's `out`: a component takes the place of a bridge."""
     errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
     error = errors[jnp.maximum(jnp.sum(errors != -1) - 1, 0)]
     state = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)

@@ -49,6 +49,7 @@ def data(tmp_path_factory) -> Iterator[Arrays]:
         np.save(folder / f"{name}.npy", values)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MORPHKIT_CACHE", str(folder / "cache"))
+        patch.setattr("morphkit_aligners.aligners.DIAGNOSED", 2)  # of 20 problems a local cell
         yield Arrays(**{name: str(folder / f"{name}.npy") for name in files}, test_fraction=0.25)
 
 

@@ -88,7 +88,13 @@ class FusedCost(Checked):
 
 
 class OTSolver(Checked):
-    """A discrete optimal transport solver (Eq. 1–3)."""
+    """A discrete optimal transport solver (Eq. 1–3).
+
+    `takes` has the geometries that it can solve for; by default all of them. What draws batches
+    checks it before `solve`, see `morphkit.transport.couple.taken`.
+    """
+
+    takes: ClassVar[tuple[type[eqx.Module], ...]] = (eqx.Module,)
 
     @abstractmethod
     def solve(self, cost: "Geometry", x: Cloud, y: Cloud) -> "Coupling":

@@ -9,14 +9,29 @@ from .geometry import Geometry
 
 def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
     """The coupling of the whole clouds of `data` by `solver` under `cost`. Points that coincide are
-    solved for as one."""
+    solved for as one.
+
+    Raises ValueError if the solver cannot take the cost, see `taken`.
+    """
     distinct = collapse(data)
+    small = data if distinct is None else distinct.data
+    coupling = solver.solve(taken(cost.prepare(small), solver), small.x, small.y)
     if distinct is None:
-        return solver.solve(cost.prepare(data), data.x, data.y)
-    small = distinct.data
-    coupling = solver.solve(cost.prepare(small), small.x, small.y)
+        return coupling
     return CollapsedCoupling(
         groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
+    )
+
+
+def taken(geometry: Geometry, solver: OTSolver) -> Geometry:
+    """`geometry`, if it is one that `solver.takes`; raises ValueError if it is not."""
+    if isinstance(geometry, solver.takes):
+        return geometry
+    names = " or ".join(kind.__name__ for kind in solver.takes)
+    raise ValueError(
+        f"{type(solver).__name__} takes only costs that are a {names}, and this one is a "
+        f"{type(geometry).__name__}; choose another cost, or a solver such as Sinkhorn, which "
+        "takes any"
     )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import Aligner, FusedCost, OTSolver, Sampler
-from morphkit.transport.couple import couple, prepared_geometry
+from morphkit.transport.couple import couple, prepared_geometry, taken
 from morphkit.transport.couplings import Coupling, PairCoupling
 from morphkit.transport.geometry import Geometry
 from morphkit.transport.sharpening import medoid, sharpen
@@ -173,4 +173,5 @@ class LocalAlignment(Aligner):
         return None
 
     def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
-        return LocalSampler(data, prepared_geometry(data, cost), solver, self.temperature)
+        geometry = taken(prepared_geometry(data, cost), solver)
+        return LocalSampler(data, geometry, solver, self.temperature)

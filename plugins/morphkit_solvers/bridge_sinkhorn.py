@@ -29,6 +29,8 @@ class BridgeSinkhorn(OTSolver):
     `Sinkhorn`; the cost's unit is that of the hard-minimum cost.
     """
 
+    takes = (BridgeGeometry,)
+
     # Not static: with arrays here (made outside jit) one program serves all values.
     epsilon: Positive = 5e-3
     tau_x: Tau = 1.0
@@ -38,13 +40,9 @@ class BridgeSinkhorn(OTSolver):
     halvings: Whole = eqx.field(static=True, default=3)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
-        """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost, MemoryError where
-        there is none for tables of the size of its factors."""
-        if not isinstance(cost, BridgeGeometry):
-            raise ValueError(
-                f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
-                "use solver.Sinkhorn with other costs"
-            )
+        """See `OTSolver.solve`. Raises MemoryError where there is none for tables of the size of its
+        factors."""
+        assert isinstance(cost, BridgeGeometry)
         ask_bridges(cost.shape, cost.a.shape[1], arrays=ARRAYS)
         f, g, epsilon, convergence = self._solve(cost, x, y)
         return BridgeCoupling(cost.a, cost.b, epsilon, f, g, convergence)

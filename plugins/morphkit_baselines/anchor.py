@@ -30,13 +30,13 @@ class AnchorMap(LatentMap):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        bias = 0.5 * jnp.sum(self.anchors**2, axis=1)
-        if self.preprocessing.unit:  # the same for all, but for rounding
-            bias = jnp.zeros_like(bias)
+        centre = self.anchors.mean(0)  # distances are the same, cancellation in float32 is less
+        anchors = self.anchors - centre
+        bias = 0.5 * jnp.sum(anchors**2, axis=1)
         # A row at a time in blocks: the n × l similarities never exist at once.
         nearest = jax.lax.map(
-            lambda row: jnp.argmax(self.anchors @ row - bias),
-            jnp.asarray(self.preprocessing(x)),
+            lambda row: jnp.argmax(anchors @ row - bias),
+            jnp.asarray(self.preprocessing(x) - centre),
             batch_size=4096,
         )
         return self.targets[nearest]

@@ -97,8 +97,9 @@ def search(
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
     fractions and seeds, see `morphkit.experiment.search.search`. Writes trials.csv and search.png
-    (Fig. 19 and 20) to `out`, over older ones, and log.jsonl. Raises ConfigurationError for a wrong
-    request, and ValueError for data that has no labels or points to judge.
+    (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be drawn is
+    left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError for
+    data that has no labels or points to judge.
     """
     out = Path(out)
     with configured(_names(files), bindings):
@@ -111,7 +112,8 @@ def search(
         judged = PairedData(features.x_test, features.y_test, Pairs.from_array(raw.test.pairs))
         with log.progress("search") as report:
             trials = search_grid(judged, found["cost"], found["solver"], report=report, **grid)
-    write_search(trials, out)
+        for warning in write_search(trials, out):
+            log.warn(warning)
     return trials
 
 
@@ -145,8 +147,8 @@ def align(
     as by `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a
     finished run there. Without `out`, the arrays pass through a temporary file.
 
-    Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method
-    and for a wrong configuration.
+    Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method, for
+    a seed below 0 or of more than 32 bits, and for a wrong configuration.
     """
     if method is not None and method not in METHODS:
         raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(METHODS)}")

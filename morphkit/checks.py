@@ -24,6 +24,11 @@ Whole = Annotated[int, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 """A whole number, 1 or above."""
 
+Seed = Annotated[
+    int, Field(ge=0, lt=2**32, description="of a larger one only the last 32 bits would count")
+]
+"""Where random numbers start: a whole number, 0 or above and below 2³²."""
+
 Tau = Annotated[
     float,
     Field(
@@ -58,12 +63,21 @@ def check(cls: type[Checked], **values: Any) -> None:
     computes with them. Raises ValueError, naming class and argument."""
     for name, value in values.items():
         adapter, why = _adapters(cls)[name]
-        try:
-            adapter.validate_python(_plain(value), strict=True)
-        except ValidationError as error:
-            wanted = error.errors()[0]["msg"].replace("Input should", "must")
-            where = f"{cls.__name__}.{name} = {value!r}"
-            raise ValueError(f"{where} {wanted}" + (f": {why}" if why else "")) from None
+        _validate(f"{cls.__name__}.{name}", value, adapter, why)
+
+
+def check_seed(name: str, seed: int) -> int:
+    """`seed`. Raises ValueError, naming the argument `name`, unless it is a `Seed`."""
+    _validate(name, seed, TypeAdapter(Seed), _why(Seed))
+    return seed
+
+
+def _validate(where: str, value: Any, adapter: TypeAdapter, why: str) -> None:
+    try:
+        adapter.validate_python(_plain(value), strict=True)
+    except ValidationError as error:
+        wanted = error.errors()[0]["msg"].replace("Input should", "must")
+        raise ValueError(f"{where} = {value!r} {wanted}" + (f": {why}" if why else "")) from None
 
 
 @functools.cache
@@ -73,14 +87,21 @@ def _adapters(cls: type[Checked]) -> dict[str, tuple[TypeAdapter, str]]:
     hints = get_type_hints(cls, include_extras=True)
     for name, field in cls.__dataclass_fields__.items():
         hint = hints[name]
-        notes = [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, FieldInfo)]
-        if not (notes or field.metadata.get("static")):
+        if not (_notes(hint) or field.metadata.get("static")):
             continue
         try:
-            found[name] = TypeAdapter(hint), "; ".join(n.description or "" for n in notes)
+            found[name] = TypeAdapter(hint), _why(hint)
         except PydanticSchemaGenerationError:
             continue  # not data: a class, a function
     return found
+
+
+def _notes(hint: Any) -> list[FieldInfo]:
+    return [note for note in getattr(hint, "__metadata__", ()) if isinstance(note, FieldInfo)]
+
+
+def _why(hint: Any) -> str:
+    return "; ".join(note.description or "" for note in _notes(hint))
 
 
 def _plain(value: Any) -> Any:

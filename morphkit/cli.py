@@ -203,7 +203,8 @@ def _search(arguments: argparse.Namespace) -> int:
         )
     print("largest mean aes: tau_x = {:g}, tau_y = {:g}, epsilon = {:g}".format(*best(trials)))
     for name in ("trials.csv", "search.png"):
-        print(Path(arguments.out) / name)
+        if (path := Path(arguments.out) / name).exists():
+            print(path)
     return 0
 
 
@@ -211,6 +212,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     import jax
     import numpy as np
 
+    from .checks import check_seed
     from .data.arrays import read_array
     from .files import replace_file
     from .morph import load
@@ -218,10 +220,11 @@ def _predict(arguments: argparse.Namespace) -> int:
     output = Path(arguments.output)
     if output.suffix != ".npy":
         raise ValueError(f"--output {output} must end in .npy")
+    key = jax.random.key(check_seed("--seed", arguments.seed))
     morph = load(arguments.directory)
     y = morph(
         read_array(arguments.input),
-        key=jax.random.key(arguments.seed),
+        key=key,
         draws=arguments.draws,
         reduce=arguments.reduce,
     )

@@ -412,6 +412,21 @@ def test_one_metric_of_two_evaluators_is_refused_before_anything_is_computed():
     check_evaluators([KNNAccuracy(), KNNAccuracy(1)])
 
 
+@pytest.mark.parametrize("name", ["entropy", "converged", "marginal_violation_source"])
+def test_a_diagnostic_of_the_coupling_is_no_metric_of_an_evaluator(name):
+    class Judge(Given):
+        subject = "coupling"
+        metrics: ClassVar = {name: "higher"}
+
+    with pytest.raises(ValueError, match=rf"Judge\.metrics has '{name}', .* another name"):
+        check_evaluators([Judge({})])
+
+    class OfMaps(Given):
+        metrics: ClassVar = {name: "higher"}
+
+    check_evaluators([OfMaps({})])  # morph/entropy is no coupling/entropy
+
+
 def test_a_direction_that_is_none_is_named():
     class Wrong(Given):
         metrics: ClassVar = {"mae": "smaller"}

@@ -33,7 +33,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 import morphkit
 from morphkit.cli import main
 from morphkit.data.recordings import Recordings, read_recordings, reliability
-from morphkit.experiment.search import Trial, best, regress, search
+from morphkit.experiment.search import Trial, best, regress, search, write_search
 from morphkit.interfaces import LatentMap, Scene
 from morphkit.report.significance import compare
 from morphkit.transport.couple import couple
@@ -504,3 +504,13 @@ def test_search_from_the_command_line(tmp_path, session, capsys):
     assert len(rows) == 16
     assert {row["tau_x"] for row in rows} == {"0.9", "1.0"}
     assert (tmp_path / "search" / "search.png").stat().st_size > 5000
+
+
+def test_a_search_picture_that_cannot_be_drawn_leaves_the_trials(tmp_path):
+    (tmp_path / "search.png").write_bytes(b"of other trials")
+    trials = [Trial(tau, 1.0, 0.01, 0.5, 0, 0.8, 0.2, 4.0, 1) for tau in (0.9, 1.0)]
+    assert write_search(trials, tmp_path) == ["search.png: this picture cannot be drawn (KeyError"
+                                              ": (0.01, 0.5, 0.9, 0.9))."]  # fmt: skip
+    assert not (tmp_path / "search.png").exists()
+    with (tmp_path / "trials.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 2

@@ -12,18 +12,24 @@ import numpy as np
 import pytest
 from morphkit_baselines.anchor import NearestAnchor
 from morphkit_costs.bridge import BridgeCost
+from morphkit_costs.geodesic import GeodesicBridgeCost
+from morphkit_costs.kcca import KCCACost
+from morphkit_costs.knn import KNNCost
 from morphkit_extractors.identity import Identity
 from morphkit_extractors.pca import PCA
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.gromov import FusedGromovWasserstein
+from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.spatial.distance import cdist
 
 import morphkit
 from morphkit.data.arrays import split_arrays
 from morphkit.features.extract import extract
+from morphkit.interfaces import FusedCost, OTSolver
 from morphkit.loggers import Log
 from morphkit.precision import as_float32, doubts, points_as_float32
 from morphkit.training.scaling import Scaling
-from morphkit.transport.geometry import embed, pairwise
+from morphkit.transport.geometry import METRICS, embed, near_one, pairwise
 from morphkit.types import Cloud, Dataset, PairedData, Pairs, Split
 
 SCALES = [1e-30, 1e-19, 1e19, 1e30]
@@ -39,10 +45,14 @@ def clusters(seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return x, y, labels
 
 
-def matched(x: np.ndarray, y: np.ndarray, labels: np.ndarray, metric: str) -> tuple[float, float]:
-    """Matching accuracy and effective support of the bridge's coupling."""
+def matched(
+    x: np.ndarray, y: np.ndarray, labels: np.ndarray, cost: str | FusedCost,
+    solver: OTSolver | None = None,
+) -> tuple[float, float]:  # fmt: skip
+    """Matching accuracy and effective support of a coupling, by the bridge cost of a metric."""
     data = PairedData(Cloud.uniform(x, labels), Cloud.uniform(y, labels), Pairs.from_array(PAIRS))
-    coupling = BridgeSinkhorn().solve(BridgeCost(metric, metric).prepare(data), data.x, data.y)
+    cost = BridgeCost(cost, cost) if isinstance(cost, str) else cost
+    coupling = (solver or BridgeSinkhorn()).solve(cost.prepare(data), data.x, data.y)
     accuracy = coupling.matching_accuracy(data.x.labels, data.y.labels)
     return float(accuracy), float(coupling.effective_support())
 
@@ -74,6 +84,55 @@ def test_a_common_offset_costs_cosine_no_digits():
     near = matched(x + 30, y + 30, labels, "cosine")
     assert near[0] > 0.5
     assert matched(x + 3000, y + 3000, labels, "cosine") == pytest.approx(near, rel=0.02)
+
+
+EUCLIDEAN = FusedGromovWasserstein(0.02, metric_x="sqeuclidean", metric_y="sqeuclidean")
+SOLVED = [
+    *((BridgeCost(m, m), Sinkhorn()) for m in METRICS),
+    *((GeodesicBridgeCost(metric_x=m, metric_y=m), Sinkhorn()) for m in METRICS),
+    *((cost, Sinkhorn()) for cost in (KNNCost(), KNNCost(time=0.0), KCCACost())),
+    (BridgeCost(), EUCLIDEAN),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("cost", "solver"), SOLVED)
+def test_an_offset_of_one_side_costs_no_more_than_one_of_both(cost, solver):
+    x, y, labels = clusters()
+    both = matched(x + 3000, y + 3000, labels, cost, solver)
+    assert both[0] > 0.7
+    for sides in ((x + 3000, y), (x, y + 3000)):
+        assert matched(*sides, labels, cost, solver)[0] == pytest.approx(both[0], abs=0.02)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+@pytest.mark.parametrize("cost", [
+    BridgeCost("sqeuclidean", "sqeuclidean"), GeodesicBridgeCost(), KNNCost(), KCCACost(),
+    BridgeCost("sqeuclidean", "sqeuclidean", unit="median"), GeodesicBridgeCost(squared=True),
+])  # fmt: skip
+def test_distances_keep_their_digits_at_any_scale(cost, scale):
+    x, y, labels = clusters()
+    near = matched(x, y, labels, cost, Sinkhorn())
+    for sides in ((scale * x, y), (x, scale * y)):
+        assert matched(*sides, labels, cost, Sinkhorn()) == pytest.approx(near, rel=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e25])
+def test_distances_within_a_side_keep_their_digits_at_any_scale(scale):
+    x, y, labels = clusters()
+    near = matched(x, y, labels, "cosine", EUCLIDEAN)
+    found = matched(scale * x, scale * y, labels, "cosine", EUCLIDEAN)
+    assert found == pytest.approx(near, rel=1e-3)
+
+
+@pytest.mark.parametrize("largest", [1.3e-36, 1e-30, 1.0, 2.0, 3.4e38])
+def test_a_power_of_two_brings_points_near_one(rng, largest):
+    points = np.float32(rng.uniform(-largest, largest, (20, 3)))
+    points[0, 0] = largest
+    found = np.asarray(near_one(jnp.asarray(points)))
+    assert 1 <= np.abs(found).max() < 2
+    mantissas = [np.frexp(np.where(np.abs(p) > 0.01 * p.max(), p, 0))[0] for p in (points, found)]
+    np.testing.assert_array_equal(*mantissas)
+    np.testing.assert_array_equal(near_one(jnp.zeros((4, 2))), 0)
 
 
 @pytest.mark.parametrize("value", [0.1, 1 / 3, -7e5, 1e-30, 3e30])

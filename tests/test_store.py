@@ -58,6 +58,28 @@ def test_a_store_gives_the_features_back(tmp_path):
     assert isinstance(stored.train.source, np.memmap)
 
 
+class Untested(Data):
+    """Points to train on, and none to test on."""
+
+    def load(self) -> Dataset:
+        train = Numbers().load().train
+        none = Split(train.source[:0], train.target[:0], train.pairs[:0], reliability=np.ones(2))
+        return Dataset("untested", None, train, none)
+
+
+def test_a_test_split_may_be_empty(tmp_path):
+    for _ in range(2):  # made, and made already
+        filled(tmp_path, Untested())
+    stored = Stored(str(tmp_path)).load()
+    assert (stored.test.source.shape, stored.test.target.shape) == ((0, 3), (0, 2))
+    assert len(stored.test.pairs) == 0 < len(stored.train.pairs) == len(stored.train.source)
+
+
+def test_nothing_to_train_on_is_named(tmp_path):
+    with pytest.raises(ValueError, match="numbers has no source inputs to train on"):
+        filled(tmp_path, Numbers(0))
+
+
 def test_a_killed_extraction_goes_on_and_ends_with_the_same_bytes(tmp_path, monkeypatch):
     whole, broken, data = tmp_path / "whole", tmp_path / "broken", Numbers(3 * PART)
     filled(whole, data)

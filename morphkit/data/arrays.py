@@ -13,7 +13,7 @@ from safetensors import safe_open
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ..checks import Whole
+from ..checks import Seed, check_seed
 from ..files import read_csv, reading
 from ..interfaces import Data
 from ..precision import fits_int32, points_as_float32
@@ -50,7 +50,7 @@ class Arrays(Data):
     test_pairs: str | None = eqx.field(static=True, default=None)
     test_fraction: Annotated[float, Field(ge=0, lt=1)] = eqx.field(static=True, default=0.2)
     hold_out: Unit = eqx.field(static=True, default="groups")
-    seed: Whole = eqx.field(static=True, default=0)
+    seed: Seed = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         for name in ("source", "target", "pairs"):
@@ -119,8 +119,10 @@ def split_arrays(
 
     Raises ValueError, naming the argument, for arrays that are not 2-D, empty or not finite, or
     that float32 cannot hold (see `morphkit.precision`), for pairs out of range, for labels of
-    another length, and if nothing is left to train on.
+    another length, for a seed below 0 or of more than 32 bits, and if nothing is left to train
+    on.
     """
+    check_seed("seed", seed)
     source, target = _features("source", source), _features("target", target)
     pairs = _pairs("pairs", pairs, len(source), len(target))
     source_labels, target_labels = _numbered(

@@ -9,7 +9,7 @@ from pydantic import Field
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from ..checks import Share, Whole
+from ..checks import Seed, Share
 from ..interfaces import Data
 from ..types import Dataset, Split
 
@@ -30,7 +30,7 @@ class Digits(Data):
     direction: Direction = eqx.field(static=True, default="image_to_text")
     pretrain_fraction: Share = eqx.field(static=True, default=0.3)
     test_fraction: Share = eqx.field(static=True, default=0.2)
-    seed: Whole = eqx.field(static=True, default=0)
+    seed: Seed = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         parts = self.pretrain_fraction, self.test_fraction

@@ -6,7 +6,7 @@ from typing import Literal
 import equinox as eqx
 import numpy as np
 
-from ..checks import Share, Whole
+from ..checks import Seed, Share
 from ..files import read_csv
 from ..interfaces import Data
 from ..types import Dataset, Split, distinct
@@ -35,7 +35,7 @@ class Images(Data):
     names: str | None = eqx.field(static=True, default=None)
     fractions: tuple[Share, Share, Share] = eqx.field(static=True, default=(0.5, 0.1, 0.4))
     evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
-    seed: Whole = eqx.field(static=True, default=0)
+    seed: Seed = eqx.field(static=True, default=0)
 
     def __check_init__(self):
         if self.path is None:

@@ -12,7 +12,7 @@ import numpy as np
 import pooch
 from pydantic import Field
 
-from ..checks import Whole
+from ..checks import Seed
 from ..features.cache import cache_folder
 from ..interfaces import Data
 from ..types import Dataset
@@ -49,7 +49,7 @@ class MNIST(Data):
     direction: Direction = eqx.field(static=True, default="image_to_text")
     path: str | None = eqx.field(static=True, default=None)
     pretrain: Annotated[int, Field(ge=1, lt=60_000)] = eqx.field(static=True, default=50_000)
-    seed: Whole = eqx.field(static=True, default=0)
+    seed: Seed = eqx.field(static=True, default=0)
 
     def load(self) -> Dataset:
         files = self._locate()

@@ -8,7 +8,7 @@ import equinox as eqx
 import numpy as np
 from jaxtyping import Float, Int
 
-from ..checks import Count, Whole
+from ..checks import Count, Seed
 from ..extras import imported
 from ..features.store import stored_files
 from ..files import open_npz, reading
@@ -62,7 +62,7 @@ class Recordings(Data):
     )
     standardise: bool = eqx.field(static=True, default=True)
     evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
-    seed: Whole = eqx.field(static=True, default=0)
+    seed: Seed = eqx.field(static=True, default=0)
 
     def load(self) -> Dataset:
         file = Path(self.path or data_folder() / "v4" / "v4_201025.npz")

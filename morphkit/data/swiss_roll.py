@@ -4,7 +4,7 @@ import equinox as eqx
 import numpy as np
 from sklearn.datasets import make_swiss_roll
 
-from ..checks import Count, NonNegative, Whole
+from ..checks import Count, NonNegative, Seed
 from ..interfaces import Data
 from ..types import Dataset, Split
 
@@ -27,7 +27,7 @@ class SwissRoll(Data):
     points: Count = eqx.field(static=True, default=4000)
     test_points: Count = eqx.field(static=True, default=2000)
     noise: NonNegative = eqx.field(static=True, default=0.1)
-    seed: Whole = eqx.field(static=True, default=0)
+    seed: Seed = eqx.field(static=True, default=0)
 
     def load(self) -> Dataset:
         rng = np.random.RandomState(self.seed)

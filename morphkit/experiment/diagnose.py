@@ -11,7 +11,7 @@ from ..interfaces import FusedCost, OTSolver, Sampler
 from ..loggers import Log
 from ..transport.collapse import collapse
 from ..transport.couplings import Coupling
-from ..transport.geometry import nonzero, pairwise
+from ..transport.geometry import near_one, nonzero, pairwise
 from ..types import PairedData, Pairs
 from ..wiring.records import arguments
 
@@ -92,7 +92,8 @@ def _compare_relaxed(data: PairedData, cost: FusedCost, solver: OTSolver, log: L
         log.info(f"whether relaxed marginals would help is not known: {error}")
         return
     source, target = pairs.source[held], pairs.target[held]
-    distance = jnp.sqrt(pairwise("sqeuclidean", y.points[target], y.points))
+    points = near_one(y.points)
+    distance = jnp.sqrt(pairwise("sqeuclidean", points[target], points))
     distance /= nonzero(distance @ y.weights)[:, None]
 
     def missed_by(coupling: Coupling) -> Float[np.ndarray, " held"]:

@@ -8,11 +8,13 @@ import jax
 
 from ..interfaces import Better, Evaluator, LatentMap, Scene
 from ..loggers import Log
+from ..transport.couplings import DIAGNOSTICS
 
 
 def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
-    """Raises ValueError if two of `evaluators` give one metric, or one does not say what is better;
-    asked before training, since `Evaluator.metrics` is known by then."""
+    """Raises ValueError if two of `evaluators` give one metric, if one of couplings gives a
+    diagnostic (`Coupling.diagnostics`), or if one does not say what is better; asked before
+    training, since `Evaluator.metrics` is known by then."""
     owners: dict[str, str] = {}
     for evaluator in evaluators:
         who = type(evaluator).__name__
@@ -20,6 +22,11 @@ def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
             if better not in get_args(Better):
                 wanted = ", ".join(map(repr, get_args(Better)))
                 raise ValueError(f"{who}.metrics[{name!r}] = {better!r} must be one of {wanted}")
+            if evaluator.subject == "coupling" and name in DIAGNOSTICS:
+                raise ValueError(
+                    f"{who}.metrics has {name!r}, which every coupling is told of anyway; "
+                    "give it another name"
+                )
             if name in owners:
                 raise ValueError(
                     f"run.evaluators has two that give {name!r}, {owners[name]} and {who}; "

@@ -9,7 +9,7 @@ from pydantic import Field
 
 import gin
 
-from ..checks import Checked
+from ..checks import Checked, Seed
 from ..interfaces import (
     Aligner,
     Baseline,
@@ -41,9 +41,10 @@ class Experiment(Checked):
     run since only the data tells their shapes. `aligner`, `cost` and `solver` make the coupling,
     `training` the flow; `evaluators` judge it, and `baselines` stand beside it, one of a class.
 
-    A share `paired_fraction` in (0, 1] of the known pairs, at least one, is used: chosen by `seed`,
-    below 2³², which also sets initialisation and training. `wandb` is a mode of Weights & Biases,
-    see `morphkit.loggers.Log`. Raises ValueError for arguments that cannot work.
+    A share `paired_fraction` in (0, 1] of the known pairs, at least one, is used: chosen one by
+    one, also where they share a point, by `seed`, which also sets initialisation and training.
+    `wandb` is a mode of Weights & Biases, see `morphkit.loggers.Log`. Raises ValueError for
+    arguments that cannot work.
     """
 
     data: Data
@@ -57,7 +58,7 @@ class Experiment(Checked):
     evaluators: Sequence[Evaluator] = eqx.field(converter=_fixed)
     baselines: Sequence[Baseline] = eqx.field(converter=_fixed)
     paired_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    seed: Seed = 0
     wandb: WandbMode = eqx.field(static=True, default="auto")
 
     def __check_init__(self) -> None:

@@ -10,11 +10,14 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
 from ..files import replace_file
 from ..interfaces import FusedCost, OTSolver, Report, silent
+from ..report.figures import PALETTE
+from ..report.page import pictured
 from ..transport.couple import couple, prepared
 from ..types import PairedData, Pairs
 from ..wiring.records import arguments
@@ -154,8 +157,9 @@ def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
     return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), predicted, left_out)
 
 
-def write_search(trials: Sequence[Trial], out: Path) -> None:
-    """Writes `trials` as trials.csv and search.png into the folder `out`, over older ones."""
+def write_search(trials: Sequence[Trial], out: Path) -> list[str]:
+    """Writes `trials` as trials.csv and search.png into the folder `out`, over older ones; where the
+    picture cannot be drawn it is left out, and the reason returned."""
 
     def table(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -164,25 +168,23 @@ def write_search(trials: Sequence[Trial], out: Path) -> None:
             writer.writerows(trials)
 
     replace_file(out / "trials.csv", table)
-    replace_file(out / "search.png", lambda path: draw(trials, path))
+    (out / "search.png").unlink(missing_ok=True)  # an older one would be of other trials
+    return pictured("search.png", lambda: plot(trials), out / "search.png")[1]
 
 
-def draw(trials: Sequence[Trial], path: Path) -> None:
-    """Draws `trials` into the file `path`: heat maps of the mean aes over τ_X and τ_Y, an ε a row
-    and a paired fraction a column (Fig. 20), and predicted against true aes (Fig. 19). A cell with
-    an aes that is not finite is blank, and the trial not among the predicted."""
-    import matplotlib.pyplot as plt
-
+def plot(trials: Sequence[Trial]) -> Figure:
+    """Heat maps of the mean aes of `trials` over τ_X and τ_Y, an ε a row and a paired fraction a
+    column (Fig. 20), and predicted against true aes (Fig. 19). A cell with an aes that is not
+    finite is blank, and the trial not among the predicted."""
     epsilons, fractions, taus = (
         sorted({getattr(t, name) for t in trials})
         for name in ("epsilon", "paired_fraction", "tau_x")
     )
     groups = _grouped(trials, "epsilon", "paired_fraction", "tau_x", "tau_y")
     mean = {key: _mean_aes(group) for key, group in groups.items()}
-    figure, axes = plt.subplots(
-        len(epsilons), len(fractions) + 1, squeeze=False, layout="constrained",
-        figsize=(2.3 * (len(fractions) + 1), 2.1 * len(epsilons) + 0.5),
-    )  # fmt: skip
+    size = 2.3 * (len(fractions) + 1), 2.1 * len(epsilons) + 0.5
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(len(epsilons), len(fractions) + 1, squeeze=False)
     for column, fraction in enumerate(fractions):
         shown = [
             np.array([[mean[e, fraction, tx, ty] for tx in taus] for ty in taus]) for e in epsilons
@@ -204,7 +206,7 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
     for axis in axes[1:, -1]:
         axis.remove()
     aes = [t.aes for t in trials if np.isfinite(t.aes)]
-    for degree, colour in ((1, "C0"), (2, "C1")):
+    for degree, colour in zip((1, 2), PALETTE, strict=False):
         fit = regress(trials, degree)
         label = f"degree {degree}, R² = {fit.adjusted_r2:.2f}"
         label += f", {fit.left_out} not finite" if fit.left_out else ""
@@ -212,8 +214,7 @@ def draw(trials: Sequence[Trial], path: Path) -> None:
     axes[0, -1].axline((0, 0), slope=1, color="0.5", lw=1)
     axes[0, -1].set(xlabel="aes", ylabel="predicted")
     axes[0, -1].legend(fontsize=6)
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    return figure
 
 
 def _grouped(trials: Sequence[Trial], *names: str) -> dict[tuple[float, ...], list[Trial]]:

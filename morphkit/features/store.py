@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.lib.format import open_memmap
 
-from ..checks import Count, Whole
+from ..checks import Whole
 from ..files import open_npz, read_json, reading, replace_file, write_json
 from ..interfaces import Data, FeatureExtractor
 from ..loggers import Log
@@ -48,7 +48,7 @@ class Progress:
 class Counted:
     """What a reader wants to know of a manifest: the `count` of inputs."""
 
-    count: Count
+    count: Whole
 
 
 def fill(
@@ -67,11 +67,14 @@ def fill(
     `progress.json`. `splits.npz` has labels and pairs. Memory does not grow with the inputs,
     but by their paths. Inputs that cannot be read are skipped: counted, and named.
 
-    Raises ValueError, naming what differs, if `out` was begun by another configuration, and
-    RuntimeError if no input of a split can be read.
+    A test split may be empty. Raises ValueError, naming what differs, if `out` was begun by another
+    configuration, or if there is nothing to train on, and RuntimeError if no input of a split can
+    be read.
     """
     raw = data.load()
     for side in SIDES:
+        if len(getattr(raw.train, side)) == 0:
+            raise ValueError(f"{raw.name} has no {side} inputs to train on")
         build = source if side == "source" else target
         extractor, _ = trained(
             build, getattr(raw.pretrain or raw.train, side), log, f"{side} extractor"
@@ -125,7 +128,11 @@ def _fill(
             progress.done = start + len(batch)
             write_json(folder / "progress.json", asdict(progress), indent=1)
             report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
-    if len(progress.skipped) == len(inputs):
+    if len(inputs) == 0:  # of a test split: none, as wide as those that are trained on
+        wide = np.load(folder.parent / "train" / "features.npy", mmap_mode="r").shape[1]
+        none = np.zeros((0, wide), np.float32)
+        replace_file(folder / "features.npy", lambda new: np.save(new, none))
+    elif len(progress.skipped) == len(inputs):
         raise RuntimeError(
             f"{label}: none of {len(inputs)} inputs can be read: {progress.skipped[0]}"
         )

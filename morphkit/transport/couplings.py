@@ -6,6 +6,7 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from ..types import Cloud, Pairs
@@ -22,9 +23,9 @@ class Convergence(eqx.Module):
     error: Float[Array, ""]
 
     @classmethod
-    def exact(cls) -> "Convergence":
-        """For couplings that are known, not solved for."""
-        return cls(jnp.array(True), jnp.array(0), jnp.array(0.0))
+    def exact(cls, dtype: DTypeLike = jnp.float32) -> "Convergence":
+        """For couplings that are known, not solved for. `dtype` is that of the error."""
+        return cls(jnp.array(True), jnp.array(0), jnp.array(0, dtype))
 
 
 class Coupling(eqx.Module):
@@ -143,16 +144,7 @@ class Coupling(eqx.Module):
     def diagnostics(self, x: Cloud, y: Cloud) -> dict[str, float]:
         """How its solver ended, and what it is like between the clouds `x` and `y` that it was
         solved for; none of it needs labels."""
-        return {
-            "converged": float(self.convergence.converged),
-            "iterations": float(self.convergence.iterations),
-            "error": float(self.convergence.error),
-            "entropy": float(self.entropy()),
-            "effective_support": float(self.effective_support()),
-            "marginal_violation_source": float(self.violation(0, x.weights)),
-            "marginal_violation_target": float(self.violation(1, y.weights)),
-            "excluded_ratio": float(self.excluded_ratio()),
-        }
+        return {name: float(value(self, x, y)) for name, value in DIAGNOSTICS.items()}
 
     def to_dense(self, *, arrays: int = 1) -> Float[Array, "n m"]:
         """π as an array. `arrays` is how many of its size its user will hold at once, itself among
@@ -162,6 +154,19 @@ class Coupling(eqx.Module):
         advice = "use sample(), marginal() or rows() instead"
         ask_memory(f"a dense {n} × {m} coupling{several}", arrays * 4 * n * m, advice)
         return self.rows(jnp.arange(n))
+
+
+DIAGNOSTICS: dict[str, Callable[[Coupling, Cloud, Cloud], Array]] = {
+    "converged": lambda pi, x, y: pi.convergence.converged,
+    "iterations": lambda pi, x, y: pi.convergence.iterations,
+    "error": lambda pi, x, y: pi.convergence.error,
+    "entropy": lambda pi, x, y: pi.entropy(),
+    "effective_support": lambda pi, x, y: pi.effective_support(),
+    "marginal_violation_source": lambda pi, x, y: pi.violation(0, x.weights),
+    "marginal_violation_target": lambda pi, x, y: pi.violation(1, y.weights),
+    "excluded_ratio": lambda pi, x, y: pi.excluded_ratio(),
+}
+"""What is told of every coupling of whole clouds; no evaluator's metric may have such a name."""
 
 
 @eqx.filter_jit
@@ -238,12 +243,12 @@ class PairCoupling(Coupling):
         return self.size
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
-        hit = (i[:, None] == self.pairs.source[None, :]) / self.pairs.size
-        return jnp.zeros((len(i), self.shape[1])).at[:, self.pairs.target].add(hit)
+        hit = jnp.float32(i[:, None] == self.pairs.source[None, :]) / self.pairs.size
+        return jnp.zeros((len(i), self.shape[1]), hit.dtype).at[:, self.pairs.target].add(hit)
 
     def marginal(self, axis: int) -> Float[Array, " n"]:
         index = (self.pairs.source, self.pairs.target)[axis]
-        return jnp.zeros(self.shape[axis]).at[index].add(1 / self.pairs.size)
+        return jnp.zeros(self.shape[axis], jnp.float32).at[index].add(1 / self.pairs.size)
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         k = jax.random.randint(key, (num,), 0, self.pairs.size)

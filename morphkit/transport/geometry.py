@@ -48,6 +48,18 @@ def embed(metric: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return _divided(x, jnp.linalg.norm(x, axis=-1, keepdims=True))
 
 
+def near_one(points: Float[Array, "n d"]) -> Float[Array, "n d"]:
+    """The points over the power of two that brings their largest entry into [1, 2).
+
+    For costs that are divided by a unit of theirs: no digit of them changes, and squares stay in
+    float32's range.
+    """
+    _, exponent = jnp.frexp(jnp.abs(points).max(initial=0))
+    half = (1 - exponent) // 2  # in two steps: the inverse of 2^127 is no normal number
+    one = jnp.ones((), points.dtype)
+    return points * jnp.ldexp(one, half) * jnp.ldexp(one, 1 - exponent - half)
+
+
 def _divided(x: Float[Array, "n d"], by: Float[Array, "n 1"]) -> Float[Array, "n d"]:
     return x / jnp.where(by > 0, by, 1)
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .couplings import Convergence, Coupling, DenseCoupling, cumulative, draw_marginal
-from .geometry import pairwise
+from .geometry import near_one, pairwise
 
 
 class PointCoupling(Coupling):
@@ -26,12 +26,15 @@ class PointCoupling(Coupling):
         return len(self.target), self.size
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
-        return jax.nn.one_hot(self.target[i], self.size) * self.weights[i][:, None]
+        return (
+            jax.nn.one_hot(self.target[i], self.size, dtype=self.weights.dtype)
+            * self.weights[i][:, None]
+        )
 
     def marginal(self, axis: int) -> Float[Array, " n"]:
         if axis == 0:
             return self.weights
-        return jnp.zeros(self.size).at[self.target].add(self.weights)
+        return jnp.zeros(self.size, self.weights.dtype).at[self.target].add(self.weights)
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         i = draw_marginal(key, cumulative(self.weights), num)
@@ -82,10 +85,10 @@ def medoid(
 
     def one(i: Int[Array, ""]) -> Int[Array, ""]:
         j = coupling.targets(jax.random.fold_in(key, i), jnp.full(draws, i))
-        distance = jnp.sqrt(pairwise("sqeuclidean", y[j], y[j])).sum(1)
+        distance = jnp.sqrt(pairwise("sqeuclidean", points[j], points[j])).sum(1)
         return j[distance.argmin()]
 
-    n, m = coupling.shape
+    points, (n, m) = near_one(y), coupling.shape
     target = jax.lax.map(one, jnp.arange(n), batch_size=min(64, n))
     return PointCoupling(
         target=target, weights=coupling.marginal(0), size=m, convergence=coupling.convergence

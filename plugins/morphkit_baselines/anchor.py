@@ -29,11 +29,11 @@ class AnchorMap(LatentMap):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        bias = 0.5 * jnp.sum(self.anchors**2, axis=1)
-        if self.preprocessing.unit:  # the same for all, but for rounding
-            bias = jnp.zeros_like(bias)
-        points = jnp.asarray(self.preprocessing(x))
-        nearest = by_rows(lambda row: jnp.argmax(self.anchors @ row - bias), points, len(bias))
+        centre = self.anchors.mean(0)  # distances are the same, cancellation in float32 is less
+        anchors = self.anchors - centre
+        bias = 0.5 * jnp.sum(anchors**2, axis=1)
+        points = jnp.asarray(self.preprocessing(x) - centre)
+        nearest = by_rows(lambda row: jnp.argmax(anchors @ row - bias), points, len(bias))
         return self.targets[nearest]
 
 

@@ -12,7 +12,13 @@ from jaxtyping import Array, Float, Int
 
 from morphkit.checks import Metric
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, PointGeometry, ask_bridges, pairwise
+from morphkit.transport.geometry import (
+    BridgeGeometry,
+    PointGeometry,
+    ask_bridges,
+    near_one,
+    pairwise,
+)
 from morphkit.types import Cloud, PairedData, Pairs
 
 logger = logging.getLogger("morphkit")
@@ -55,10 +61,11 @@ class BridgeCost(FusedCost):
         )
 
     def _factor(self, side: str, cloud: Cloud, metric: str, ends: "Ends") -> Float[Array, "n l"]:
-        factor = nearest(metric, cloud.points, ends.point, ends.bridge, size=ends.size)
+        points = cloud.points if self.unit == "none" else near_one(cloud.points)
+        factor = nearest(metric, points, ends.point, ends.bridge, size=ends.size)
         if self.unit == "none":
             return factor
-        space = PointGeometry(cloud.points, cloud.points, metric, unit=self.unit)
+        space = PointGeometry(points, points, metric, unit=self.unit)
         weights = cloud.weights, cloud.weights
         if self.unit == "mean" and space.outlying(*weights):
             logger.warning(

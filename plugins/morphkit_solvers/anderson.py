@@ -21,9 +21,9 @@ class Memory(eqx.Module):
     filled: Int[Array, ""]
 
     @classmethod
-    def empty(cls, size: int) -> "Memory":
-        """One that holds nothing, of a map of `size` numbers."""
-        zeros = jnp.zeros((SIZE, size))
+    def empty(cls, like: Float[Array, " n"]) -> "Memory":
+        """One of no images yet, of a map of as many numbers as `like`, and of their type."""
+        zeros = jnp.zeros((SIZE, like.size), like.dtype)
         return cls(zeros, zeros, jnp.array(0))
 
     def emptied(self, condition: Bool[Array, ""]) -> "Memory":
@@ -44,5 +44,7 @@ class Memory(eqx.Module):
         there = jnp.arange(SIZE) < self.filled
         gram = self.moves @ self.moves.T
         ridge = 1e-5 * jnp.trace(gram) + jnp.finfo(gram.dtype).tiny
-        weights = jnp.linalg.solve(gram + ridge * jnp.eye(SIZE), there.astype(gram.dtype))
+        weights = jnp.linalg.solve(
+            gram + ridge * jnp.eye(SIZE, dtype=gram.dtype), there.astype(gram.dtype)
+        )
         return (weights / weights.sum()) @ self.images

@@ -9,7 +9,14 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import Convergence, DenseCoupling
-from morphkit.transport.geometry import Geometry, PointGeometry, factors, nonzero, normalised
+from morphkit.transport.geometry import (
+    Geometry,
+    PointGeometry,
+    factors,
+    near_one,
+    nonzero,
+    normalised,
+)
 from morphkit.types import Cloud
 
 from .anderson import Memory
@@ -123,14 +130,14 @@ def _solve(
         quadratic -= 2 * intra_x[0] @ moment @ intra_y[1].T
         cost = 2 * alpha * quadratic + linear
         if balanced:
-            return cost, jnp.array(1.0)
+            return cost, jnp.array(1, mu.dtype)
         slope, entropy = jnp.sum(cost * gamma), xlogy(gamma, gamma / (mu[:, None] * nu)).sum()
-        total, divergence = 0.0, jnp.array(0.0)
+        total, divergence = 0.0, jnp.array(0, mu.dtype)
         for tau, marginal, weights in ((tau_x, left, mu), (tau_y, right, nu)):
             if tau < 1:
                 total += epsilon * tau / (1 - tau)
                 divergence += epsilon * tau / (1 - tau) * xlogy(marginal, marginal / weights).sum()
-        mass = jnp.array(1.0)
+        mass = jnp.array(1, mu.dtype)
         if max(tau_x, tau_y) < 1:
             twice = slope + jnp.sum(linear * gamma) + 4 * divergence
             mass = _mass(twice, 4 * total, epsilon, entropy)
@@ -170,12 +177,12 @@ def _solve(
     def unfinished(s: _State) -> Array:
         return ~done(s) & (s.iteration < solver.max_iterations)
 
-    independent, infinite = mu[:, None] * nu, jnp.array(jnp.inf)
+    independent, infinite = mu[:, None] * nu, jnp.array(jnp.inf, mu.dtype)
     moment = moment_of(independent)
     start = _State(
-        gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment.size),
-        mix_below=jnp.array(MIX_BELOW), plain=jnp.array(True), share=jnp.array(SHARES[0]),
-        iteration=jnp.array(0), change=infinite, inner_error=infinite,
+        gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment),
+        mix_below=jnp.array(MIX_BELOW, mu.dtype), plain=jnp.array(True),
+        share=jnp.array(SHARES[0], mu.dtype), iteration=jnp.array(0), change=infinite, inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)
     values = s.gamma if balanced else s.gamma * linearised(s.gamma, s.moment)[1]
@@ -203,8 +210,9 @@ def _mass(costs: Scalar, total: float, epsilon: float, entropy: Scalar) -> Scala
 
 def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
     """The intra-space cost `metric` of `cloud`, divided by its mean, as left @ right.T."""
-    left, right = factors(metric, cloud.points, cloud.points)
-    mean = PointGeometry(cloud.points, cloud.points, metric).mean(cloud.weights, cloud.weights)
+    points = near_one(cloud.points)
+    left, right = factors(metric, points, points)
+    mean = PointGeometry(points, points, metric).mean(cloud.weights, cloud.weights)
     return left / nonzero(mean), right
 
 

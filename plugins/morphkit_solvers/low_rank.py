@@ -13,6 +13,7 @@ from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
 
 from morphkit.checks import Count, Metric, NonNegative, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
+from morphkit.precision import in_float32
 from morphkit.transport.couplings import BridgeCoupling, Convergence
 from morphkit.transport.geometry import (
     Geometry,
@@ -52,6 +53,7 @@ class LowRankSinkhorn(OTSolver):
     threshold: Positive = eqx.field(static=True, default=1e-3)
     max_iterations: Count = eqx.field(static=True, default=2000)
 
+    @in_float32
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`; the coupling is a mixture over `rank` components."""
         return _linear(self, through(cost, x, y), x, y)
@@ -82,6 +84,7 @@ class LowRankGromovWasserstein(OTSolver):
     threshold: Positive = eqx.field(static=True, default=1e-3)
     max_iterations: Count = eqx.field(static=True, default=2000)
 
+    @in_float32
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`."""
         if self.alpha == 0:

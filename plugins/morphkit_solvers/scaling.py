@@ -200,7 +200,7 @@ def sinkhorn(
         # measured at are the ones to keep.
         memory, v = jax.tree.map(
             partial(jnp.where, near(image)),
-            (memory, memory.mixture()), (Memory.empty(len(nu)), image),
+            (memory, memory.mixture()), (Memory.empty(nu), image),
         )  # fmt: skip
         last = (error < threshold) | (iteration >= max_iterations)
         return _State(s.f, s.g, u, jnp.where(last, s.v, v), memory, iteration, error)
@@ -228,7 +228,7 @@ def sinkhorn(
         return jax.lax.while_loop(lambda s: running(s) & near(s.v), step, s)
 
     zero = jnp.zeros_like(log_mu), jnp.zeros_like(log_nu)
-    memory, infinite = Memory.empty(len(nu)), jnp.array(jnp.inf)
+    memory, infinite = Memory.empty(nu), jnp.array(jnp.inf, nu.dtype)
     s = _State(log_mu, start, *zero, memory, jnp.array(0), infinite)
     s = jax.lax.while_loop(running, recentre, s)
     return s.f + s.u, s.g + s.v, Convergence(s.error < threshold, s.iteration, s.error)
@@ -260,7 +260,7 @@ def anneal(
     """`sinkhorn` with the arguments of `solver` at 2^k ε, …, 2 ε, ε, each from the last potentials;
     iterations are summed. `kernel` makes the kernel of an ε, `mu` and `nu` are the weights."""
     log_nu = log_weights(nu)
-    epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1)
+    epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1, dtype=nu.dtype)
 
     def stage(carry, epsilon):
         _, g, before = carry
@@ -273,5 +273,5 @@ def anneal(
         iterations = before.iterations + last.iterations
         return (f, g, Convergence(last.converged, iterations, last.error)), None
 
-    initial = jnp.zeros_like(mu), log_nu, Convergence.exact()
+    initial = jnp.zeros_like(mu), log_nu, Convergence.exact(nu.dtype)
     return jax.lax.scan(stage, initial, epsilons)[0]

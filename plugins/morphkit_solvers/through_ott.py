@@ -12,6 +12,7 @@ from ott.solvers.quadratic import gromov_wasserstein as ott_quadratic
 
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
+from morphkit.precision import in_float32
 from morphkit.transport.couplings import Convergence, DenseCoupling
 from morphkit.transport.geometry import Geometry, normalised
 from morphkit.types import Cloud
@@ -40,6 +41,7 @@ class OTTSinkhorn(OTSolver):
     threshold: Positive = eqx.field(static=True, default=1e-3)
     max_iterations: Count = eqx.field(static=True, default=2000)
 
+    @in_float32
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Raises MemoryError where ARRAYS times the cost is not available."""
         values = normalised(cost, x.weights, y.weights, arrays=ARRAYS)
@@ -90,6 +92,7 @@ class OTTFusedGromovWasserstein(OTSolver):
     max_iterations: Count = eqx.field(static=True, default=20)
     inner_iterations: Count = eqx.field(static=True, default=1000)
 
+    @in_float32
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
         """See `OTSolver.solve`. Raises MemoryError as `OTTSinkhorn` does."""
         values = normalised(cost, x.weights, y.weights, arrays=ARRAYS)

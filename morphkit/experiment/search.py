@@ -158,8 +158,8 @@ def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
 
 
 def write_search(trials: Sequence[Trial], out: Path) -> list[str]:
-    """Writes `trials` as trials.csv and search.png into the folder `out`, over older ones; where the
-    picture cannot be drawn it is left out, and the reason returned."""
+    """Writes `trials` as trials.csv and search.png into the folder `out`, over older ones; where
+    the picture cannot be drawn it is left out, and the reason returned."""
 
     def table(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:

@@ -187,7 +187,8 @@ def ask_bridges(shape: tuple[int, int], bridges: int, *, arrays: int) -> None:
     two."""
     n, m = shape
     ask_memory(
-        f"the table of {n} + {m} points to {bridges} bridges or their ends, {arrays} times held at once,",
+        f"the table of {n} + {m} points to {bridges} bridges or their ends, {arrays} times held at "
+        "once,",
         arrays * 4 * (n + m) * bridges,
         "give fewer pairs (run.paired_fraction) or fewer points; in cost.BridgeCost pairs that "
         "share a point are one bridge",

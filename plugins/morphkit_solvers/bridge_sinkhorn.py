@@ -40,8 +40,8 @@ class BridgeSinkhorn(OTSolver):
     halvings: Whole = eqx.field(static=True, default=3)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
-        """See `OTSolver.solve`. Raises MemoryError where there is none for tables of the size of its
-        factors."""
+        """See `OTSolver.solve`. Raises MemoryError where there is none for tables of the size of
+        its factors."""
         assert isinstance(cost, BridgeGeometry)
         ask_bridges(cost.shape, cost.a.shape[1], arrays=ARRAYS)
         f, g, epsilon, convergence = self._solve(cost, x, y)

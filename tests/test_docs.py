@@ -84,7 +84,8 @@ def public(name: str) -> list[tuple[str, object, list[str]]]:
         if member.startswith("_") or not here or member == "morphkit_register":
             continue
         bases = value.__mro__ if inspect.isclass(value) else [value]
-        found.append((f"{name}.{member}", value, [base.__doc__ or "" for base in bases]))
+        ours = [base for base in bases if base.__module__.startswith("morphkit")]
+        found.append((f"{name}.{member}", value, [base.__doc__ or "" for base in ours]))
         for method in vars(value) if inspect.isclass(value) else ():
             bound = getattr(value, method)
             if not inspect.isroutine(bound) or (method[0] == "_" and method != "__call__"):

@@ -182,7 +182,8 @@ def _solve(
     start = _State(
         gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment),
         mix_below=jnp.array(MIX_BELOW, mu.dtype), plain=jnp.array(True),
-        share=jnp.array(SHARES[0], mu.dtype), iteration=jnp.array(0), change=infinite, inner_error=infinite,
+        share=jnp.array(SHARES[0], mu.dtype), iteration=jnp.array(0), change=infinite,
+        inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)
     values = s.gamma if balanced else s.gamma * linearised(s.gamma, s.moment)[1]

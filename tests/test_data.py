@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import shutil
 
 import numpy as np
@@ -10,6 +11,8 @@ from conftest import DATA, needs
 from safetensors.numpy import save_file
 from sklearn.datasets import load_digits
 
+import morphkit
+from morphkit.cli import main
 from morphkit.data import mnist
 from morphkit.data.arrays import Arrays, read_array, read_pairs, split_arrays
 from morphkit.data.digits import Digits
@@ -457,3 +460,25 @@ def test_a_damaged_download_is_made_again(tmp_path, monkeypatch, caplog):
         )
     mnist._download("labels", tmp_path)
     assert len(served) == 4
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**40 + 3, 1.5])
+def test_a_seed_that_random_numbers_would_not_tell_apart_is_named(seed):
+    """The key of 2³² + 3 is that of 3, and negative ones have none."""
+    points, pairs = np.random.default_rng(0).normal(size=(9, 2)), np.stack([np.arange(9)] * 2, 1)
+    where = re.escape(f" = {seed} must be")
+    for make in (Digits, SwissRoll, Arrays, Images, MNIST, Recordings):
+        files = dict.fromkeys(("source", "target", "pairs"), "x.npy") if make is Arrays else {}
+        files = {"path": "x"} if make is Images else files
+        with pytest.raises(ValueError, match=rf"{make.__name__}\.seed{where}"):
+            make(seed=seed, **files)
+    for call in (split_arrays, morphkit.align):
+        with pytest.raises(ValueError, match=rf"^seed{where}"):
+            call(points, points, pairs, seed=seed)
+    Digits(seed=np.int64(2**32 - 1))
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**32)])
+def test_a_seed_of_predictions_is_checked(seed, capsys):
+    assert main(["predict", "x", "--input", "x.npy", "--output", "y.npy", "--seed", seed]) == 2
+    assert f"--seed = {seed} must be" in capsys.readouterr().err

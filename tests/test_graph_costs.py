@@ -253,8 +253,7 @@ def test_a_cap_changes_nothing_that_is_joined(rng):
 
 
 SHARED = np.array([[0, 0], [1, 0], [2, 0], [3, 1], [4, 1], [5, 1], [6, 6], [7, 2], [7, 3], [7, 4]])
-"""Ten pairs, four bridges: two targets of three source points, a pair, a source point of three
-targets."""
+"""Ten pairs, four bridges: two targets of three source points, a pair, a source of three."""
 
 
 @pytest.mark.parametrize("squared", [True, False])

@@ -19,7 +19,9 @@ from morphkit_extractors.identity import Identity
 from morphkit_extractors.pca import PCA
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
+from morphkit_solvers.low_rank import LowRankGromovWasserstein, LowRankSinkhorn
 from morphkit_solvers.sinkhorn import Sinkhorn
+from morphkit_solvers.through_ott import OTTFusedGromovWasserstein, OTTSinkhorn
 from scipy.spatial.distance import cdist
 
 import morphkit
@@ -245,17 +247,50 @@ def test_the_nearest_anchor_is_the_nearest(rng, metric, scale, offset):
 
 
 FAST = ["run.wandb = 'disabled'", "Training.steps = 5", "Training.steps_per_dispatch = 5",
-        "run.field = @field.MLP", "MLP.layers = 1", "MLP.hidden = 32"]  # fmt: skip
+        "Training.batch_size = 32", "run.field = @field.MLP", "MLP.layers = 1", "MLP.hidden = 16"]  # fmt: skip
 BARE = [*FAST, "run.evaluators = []", "run.baselines = []"]
+QUICK = [
+    *FAST,
+    "VAEText.steps = 20",
+    "Digits.pretrain_fraction = 0.8",
+    "Digits.test_fraction = 0.1",
+]
+SOLVERS = {
+    "Sinkhorn": Sinkhorn(0.05),
+    "Sinkhorn, relaxed": Sinkhorn(0.05, tau_x=0.9),
+    "BridgeSinkhorn": BridgeSinkhorn(0.05),
+    "FGW": FusedGromovWasserstein(0.05),
+    "FGW, relaxed": FusedGromovWasserstein(0.05, tau_x=0.9, tau_y=0.9),
+    "LowRankSinkhorn": LowRankSinkhorn(4),
+    "LowRankGromovWasserstein": LowRankGromovWasserstein(4),
+    "OTTSinkhorn": OTTSinkhorn(0.05),
+    "OTTFusedGromovWasserstein": OTTFusedGromovWasserstein(0.05),
+}
+
+
+def couplings() -> dict[str, np.ndarray]:
+    """What every solver, called directly, makes of a small problem, under whatever types it is."""
+    x, y, _ = clusters()
+    data = PairedData(Cloud.uniform(x[:20]), Cloud.uniform(y[:20]), Pairs.from_array(PAIRS[:8]))
+    geometry, found = BridgeCost().prepare(data), {}
+    for name, solver in SOLVERS.items():
+        coupling = solver.solve(geometry, data.x, data.y)
+        assert bool(coupling.convergence.converged), name
+        assert all(map(np.isfinite, coupling.diagnostics(data.x, data.y).values())), name
+        found[name] = np.asarray(coupling.to_dense())
+        assert found[name].dtype == np.float32, name
+    return found
+
 
 UNDER_X64 = """
 import sys
 from pathlib import Path
 import jax, numpy as np, morphkit
-from test_precision import BARE, FAST, PAIRS, clusters
+from test_precision import BARE, PAIRS, QUICK, clusters, couplings
 
 assert jax.numpy.ones(1).dtype == "float64"
 out, saved, (x, y, _) = Path(sys.argv[1]), sys.argv[2], clusters()
+np.savez(out / "couplings.npz", **couplings())
 draws = {"loaded": morphkit.load(saved)(x, draws=3, key=jax.random.key(1))}
 for method in ("true", "global", "local"):
     morph = morphkit.align(x, y, PAIRS, method=method, bindings=BARE, out=out / method)
@@ -263,20 +298,20 @@ for method in ("true", "global", "local"):
     np.testing.assert_array_equal(morphkit.load(out / method)(x, draws=3, key=jax.random.key(1)),
                                   draws[method])
     assert draws[method].dtype == "float32" and np.isfinite(draws[method]).all()
-result = morphkit.run("quickstart.gin", [*FAST, "VAEText.steps = 50"], out / "quickstart")
+result = morphkit.run("quickstart.gin", QUICK, out / "quickstart")
 assert np.isfinite(result.metrics["morph/test_accuracy"])
 np.savez(out / "draws.npz", **draws)
 """
 
 
 def test_64_bit_types_change_nothing(tmp_path, monkeypatch):
-    """Three alignments and the quickstart run with JAX_ENABLE_X64, and a morph that was saved
-    without gives the same draws, bit for bit; so does one trained with and without."""
+    """Solvers, three alignments and the quickstart run with JAX_ENABLE_X64, and a morph that was
+    saved without gives the same draws, bit for bit; so does one trained with and without."""
     monkeypatch.setenv("MORPHKIT_CACHE", str(tmp_path / "cache"))
     x, y, _ = clusters()
     saved = tmp_path / "saved"
     morph = morphkit.align(x, y, PAIRS, method="global", bindings=BARE, out=saved)
-    expected = morph(x, draws=3, key=jax.random.key(1))
+    expected, solved = morph(x, draws=3, key=jax.random.key(1)), couplings()
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", UNDER_X64, str(tmp_path), str(saved)], capture_output=True,
@@ -286,3 +321,6 @@ def test_64_bit_types_change_nothing(tmp_path, monkeypatch):
     found = np.load(tmp_path / "draws.npz")
     np.testing.assert_array_equal(found["loaded"], expected)
     np.testing.assert_array_equal(found["global"], expected)
+    again = np.load(tmp_path / "couplings.npz")
+    for name, values in solved.items():
+        np.testing.assert_allclose(again[name], values, atol=1e-4 * values.max(), err_msg=name)

@@ -14,10 +14,9 @@ from .data.arrays import split_arrays
 from .experiment.experiment import Experiment
 from .experiment.run import Result
 from .experiment.run import run as run_experiment
-from .experiment.search import Trial, write_search
-from .experiment.search import search as search_grid
+from .experiment.search import Trial, search_grid, write_search
 from .features.cache import fingerprint
-from .features.extract import extract as features_of
+from .features.extract import features_of
 from .features.store import fill
 from .files import replace_file
 from .folder import RunFolder
@@ -96,7 +95,7 @@ def search(
 
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
-    fractions and seeds, see `morphkit.experiment.search.search`. Writes trials.csv and search.png
+    fractions and seeds, see `morphkit.experiment.search.search_grid`. Writes trials.csv and search.png
     (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be drawn is
     left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError for
     data that has no labels or points to judge.
@@ -110,8 +109,8 @@ def search(
     with Log(out, wandb="disabled") as log:
         features = features_of(raw, found["source"], found["target"], log)
         judged = PairedData(features.x_test, features.y_test, Pairs.from_array(raw.test.pairs))
-        with log.progress("search") as report:
-            trials = search_grid(judged, found["cost"], found["solver"], report=report, **grid)
+        with log.progress("search") as tell:
+            trials = search_grid(judged, found["cost"], found["solver"], tell=tell, **grid)
         for warning in write_search(trials, out):
             log.warn(warning)
     return trials

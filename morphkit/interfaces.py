@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from .transport.couplings import Coupling
     from .transport.geometry import Geometry
 
-Report = Callable[[int, int, dict[str, float]], None]
-"""How long work tells where it is: report(step done, steps in all, metrics so far)."""
+Tell = Callable[[int, int, dict[str, float]], None]
+"""How long work tells where it is: tell(step done, steps in all, metrics so far)."""
 
 
 def silent(step: int, total: int, metrics: dict[str, float]) -> None:
-    """A `Report` that tells nobody: `step`, of `total`, and `metrics` are dropped."""
+    """A `Tell` that tells nobody: `step`, of `total`, and `metrics` are dropped."""
 
 
 class Data(Checked):
@@ -51,10 +51,10 @@ class FeatureExtractor(Checked):
     encoding_arguments: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         """The model trained on raw `inputs` (n, *input_shape); a pretrained one is itself.
 
-        `key` is for initialisation and noise; `report` is told the progress.
+        `key` is for initialisation and noise; `tell` is told the progress.
         """
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Sampler(eqx.Module):
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
         """A batch of `batch_size` draws by `key`; traceable by `jax.jit`."""
 
-    def pairs(
+    def draws(
         self, key: PRNGKeyArray, num: int, batch_size: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]] | None:
         """Indices of `num` points and targets that its batches of `batch_size` would draw by `key`,
@@ -140,7 +140,7 @@ class Aligner(Checked):
         `cost`, or None."""
 
     @abstractmethod
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Sampler:
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Sampler:
         """What draws batches of `data`: all work that can be done once, before training, is done,
         such as `cost` and `solver` on all points."""
 

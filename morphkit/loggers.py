@@ -142,7 +142,7 @@ class Log:
         return None if self._run is None else self._run.id
 
     def progress(self, label: str) -> "Progress":
-        """A `Report` for the stage `label`; its metrics are recorded as LABEL/…."""
+        """A `Tell` for the stage `label`; its metrics are recorded as LABEL/…."""
         return Progress(self, label)
 
     def finish(
@@ -234,7 +234,7 @@ class Log:
 
 
 class Progress:
-    """A `Report` of the stage `label` to `log`: a bar on a terminal, otherwise a plain line at most
+    """A `Tell` of the stage `label` to `log`: a bar on a terminal, otherwise a plain line at most
     every ten seconds.
 
     May be used in a `with`, which ends the bar also when the stage fails. Rates leave out

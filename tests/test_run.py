@@ -212,14 +212,14 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
     whole = morphkit.align(x, y, pairs, bindings=bindings)
     fit, seen = Training.fit, []
 
-    def dying(self, *arguments, report, **rest):
+    def dying(self, *arguments, tell, **rest):
         def kill(step, total, metrics):
             seen.append(step)
             if step == 20 and len(seen) == 2:
                 raise KeyboardInterrupt
-            report(step, total, metrics)
+            tell(step, total, metrics)
 
-        return fit(self, *arguments, report=kill, **rest)
+        return fit(self, *arguments, tell=kill, **rest)
 
     monkeypatch.setattr(Training, "fit", dying)
     with pytest.raises(KeyboardInterrupt):

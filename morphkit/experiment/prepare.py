@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from ..features.extract import extract
+from ..features.extract import features_of
 from ..interfaces import Scene
 from ..loggers import Log
 from ..types import PairedData, Pairs
@@ -17,7 +17,7 @@ def prepare(experiment: Experiment, log: Log) -> Scene:
     Raises ValueError for data without pairs, and whatever loading and extraction raise.
     """
     raw = experiment.data.load()
-    features = extract(raw, experiment.source, experiment.target, log)
+    features = features_of(raw, experiment.source, experiment.target, log)
     pairs = choose_pairs(raw.train.pairs, experiment.paired_fraction, experiment.seed)
     data = PairedData(features.x, features.y, Pairs.from_array(pairs))
     log.info(

@@ -40,7 +40,7 @@ def write_pages(
     that batches of `batch_size` of `sampler` have. What goes wrong with them is a warning to `log`,
     a full disk apart: the numbers and the morph are there."""
     try:
-        drawn = sampler.pairs(key, DRAWN, batch_size)
+        drawn = sampler.draws(key, DRAWN, batch_size)
         arrays = collect(scene, morph, drawn, scene.class_names, key=key)
         replace_file(folder.figures, lambda new: np.savez_compressed(new, **arrays))  # pyright: ignore[reportArgumentType]
         write_report(folder.path)

@@ -66,7 +66,7 @@ def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, 
     """What draws training batches of `data` as the aligner of `experiment` makes it, and what its
     coupling is like, by the name of each number; warnings go to `log`."""
     cost, solver = experiment.cost, experiment.solver
-    sampler = jax.block_until_ready(experiment.aligner.prepare(data, cost, solver))
+    sampler = jax.block_until_ready(experiment.aligner.sampler(data, cost, solver))
     return sampler, diagnose(sampler, data, cost, solver, experiment.training.batch_size, log)
 
 
@@ -85,9 +85,9 @@ def trained(
     story = experiment.record(scene.source, scene.target, networks.field)
     story["features"] = fingerprint(*(np.asarray(c.points) for c in (data.x, data.y)))
     identity = fingerprint(story, *map(np.asarray, jax.tree.leaves(data)))
-    with log.progress("train") as report:
+    with log.progress("train") as tell:
         morph = train(
-            data, sampler, networks, training, key=keys[1], report=report,
+            data, sampler, networks, training, key=keys[1], tell=tell,
             checkpoint=folder.checkpoint(identity),
         )  # fmt: skip
     with_story(morph, story).save(folder.morph)

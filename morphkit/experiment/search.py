@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
 from ..files import replace_file
-from ..interfaces import FusedCost, OTSolver, Report, silent
+from ..interfaces import FusedCost, OTSolver, Tell, silent
 from ..report.figures import PALETTE
 from ..report.page import pictured
 from ..transport.couple import couple, prepared
@@ -47,7 +47,7 @@ class Trial(NamedTuple):
     converged: int
 
 
-def search(
+def search_grid(
     data: PairedData,
     cost: FusedCost,
     solver: OTSolver,
@@ -56,12 +56,12 @@ def search(
     epsilons: Sequence[float] = EPSILONS,
     fractions: Sequence[float] = FRACTIONS,
     seeds: int = 3,
-    report: Report = silent,
+    tell: Tell = silent,
 ) -> list[Trial]:
     """The coupling of `data` for every τ_X and τ_Y of `taus` in (0, 1], ε of `epsilons` above 0 and
     paired fraction of `fractions` in (0, 1], `seeds` times each.
 
-    `report` is told how many are done, and the last aes. `data` has all pairs, of validation
+    `tell` is told how many are done, and the last aes. `data` has all pairs, of validation
     points; a fraction of them, chosen by the seed, is told to `cost`, and `solver` gets the τ and
     ε. aes is the exact matching accuracy by the labels of `data` over the expected excluded ratio.
     A solver whose τ and ε are static fields compiles anew for each (seconds); `solver.Sinkhorn`
@@ -98,7 +98,7 @@ def search(
                     tau_x, tau_y, epsilon, fraction, seed, accuracy, excluded, aes, converged
                 )
             )  # fmt: skip
-            report(len(found), len(problems) * len(solvers), {"aes": aes})
+            tell(len(found), len(problems) * len(solvers), {"aes": aes})
     return found
 
 

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ..interfaces import Report, Sampler, VelocityField, silent
+from ..interfaces import Sampler, Tell, VelocityField, silent
 from ..morph import Morph
 from ..training.flow import Networks, Reweighting
 from ..training.loop import Training
@@ -42,16 +42,14 @@ def train(
     training: Training,
     *,
     key: PRNGKeyArray,
-    report: Report = silent,
+    tell: Tell = silent,
     checkpoint: Path | None = None,
 ) -> Morph:
     """The morph of `networks` trained on batches of `sampler` (Algorithm 1); see `Training.fit`.
 
     Features are scaled by the points of `data`; the arrays of `networks` are consumed. `training`,
-    `key`, `report` and `checkpoint` are those of `Training.fit`.
+    `key`, `tell` and `checkpoint` are those of `Training.fit`.
     """
     scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
-    networks = training.fit(
-        networks, scaling, sampler, key=key, report=report, checkpoint=checkpoint
-    )
+    networks = training.fit(networks, scaling, sampler, key=key, tell=tell, checkpoint=checkpoint)
     return Morph(networks, scaling, training.noise_scale)

@@ -38,7 +38,7 @@ class Features(eqx.Module):
         return fingerprint(*(np.asarray(cloud.points) for cloud in clouds))
 
 
-def extract(
+def features_of(
     data: Dataset,
     source: type[FeatureExtractor],
     target: type[FeatureExtractor],
@@ -92,8 +92,8 @@ def trained(
     if cached is not None:
         log.info(f"{label}: {cls.__name__} from the cache, {path}")
         return cached, fingerprint(weights, given, {})
-    with log.progress(label) as report:
-        extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
+    with log.progress(label) as tell:
+        extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), tell=tell)
     weighs = jax.tree.leaves(eqx.filter(extractor, eqx.is_array))
     if weighs and try_to_cache(lambda: save_arrays(path, extractor), log):
         log.info(f"{label}: {cls.__name__} trained and cached in {path}")

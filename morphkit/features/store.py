@@ -118,8 +118,8 @@ def _fill(
     if progress.done > len(progress.skipped):
         _features(folder, len(inputs))  # as whole as it says
     key = jax.random.key(EXTRACTOR_SEED)
-    with log.progress(label) as report:
-        report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
+    with log.progress(label) as tell:
+        tell(progress.done, len(inputs), {"skipped": len(progress.skipped)})
         for start in range(progress.done, len(inputs), PART):
             batch = inputs[start : start + PART]
             found, broken = _encoded(extractor, batch, jax.random.fold_in(key, start))
@@ -127,7 +127,7 @@ def _fill(
             _append(folder / "features.npy", found, start, len(inputs))
             progress.done = start + len(batch)
             write_json(folder / "progress.json", asdict(progress), indent=1)
-            report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
+            tell(progress.done, len(inputs), {"skipped": len(progress.skipped)})
     if len(inputs) == 0:  # of a test split: none, as wide as those that are trained on
         wide = np.load(folder.parent / "train" / "features.npy", mmap_mode="r").shape[1]
         none = np.zeros((0, wide), np.float32)

@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..files import replace_file, write_text
-from .figures import STYLE, draw_overview
+from .figures import STYLE, plot_overview
 from .read import read_config, read_directions, read_figures, read_loss, read_metrics
 from .tables import (
     Row,
@@ -51,7 +51,7 @@ def write_report(dir: Path | str) -> Path:
         notes = verdict(results, directions)
         sections.append(Section("Morph and baselines", results_table(results, directions), notes))
     found, warnings = pictured(
-        "Overview", lambda: draw_overview(arrays, loss), dir / "overview.png"
+        "Overview", lambda: plot_overview(arrays, loss), dir / "overview.png"
     )
     sections += found
     coupling = under(metrics, "coupling/")

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from ..checks import Checked, Count, NonNegative, Positive
 from ..files import load_arrays, save_arrays
-from ..interfaces import Report, Sampler, silent
+from ..interfaces import Sampler, Tell, silent
 from .flow import Networks, genot_loss
 from .scaling import Scaling, Standardise
 from .stopping import deferred
@@ -51,12 +51,12 @@ class Training(Checked):
         sampler: Sampler,
         *,
         key: PRNGKeyArray,
-        report: Report = silent,
+        tell: Tell = silent,
         checkpoint: Path | None = None,
     ) -> Networks:
         """Trains `networks` on batches of `sampler`; their own arrays are consumed.
 
-        `scaling` maps features to what the networks see, and `report` is told the step and the
+        `scaling` maps features to what the networks see, and `tell` is told the step and the
         loss, a mean over the last dispatch. The noise of step s depends on `key` and s alone. The
         state is saved in the file `checkpoint`, if one is given: every `checkpoint_seconds`, and
         when SIGTERM or SIGINT comes, which is then delivered. A run that finds it goes on from it
@@ -82,7 +82,7 @@ class Training(Checked):
                         f"the training loss is {loss} at step {step}: look for huge or constant "
                         "features, or lower Training.learning_rate"
                     )
-                report(step, self.steps, {"loss": loss})
+                tell(step, self.steps, {"loss": loss})
                 if checkpoint and time.monotonic() - saved > self.checkpoint_seconds:
                     _save(checkpoint, step, state)
                     saved = time.monotonic()

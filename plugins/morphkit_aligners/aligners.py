@@ -64,7 +64,7 @@ class TrueAlignment(Aligner):
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> PairCoupling:
         return PairCoupling(data.pairs, (data.x.size, data.y.size))
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         return CouplingSampler.of(data, self.couple(data, cost, solver))
 
 
@@ -87,7 +87,7 @@ class GlobalAlignment(Aligner):
             return coupling
         return medoid(coupling, data.y.points, self.draws, jax.random.key(0))
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         return CouplingSampler.of(data, self.couple(data, cost, solver))
 
 
@@ -125,7 +125,7 @@ class LocalSampler(Sampler):
         eta, xi = batch_size * coupling.marginal(0), batch_size * coupling.marginal(1)
         return Batch(x[row], y[col], x, y, eta, xi)
 
-    def pairs(
+    def draws(
         self, key: PRNGKeyArray, num: int, batch_size: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         def batch(key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -172,6 +172,6 @@ class LocalAlignment(Aligner):
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> None:
         return None
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
         geometry = taken(prepared_geometry(data, cost), solver)
         return LocalSampler(data, geometry, solver, self.temperature)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphkit.checks import Count
 from morphkit.extras import imported
-from morphkit.interfaces import FeatureExtractor, Report, silent
+from morphkit.interfaces import FeatureExtractor, Tell, silent
 
 from .pretrained import images, non_linearities, sentences, vision, weights_fingerprint
 
@@ -42,7 +42,7 @@ class Pretrained(FeatureExtractor):
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
         """Features of one batch, each a torch tensor (b, d), by name; in inference mode."""
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         return self
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:

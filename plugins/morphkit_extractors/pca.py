@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn import decomposition
 
 from morphkit.checks import Count, check
-from morphkit.interfaces import Codec, Report, silent
+from morphkit.interfaces import Codec, Tell, silent
 from morphkit.precision import as_float32
 
 
@@ -36,7 +36,7 @@ class PCA(Codec):
         self.mean = jnp.zeros(width)
         self.weight = jnp.zeros((min(components, width), width))
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         flat = _flat(inputs)
         kept = len(self.weight)
         if len(flat) < kept:

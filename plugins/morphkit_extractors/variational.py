@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from morphkit.interfaces import Codec, Report, silent
+from morphkit.interfaces import Codec, Tell, silent
 
 CHUNK = 500
 """Inputs that are encoded or decoded at a time: what keeps memory flat."""
@@ -49,7 +49,7 @@ class VariationalAutoencoder(Codec):
     def epochs_for(self, n: int) -> int:
         """How often the training runs through `n` inputs."""
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         self._check(inputs)
         n, batch = len(inputs), min(self.batch_size, len(inputs))
         order_key, key = jax.random.split(key)
@@ -63,7 +63,7 @@ class VariationalAutoencoder(Codec):
             steps = jnp.asarray(order[start : start + STEPS_PER_DISPATCH])
             key, step_key = jax.random.split(key)
             model, state, loss = _descend(model, state, images, steps, step_key)
-            report(start + len(steps), len(order), {"loss": float(loss)})
+            tell(start + len(steps), len(order), {"loss": float(loss)})
         return model
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:

@@ -95,9 +95,9 @@ def search(
 
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
-    fractions and seeds, see `morphkit.experiment.search.search_grid`. Writes trials.csv and search.png
-    (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be drawn is
-    left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError for
+    fractions and seeds, see `morphkit.experiment.search.search_grid`. Writes trials.csv and
+    search.png (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be
+    drawn is left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError for
     data that has no labels or points to judge.
     """
     out = Path(out)

@@ -59,7 +59,7 @@ class Problem:
     def matching(self, cost: FusedCost, epsilon: float, temperature: float) -> dict:
         """Class matching by one draw a point, its label-free estimate, and the trained flow."""
         aligner, solver = GlobalAlignment(temperature), Sinkhorn(epsilon)
-        sampler = aligner.prepare(self.data, cost, solver)
+        sampler = aligner.sampler(self.data, cost, solver)
         coupling = sampler.coupling
         key_data, key_net, key_train, key_test = jax.random.split(jax.random.key(self.seed), 4)
         i, j = map(np.asarray, coupling.sample(key_data, 20_000))
@@ -81,7 +81,7 @@ class Problem:
             problem = distance, np.asarray(data.pairs.source).tobytes()  # of five folds
             if problem not in self.prepared:
                 self.prepared[problem] = prepared(data, DISTANCES[distance])
-            return aligner.prepare(data, self.prepared[problem], solver).coupling
+            return aligner.sampler(data, self.prepared[problem], solver).coupling
 
         nothing = Split(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros((0, 2), int))
         scene = Scene(

@@ -100,7 +100,7 @@ class Problem:
         aligner, cost, solver = MORPHS[method]
         key_net, key_train, key_test = jax.random.split(jax.random.key(seed), 3)
         start = time.perf_counter()
-        sampler = aligner.prepare(data, cost, solver)
+        sampler = aligner.sampler(data, cost, solver)
         found = {"key": key} | self.coupling(sampler)
         solved = time.perf_counter()
         morph = trained(data, sampler, TRAINING, FIELD, (key_net, key_train))

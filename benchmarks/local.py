@@ -62,7 +62,7 @@ def loop(field: AdaLN, data: PairedData, sampler: Sampler) -> Callable[[], float
 
 def main() -> None:
     data = pair(*mnist_clouds(), 500, 0)
-    true = TrueAlignment().prepare(data, BridgeCost(), Sinkhorn())
+    true = TrueAlignment().sampler(data, BridgeCost(), Sinkhorn())
     lines = [
         "# Local alignment, step by step",
         "",
@@ -81,7 +81,7 @@ def main() -> None:
         reference = loop(field, data, true)
         for solver_name, solver in solvers.items():
             for name in COSTS:
-                sampler = LocalAlignment().prepare(data, Prepared(prepared[name]), solver)
+                sampler = LocalAlignment().sampler(data, Prepared(prepared[name]), solver)
                 ended = local_diagnostics(sampler, BATCH, jax.random.key(0))
                 local = loop(field, data, sampler)
                 rounds = [(reference(), local()) for _ in range(ROUNDS)]

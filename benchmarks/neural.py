@@ -87,7 +87,7 @@ def measure(key: Key, evaluate: str) -> dict:
 
 def morph(known: PairedData, method: str, seed: int) -> Morph:
     aligner, solver = MORPHS[method]
-    sampler = aligner.prepare(known, COST, solver)
+    sampler = aligner.sampler(known, COST, solver)
     if not bool(sampler.coupling.convergence.converged):
         print("the solver did not converge", flush=True)
     return trained(known, sampler, TRAINING, FIELD, jax.random.split(jax.random.key(seed)))

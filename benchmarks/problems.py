@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
 from morphkit.experiment.train import build_networks, train
-from morphkit.features.extract import Features, extract
+from morphkit.features.extract import Features, features_of
 from morphkit.interfaces import Sampler
 from morphkit.loggers import Log
 from morphkit.morph import Morph
@@ -31,7 +31,7 @@ def mnist() -> Features:
     os.environ.setdefault("MORPHKIT_CACHE", str(Path(__file__).parent / "cache"))
     image = functools.partial(VAEImage, channels=(32, 64, 128), epochs=4, batch_size=64)
     with tempfile.TemporaryDirectory() as folder, Log(Path(folder), wandb="disabled") as log:
-        return extract(MNIST().load(), image, VAEText, log)  # pyright: ignore[reportArgumentType]
+        return features_of(MNIST().load(), image, VAEText, log)  # pyright: ignore[reportArgumentType]
 
 
 def mnist_clouds() -> tuple[Cloud, Cloud]:

@@ -63,7 +63,7 @@ def plain_loop(field, x, y) -> Callable[[], None]:
 def our_loop(field, x, y, steps_per_dispatch: int) -> Callable[[], None]:
     pairs = Pairs.from_array(np.stack([np.arange(len(x))] * 2, 1))
     data = PairedData(Cloud.uniform(x), Cloud.uniform(y), pairs)
-    sampler = TrueAlignment().prepare(data, BridgeCost(), BridgeSinkhorn())
+    sampler = TrueAlignment().sampler(data, BridgeCost(), BridgeSinkhorn())
     scaling = Scaling.fit(data.x.points, data.y.points, "each")
     training = Training(steps=STEPS, batch_size=BATCH, steps_per_dispatch=steps_per_dispatch)
 

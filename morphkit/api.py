@@ -14,10 +14,9 @@ from .data.arrays import split_arrays
 from .experiment.experiment import Experiment
 from .experiment.run import Result
 from .experiment.run import run as run_experiment
-from .experiment.search import Trial, write_search
-from .experiment.search import search as search_grid
+from .experiment.search import Trial, search_grid, write_search
 from .features.cache import fingerprint
-from .features.extract import extract as features_of
+from .features.extract import features_of
 from .features.store import fill
 from .files import replace_file
 from .folder import RunFolder
@@ -38,7 +37,7 @@ def run(
     *,
     overwrite: bool = False,
 ) -> Result:
-    """Runs the experiment that gin files describe; what `morphkit run` calls.
+    """Runs the experiment that gin `files` describe, one or several; what `morphkit run` calls.
 
     `bindings` such as "run.paired_fraction = 0.01" win over the files. Results go to `out`, by
     default runs/NAME-TIME; a run that was killed there goes on from its last checkpoint.
@@ -57,7 +56,8 @@ def _names(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
 
 
 def asked(files: Sequence[str | Path], bindings: Sequence[str]) -> tuple[Experiment, str]:
-    """What gin files and bindings ask for, and the whole of it as one gin file."""
+    """What gin `files` and `bindings` ask for, and the whole of it as the text of one gin file.
+    Raises ConfigurationError for a wrong request."""
     with configured(files, bindings):
         return build(), text()
 
@@ -68,10 +68,11 @@ def extract(
 ) -> Path:
     """Makes a feature store of the inputs of a run; what `morphkit extract` calls.
 
-    The gin files give run.data, run.source and run.target, and may be those of a whole run: with
-    run.data = @data.Stored(), Stored.path = the folder, and @extractor.Identity for both sides it
-    reads from the store. A store that was not finished goes on where it was. Raises
-    ConfigurationError for a wrong request; see `morphkit.features.store.fill` for more.
+    The gin `files` and the `bindings` that win over them give run.data, run.source and run.target,
+    and may be those of a whole run: with run.data = @data.Stored(), Stored.path = `out`, and
+    @extractor.Identity for both sides it reads from the store. A store that was not finished goes
+    on where it was. Raises ConfigurationError for a wrong request; see
+    `morphkit.features.store.fill` for more.
     """
     out = Path(out)
     with configured(_names(files), bindings):
@@ -89,12 +90,12 @@ def search(
     out: str | Path,
     **grid: Any,
 ) -> list[Trial]:
-    """Tries τ_X, τ_Y, ε and paired fractions on the data, cost and solver of a run (App. L.2);
-    what `morphkit search` calls.
+    """Tries τ_X, τ_Y, ε and paired fractions on the data, cost and solver of the run that gin
+    `files` and `bindings` describe (App. L.2); what `morphkit search` calls.
 
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
-    fractions and seeds, see `morphkit.experiment.search.search`. Writes trials.csv and search.png
+    fractions and seeds, see `morphkit.experiment.search.search_grid`. Writes trials.csv and search.png
     (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be drawn is
     left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError for
     data that has no labels or points to judge.
@@ -108,15 +109,16 @@ def search(
     with Log(out, wandb="disabled") as log:
         features = features_of(raw, found["source"], found["target"], log)
         judged = PairedData(features.x_test, features.y_test, Pairs.from_array(raw.test.pairs))
-        with log.progress("search") as report:
-            trials = search_grid(judged, found["cost"], found["solver"], report=report, **grid)
+        with log.progress("search") as tell:
+            trials = search_grid(judged, found["cost"], found["solver"], tell=tell, **grid)
         for warning in write_search(trials, out):
             log.warn(warning)
     return trials
 
 
 def method_binding(method: str | None) -> list[str]:
-    """The binding that chooses an alignment by its short name."""
+    """The binding that chooses an alignment by its short name, a key of METHODS; none for a
+    `method` of None. Raises KeyError for another name."""
     return [] if method is None else [f"run.aligner = @aligner.{METHODS[method]}()"]
 
 
@@ -137,12 +139,12 @@ def align(
     """Learns a morph from source features `x` to target features `y`.
 
     `pairs` lists known correspondences: x[pairs[k, 0]] goes with y[pairs[k, 1]]. A share
-    `test_fraction` of them is held out to measure the morph and the baselines;
-    `morph.metrics` has the numbers. `config` is a gin file (default: align.gin, which comes
-    with morphkit); `method` ("true", "global" or "local", Sec. 3.2), `seed` and `bindings` win
-    over it. Without any of them the alignment is global and the seed 0. With `out`, the whole
-    run is kept there with the arrays, as by `morphkit.run`: `morphkit run out/config.gin` does
-    it again. Without, the arrays pass through a temporary file.
+    `test_fraction` of them is held out to measure the morph and the baselines; `morph.metrics` has
+    the numbers. `config` is a gin file (default: align.gin, which comes with morphkit); `method`
+    ("true", "global" or "local", Sec. 3.2), `seed` and `bindings` win over it. Without any of them
+    the alignment is global and the seed 0. With `out`, the whole run is kept there with the arrays,
+    as by `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a
+    finished run there. Without `out`, the arrays pass through a temporary file.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method, for
     a seed below 0 or of more than 32 bits, and for a wrong configuration.
@@ -179,7 +181,8 @@ def _align(
 
 
 def data_bindings(**files: str) -> list[str]:
-    """The bindings that read source, target and pairs from files, as seen from anywhere."""
+    """The bindings that read arrays from `files`, paths by the name of the argument of `Arrays`
+    (source, target, pairs); absolute, as seen from anywhere."""
     paths = {name: os.path.abspath(file) for name, file in files.items()}
     return [
         "run.data = @data.Arrays()",

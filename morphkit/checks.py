@@ -59,7 +59,8 @@ class Checked(eqx.Module):
 
 
 def check(cls: type[Checked], **values: Any) -> None:
-    """Checks arguments of `cls` as `Checked` does, for a constructor that computes with them."""
+    """Checks `values`, arguments of `cls` by name, as `Checked` does: for a constructor that
+    computes with them. Raises ValueError, naming class and argument."""
     for name, value in values.items():
         adapter, why = _adapters(cls)[name]
         _validate(f"{cls.__name__}.{name}", value, adapter, why)

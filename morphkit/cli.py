@@ -8,9 +8,13 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from .plain import spell_out
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 130 and 143 interrupted."""
+    """Does what `argv` says, by default the command line. Exit codes: 0 done, 1 the run failed, 2
+    the request was wrong, 130 and 143 interrupted."""
+    spell_out()
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _terminate)

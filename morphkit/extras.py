@@ -5,8 +5,8 @@ from typing import Any
 
 
 def imported(owner: str, extra: str, *names: str) -> list[Any]:
-    """The modules `names`, which the extra installs. Raises ImportError, saying what to install for
-    `owner`, without them."""
+    """The modules `names`, which the extra `extra` installs. Raises ImportError, saying what to
+    install for `owner`, without them."""
     try:
         return [import_module(name) for name in names]
     except ImportError as error:

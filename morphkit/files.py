@@ -47,13 +47,13 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any, indent: int = 2) -> None:
-    """Replaces `path` by `value` as JSON."""
+    """Replaces `path` by `value` as JSON, indented by `indent` spaces."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
 @contextlib.contextmanager
 def reading(path: Path | str, remedy: str = "") -> Iterator[None]:
-    """Whatever a parser raises on a bad file becomes a ValueError that names it.
+    """Whatever a parser raises on the bad file `path` becomes a ValueError that names it.
 
     `remedy` says what to do about a file of ours that is damaged. A missing file stays a
     FileNotFoundError, a missing plugin a LookupError, and a ValueError that names the file
@@ -86,13 +86,15 @@ def _reason(error: Exception) -> str:
 
 
 def read_text(path: Path, remedy: str = "") -> str:
-    """The text of a UTF-8 file, with or without a byte order mark; errors as in `reading`."""
+    """The text of the UTF-8 file `path`, with or without a byte order mark; errors, and `remedy`,
+    as in `reading`."""
     with reading(path, remedy):
         return path.read_text(encoding="utf-8-sig")
 
 
 def read_json(path: Path, form: type[T], remedy: str = "") -> T:
-    """The value of a JSON file, of the type `form` (such as a dataclass); errors as in `reading`.
+    """The value of the JSON file `path`, of the type `form` (such as a dataclass); errors, and
+    `remedy`, as in `reading`.
 
     Fields that `form` does not have are left out.
     """
@@ -101,8 +103,8 @@ def read_json(path: Path, form: type[T], remedy: str = "") -> T:
 
 
 def read_csv(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows of a UTF-8 CSV file that are not empty, each with the number of its line, from 1;
-    errors as in `reading`."""
+    """The rows of the UTF-8 CSV file `path` that are not empty, each with the number of its line,
+    from 1; errors as in `reading`."""
     with reading(path), open(path, newline="", encoding="utf-8-sig") as file:
         reader = csv.reader(file)
         rows = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
@@ -111,20 +113,20 @@ def read_csv(path: Path) -> list[tuple[int, list[str]]]:
 
 @contextlib.contextmanager
 def open_npz(path: Path, remedy: str = "") -> Iterator[Mapping[str, np.ndarray]]:
-    """The arrays of an .npz file, each read when it is asked for; errors as in `reading`, also
-    those of the body."""
+    """The arrays of the .npz file `path`, each read when it is asked for; errors, and `remedy`, as
+    in `reading`, also those of the body."""
     with reading(path, remedy), np.load(path, allow_pickle=False) as arrays:
         yield arrays
 
 
 def checksum(path: Path) -> str:
-    """The SHA-256 of a file."""
+    """The SHA-256 of the file `path`, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_tensors(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Replaces `path` by named arrays (safetensors) and the checksum of their content."""
+    """Replaces `path` by `arrays` by name (safetensors) and the checksum of their content."""
     content = save(dict(arrays), {"sha256": _content(arrays)})
     # save_file would let nobody else read it
     replace_file(path, lambda partial: partial.write_bytes(content))
@@ -157,7 +159,7 @@ def _content(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def save_arrays(path: Path, tree: Any) -> None:
-    """Writes every array of `tree` under its tree path, by `write_tensors`."""
+    """Writes every array of `tree` to `path` under its tree path, by `write_tensors`."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array_like))
     write_tensors(path, {_name(path): np.array(leaf, order="C") for path, leaf in leaves})
 
@@ -166,7 +168,8 @@ def load_arrays(path: Path, like: Any, remedy: str = "make it again") -> Any:
     """`like` with its arrays replaced by those saved in `path`; `like` may hold shapes only.
 
     Raises what `read_tensors` does and, naming the leaves, ValueError when names, shapes or types
-    do not agree; 64-bit types agree with those of 32 bits, which JAX may make of them.
+    do not agree, with the `remedy`; 64-bit types agree with those of 32 bits, which JAX may make of
+    them.
     """
     saved = read_tensors(path, remedy)
 

@@ -44,7 +44,8 @@ class RunFolder:
 
     @classmethod
     def unique(cls, name: str) -> Self:
-        """A new folder of its own, runs/NAME-TIME."""
+        """A new folder of its own, runs/NAME-TIME with `name` as NAME. Raises FileExistsError if
+        there are ten thousand of that second."""
         stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for count in range(1, 10_000):
             path = stem if count == 1 else stem.with_name(f"{stem.name}-{count}")
@@ -54,11 +55,12 @@ class RunFolder:
         raise FileExistsError(f"{stem} and its like exist already; name a folder with --out")
 
     def checkpoint(self, identity: str) -> Path:
-        """Where the training of that identity keeps its state."""
+        """Where the training of that `identity`, a fingerprint of all it depends on, keeps its
+        state."""
         return self.path / f"checkpoint-{identity}.safetensors"
 
     def arrays(self, identity: str) -> Path:
-        """Where `morphkit.align` keeps arrays, named by their content."""
+        """Where `morphkit.align` keeps arrays, named by their content's fingerprint `identity`."""
         return self.path / f"arrays-{identity}.npz"
 
     @property
@@ -79,7 +81,7 @@ class RunFolder:
         return found
 
     def note(self, **changes: Any) -> None:
-        """Changes what run.json says."""
+        """Changes what run.json says: `changes` are entries of it, JSON values by name."""
         state = {"format": FORMAT, "finished": False} | self.state | changes
         write_json(self.path / "run.json", state)
 
@@ -123,6 +125,7 @@ class RunFolder:
                 f"{self.path} holds what no run of morphkit wrote: {', '.join(names[:3])}; choose "
                 "another folder with --out, or move that"
             )
+        fresh = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock", timeout=0)
         try:
@@ -135,6 +138,11 @@ class RunFolder:
         try:
             with self._aside(overwrite):
                 yield self
+        except (ValueError, LookupError, FileNotFoundError):
+            # A request that cannot work leaves no folder behind.
+            if fresh and not (self.morph.exists() or any(self.path.glob("checkpoint-*"))):
+                shutil.rmtree(self.path)
+            raise
         finally:
             lock.release()
 

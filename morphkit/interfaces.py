@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from .transport.couplings import Coupling
     from .transport.geometry import Geometry
 
-Report = Callable[[int, int, dict[str, float]], None]
-"""How long work tells where it is: report(step done, steps in all, metrics so far)."""
+Tell = Callable[[int, int, dict[str, float]], None]
+"""How long work tells where it is: tell(step done, steps in all, metrics so far)."""
 
 
 def silent(step: int, total: int, metrics: dict[str, float]) -> None:
-    """A `Report` that tells nobody."""
+    """A `Tell` that tells nobody: `step`, of `total`, and `metrics` are dropped."""
 
 
 class Data(Checked):
@@ -42,6 +42,8 @@ class Data(Checked):
 class FeatureExtractor(Checked):
     """A frozen model f: inputs → features. Built as `cls(input_shape=inputs.shape[1:], key=key)`.
 
+    `input_shape` is the shape of one raw input, () for a text; `key` draws initial weights.
+
     The whole module is saved by tree path, so weights are ordinary array fields. Arguments that
     only `encode` reads are named in `encoding_arguments`: other values need no new training.
     """
@@ -49,12 +51,16 @@ class FeatureExtractor(Checked):
     encoding_arguments: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
-        """Trains the model on raw inputs (n, *input_shape); a pretrained model returns itself."""
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
+        """The model trained on raw `inputs` (n, *input_shape); a pretrained one is itself.
+
+        `key` is for initialisation and noise; `tell` is told the progress.
+        """
 
     @abstractmethod
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
-        """Features of raw inputs. `key` matters only to stochastic encoders."""
+        """Features (n, d) of raw `inputs` (n, *input_shape), each as its docstring says normalised
+        or not. `key` matters only to stochastic encoders."""
 
     def provenance(self) -> dict[str, str]:
         """What features depend on beside arguments and training: a pretrained model's weights (a
@@ -67,7 +73,8 @@ class Codec(FeatureExtractor):
 
     @abstractmethod
     def decode(self, features: Float[Array, "n d"]) -> Float[Array, "n ..."]:
-        """Inputs (probabilities, for binary or one-hot inputs) that the features stand for."""
+        """Inputs (probabilities, for binary or one-hot inputs) that the `features` (n, d) stand
+        for."""
 
 
 class FusedCost(Checked):
@@ -75,11 +82,19 @@ class FusedCost(Checked):
 
     @abstractmethod
     def prepare(self, data: PairedData) -> "Geometry":
-        """The n × m cost, unnormalised, as a geometry; O((n + m) l) memory wherever possible."""
+        """The n × m cost between the clouds of `data`, not yet divided by its unit, as a geometry;
+        O((n + m) l) memory for l pairs, wherever possible. Raises ValueError for data that the cost
+        is not defined on."""
 
 
 class OTSolver(Checked):
-    """A discrete optimal transport solver (Eq. 1–3)."""
+    """A discrete optimal transport solver (Eq. 1–3).
+
+    `takes` has the geometries that it can solve for; by default all of them. What draws batches
+    checks it before `solve`, see `morphkit.transport.couple.taken`.
+    """
+
+    takes: ClassVar[tuple[type[eqx.Module], ...]] = (eqx.Module,)
 
     @abstractmethod
     def solve(self, cost: "Geometry", x: Cloud, y: Cloud) -> "Coupling":
@@ -99,18 +114,20 @@ class Sampler(eqx.Module):
         """The one coupling that all batches come from, or None."""
 
     @abstractmethod
-    def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch: ...
+    def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
+        """A batch of `batch_size` draws by `key`; traceable by `jax.jit`."""
 
-    def pairs(
+    def draws(
         self, key: PRNGKeyArray, num: int, batch_size: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]] | None:
-        """Indices of `num` points and targets that its batches would draw, or None if it does not
-        know them."""
+        """Indices of `num` points and targets that its batches of `batch_size` would draw by `key`,
+        or None if it does not know them."""
         return None if self.coupling is None else self.coupling.sample(key, num)
 
     def diagnostics(self, data: PairedData, batch_size: int, key: PRNGKeyArray) -> dict[str, float]:
-        """How its solver ended and what its coupling of `data` is like, see
-        `Coupling.diagnostics`; empty for a sampler that has none."""
+        """How its solver ended and what its coupling of `data` is like, see `Coupling.diagnostics`;
+        empty for a sampler that has none. One without a single coupling draws batches of
+        `batch_size` by `key` to tell."""
         return {} if self.coupling is None else self.coupling.diagnostics(data.x, data.y)
 
 
@@ -119,17 +136,20 @@ class Aligner(Checked):
 
     @abstractmethod
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> "Coupling | None":
-        """The coupling of all points of `data` that batches would be drawn from, or None."""
+        """The coupling of all points of `data` that batches would be drawn from, by `solver` under
+        `cost`, or None."""
 
     @abstractmethod
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Sampler:
-        """Does all work that can be done once, before training."""
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Sampler:
+        """What draws batches of `data`: all work that can be done once, before training, is done,
+        such as `cost` and `solver` on all points."""
 
 
 class VelocityField(Checked):
     """v_θ(t, y | x) on the target space, conditioned on a source point; acts on one sample.
 
-    Built as `cls(source_dim=p, target_dim=q, key=key)`.
+    Built as `cls(source_dim=p, target_dim=q, key=key)`; `key` draws the weights, `source_dim` and
+    `target_dim` are the dimensions p and q.
     """
 
     source_dim: eqx.AbstractVar[int]
@@ -138,7 +158,9 @@ class VelocityField(Checked):
     @abstractmethod
     def __call__(
         self, t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]
-    ) -> Float[Array, " q"]: ...
+    ) -> Float[Array, " q"]:
+        """The velocity at time `t` in [0, 1] of the target point `y`, given the source point `x`;
+        both scaled, see `Scaling`."""
 
 
 class LatentMap(eqx.Module):
@@ -148,22 +170,26 @@ class LatentMap(eqx.Module):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        """Predictions for a batch of source points. `key` matters only to stochastic maps."""
+        """Predictions (n, q) for source points `x` (n, p), in the units of the features. `key`
+        matters only to stochastic maps."""
 
 
 class Baseline(Checked):
     """What one would do without a morph; fitted on the same data, shown in the same table."""
 
     @abstractmethod
-    def fit(self, data: PairedData) -> LatentMap: ...
+    def fit(self, data: PairedData) -> LatentMap:
+        """The map learned from `data`. Raises ValueError, saying why, for data it is not for: a run
+        then leaves it out."""
 
 
 @dataclass(frozen=True)
 class Scene:
     """Everything an evaluator may look at.
 
-    `x`, `y` are the features of the test split, `test` its raw inputs and correspondences;
-    `train` is what the morph learned from, and `inputs` the raw inputs that it was made from.
+    `source` and `target` are the fitted feature extractors, `x` and `y` the features of the test
+    split, `test` its raw inputs and correspondences; `train` is what the morph learned from, and
+    `inputs` the raw inputs that it was made from.
     `class_names` has one name per label. `map` is set for evaluators with subject "map",
     `coupling` for "coupling"; `couple` finds the coupling of other data in the same way.
     """
@@ -205,7 +231,8 @@ class Evaluator(Checked):
 
     @abstractmethod
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
-        """Names to values; no names but those of `metrics`, of which some may be left out.
+        """What `scene` shows, names to values; no names but those of `metrics`, of which some may
+        be left out. `key` is for evaluators that draw: the same key, the same values.
 
         Raises ValueError, naming what is missing, when the scene lacks what the metric needs
         (labels, a decoder)."""

@@ -110,18 +110,19 @@ class Log:
         self._file.close()
 
     def info(self, text: str) -> None:
-        """One line for the user."""
+        """The line `text` for the user."""
         self._record({"info": text})
         if not self.quiet:
             self._print(text)
 
     def warn(self, text: str) -> None:
-        """One line the user should not miss; shown even when quiet."""
+        """The line `text`, which the user should not miss; shown even when quiet."""
         self._record({"warning": text})
         self._print(f"warning: {text}")
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Records named numbers; NaN and infinities are null in the file, JSON having neither."""
+        """Records numbers, `values` by name, of a `step` if there is one; NaN and infinities are
+        null in the file, JSON having neither."""
         numbers = {name: float(value) for name, value in values.items()}
         self._record({"step": step, "metrics": {k: finite(v) for k, v in numbers.items()}})
         # W&B drops steps that go back, as they do between stages: the step is a metric there
@@ -129,7 +130,8 @@ class Log:
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Notes the wall-clock seconds of what is done inside, in `times`, as time/NAME_s."""
+        """Notes the wall-clock seconds of what is done inside, in `times`, as time/NAME_s with
+        `name` as NAME."""
         start = time.perf_counter()
         yield
         self.times[f"time/{name}_s"] = round(time.perf_counter() - start, 3)
@@ -140,7 +142,7 @@ class Log:
         return None if self._run is None else self._run.id
 
     def progress(self, label: str) -> "Progress":
-        """A `Report` for one stage; its metrics are recorded as `label/…`."""
+        """A `Tell` for the stage `label`; its metrics are recorded as LABEL/…."""
         return Progress(self, label)
 
     def finish(
@@ -149,7 +151,8 @@ class Log:
         report: Path | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Final flat metrics, the HTML report and more configuration to W&B, which is then closed.
+        """Final flat `metrics`, the HTML `report` and more configuration, `config`, to W&B, which
+        is then closed.
 
         They are not written to the JSON lines: they have a file of their own in the run.
         """
@@ -231,7 +234,8 @@ class Log:
 
 
 class Progress:
-    """A `Report`: a bar on a terminal, otherwise a plain line at most every ten seconds.
+    """A `Tell` of the stage `label` to `log`: a bar on a terminal, otherwise a plain line at most
+    every ten seconds.
 
     May be used in a `with`, which ends the bar also when the stage fails. Rates leave out
     what came before the first call, which paid for compilation.
@@ -250,6 +254,7 @@ class Progress:
         self.log._close_bar()
 
     def __call__(self, step: int, total: int, metrics: dict[str, float]) -> None:
+        """Shows that `step` of `total` is done, and records and shows `metrics`."""
         self.log.metrics({f"{self.label}/{k}": v for k, v in metrics.items()}, step)
         self.first = self.first or (step, time.monotonic())
         if self.log.quiet:
@@ -287,6 +292,7 @@ def _shown(metrics: dict[str, float]) -> str:
 
 
 def finite(value: float) -> float | None:
+    """`value`, or None for NaN and infinities."""
     return value if math.isfinite(value) else None
 
 

@@ -3,14 +3,13 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from .checks import Count, Positive
 from .files import (
@@ -23,8 +22,9 @@ from .files import (
     write_json,
     write_text,
 )
-from .interfaces import LatentMap, VelocityField
+from .interfaces import LatentMap
 from .precision import as_float32, in_float32
+from .prediction import Reduce, predict
 from .training.flow import Networks, Reweighting
 from .training.scaling import Scaling
 from .wiring.records import rebuild, record
@@ -35,14 +35,21 @@ REMEDY = "copy it anew, or train and save the morph again"
 
 @dataclass(frozen=True)
 class Versioned:
-    """The one part of a manifest that every version has."""
+    """The one part of a manifest that every version has: `format`, its version, 1 or above."""
 
     format: Count
 
 
 @dataclass(frozen=True)
 class Manifest(Versioned):
-    """What a saved morph says of itself, beside its weights: see `Morph.save`."""
+    """What a saved morph says of itself, beside its weights: see `Morph.save`.
+
+    `format` is the version of this file; `p` and `q` are the dimensions of source and target.
+    `field` is the record of the velocity field (component and arguments), `noise_scale` that of
+    `Morph`, and `reweight` whether η and ξ are among the weights. `sha256` is the checksum of
+    weights.safetensors, in hexadecimal. `seed` is that of the run, `plugins` has its distributions
+    and their versions, and `provenance` is `Morph.provenance`, read.
+    """
 
     p: Count
     q: Count
@@ -58,8 +65,10 @@ class Manifest(Versioned):
 class Morph(LatentMap):
     """A conditional flow from source features (p,) to target features (q,).
 
-    `morph(x)` draws from p(y | x). `networks` holds the velocity field and, if trained, η and
-    ξ; `provenance` is JSON that says how it was made, `gin` the configuration for people.
+    `morph(x)` draws from p(y | x). `networks` holds the velocity field and, if trained, η and ξ;
+    `scaling` has the maps between features and what the networks see, `noise_scale` the standard
+    deviation of the noise at t = 0; `provenance` is JSON that says how it was made, `gin` the
+    configuration for people.
     """
 
     networks: Networks
@@ -75,18 +84,22 @@ class Morph(LatentMap):
         *,
         key: PRNGKeyArray | None = None,
         draws: int = 1,
-        reduce: Literal["mean", "medoid"] | None = None,
+        reduce: Reduce = None,
         steps: int = 20,
     ) -> Float[Array, "n q"] | Float[Array, "draws n q"]:
         """Predictions by integrating Eq. 9 from noise at t = 0 to t = 1 (Eq. 12).
 
-        Each source point gets `draws` draws: one gives (n, q); more give (draws, n, q), or
-        (n, q) reduced to their "mean" or their "medoid" (the draw nearest to all others). The
-        same `key`, n and `draws` give the same draws; without one, key 0 is used. `steps` is
-        the number of steps of the midpoint rule, two evaluations of the field each.
+        `x` (n, p) are source features as the morph was trained on, in their own units. Each gets
+        `draws` draws: one gives (n, q); more give (draws, n, q), or (n, q) with `reduce`: their
+        "mean", or their "medoid" (the draw nearest to all others). The noise of draw k for row i
+        depends on `key`, k and i alone, so that a call with fewer points or draws gives the first
+        of them, up to rounding; without a key, key 0 is used. `steps` is the number of steps of the
+        midpoint rule, two evaluations of the field each.
 
-        The same under JAX_ENABLE_X64. Raises ValueError for a wrong shape, NaN, numbers beyond
-        float32, or an unknown reduction.
+        Computed in blocks of fixed sizes: memory is that of the result and, beside it, of a few
+        thousand draws, or those of one point. The same under JAX_ENABLE_X64. Raises ValueError
+        for a wrong shape, NaN, numbers beyond float32, or an unknown reduction, MemoryError
+        before anything is computed where the result is more than there is memory.
         """
         x = self._check(x)
         for name, value in (("draws", draws), ("steps", steps)):
@@ -95,40 +108,32 @@ class Morph(LatentMap):
         if reduce not in (None, "mean", "medoid"):
             raise ValueError(f"reduce = {reduce!r} is unknown; use 'mean', 'medoid' or None")
         key = jax.random.key(0) if key is None else key
-        q = self.networks.field.target_dim
-        noise = self.noise_scale * jax.random.normal(key, (draws, len(x), q))
-        flat = _integrate(
-            self.networks.field,
-            jnp.tile(self.scaling.x(x), (draws, 1)),
-            noise.reshape(-1, q),
-            steps,
-        )
-        y = self.scaling.y_inverse(flat).reshape(draws, len(x), q)
-        if reduce == "mean":
-            return y.mean(0)
-        if reduce == "medoid":
-            return jax.lax.map(_medoid, y.swapaxes(0, 1), batch_size=256)
-        return y[0] if draws == 1 else y
+        return predict(
+            self.networks.field, self.scaling, self.noise_scale, x,
+            key=key, draws=draws, reduce=reduce, steps=steps,
+        )  # fmt: skip
 
     @property
     def metrics(self) -> dict[str, float]:
         """What the run that trained this morph measured; as in its metrics.json."""
         return json.loads(self.provenance).get("metrics", {})
 
-    def _check(self, x: Any) -> Float[Array, "n p"]:
-        if np.asarray(x).dtype.kind not in "fiub":
-            raise ValueError(f"x has type {np.asarray(x).dtype}, but must be real numbers")
-        x = jnp.asarray(as_float32("x", np.asarray(x)))
+    def _check(self, x: Any) -> Float[np.ndarray, "n p"]:
+        x = np.asarray(x)
+        if x.dtype.kind not in "fiub":
+            raise ValueError(f"x has type {x.dtype}, but must be real numbers")
+        x = as_float32("x", x)
         p = self.networks.field.source_dim
         if x.ndim != 2 or x.shape[1] != p:
             raise ValueError(f"x has shape {x.shape}; this morph takes (n, {p}) source features")
-        if not bool(jnp.isfinite(x).all()):
-            rows = jnp.flatnonzero(~jnp.isfinite(x).all(1))[:5].tolist()
+        if not (finite := np.isfinite(x).all(1)).all():
+            rows = np.flatnonzero(~finite)[:5].tolist()
             raise ValueError(f"x has NaN or infinite values, first in rows {rows}; drop them first")
         return x
 
     def save(self, directory: str | Path) -> Path:
-        """Writes weights.safetensors, manifest.json and config.gin (if known); see `load`."""
+        """Writes weights.safetensors, manifest.json and config.gin (if known) into the folder
+        `directory`, made if need be, and returns it; see `load`."""
         directory = Path(directory)
         weights = directory / "weights.safetensors"
         save_arrays(weights, (self.networks, self.scaling))
@@ -194,37 +199,3 @@ def load(directory: str | Path) -> Morph:
         networks, scaling, manifest.noise_scale, json.dumps(manifest.provenance),
         read_text(config, REMEDY) if config.exists() else "",
     )  # fmt: skip
-
-
-def _medoid(draws: Float[Array, "draws q"]) -> Float[Array, " q"]:
-    distance = jnp.linalg.norm(draws[:, None] - draws[None], axis=-1).sum(0)
-    return draws[distance.argmin()]
-
-
-@eqx.filter_jit
-def _integrate(
-    field: VelocityField,
-    x: Float[Array, "n p"],
-    z: Float[Array, "n q"],
-    steps: int,
-) -> Float[Array, "n q"]:
-    """ODESolve of Eq. 12 for many points, by blocks that fit the cache."""
-
-    def velocity(t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]) -> Float[Array, " q"]:
-        return field(t, y, x)
-
-    def solve(pair: tuple[Array, Array]) -> Array:
-        x, z = pair
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
-            diffrax.Midpoint(),
-            0.0,
-            1.0,
-            dt0=1 / steps,
-            y0=z,
-            args=x,
-        )
-        assert solution.ys is not None
-        return solution.ys[0]
-
-    return jax.lax.map(solve, (x, z), batch_size=min(1024, max(len(x), 1)))

@@ -60,7 +60,7 @@ def as_float32(name: str, values: Num[np.ndarray, "..."]) -> Float[np.ndarray, "
 
 
 def points_as_float32(name: str, points: Num[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:
-    """A set of points, rounded to float32 as in `as_float32`.
+    """A set of `points` (n, ...), rounded to float32 as in `as_float32`.
 
     Raises ValueError, naming the argument `name`, also where rounding moves the points by more
     than LOST of their spread: a common offset that is much larger, as of time stamps.
@@ -85,13 +85,13 @@ def points_as_float32(name: str, points: Num[np.ndarray, "n ..."]) -> Float[np.n
 
 
 def fits_int32(labels: Int[np.ndarray, "..."]) -> bool:
-    """Whether labels stay different when JAX takes them as 32 bits."""
+    """Whether `labels` stay different when JAX takes them as 32 bits."""
     bounds = np.iinfo(np.int32)
     return labels.size == 0 or bool(bounds.min <= labels.min() and labels.max() <= bounds.max)
 
 
 def doubts(points: Float[np.ndarray, "n d"]) -> list[str]:
-    """What float32 makes hard to tell in a cloud of float32 points, and what to do about it."""
+    """What float32 makes hard to tell in a cloud of float32 `points`, and what to do about it."""
     if len(points) == 0:
         return []
     largest, found = np.abs(points).max(), []

@@ -5,7 +5,7 @@ from typing import NamedTuple, Self
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from .precision import fits_int32, points_as_float32
 
@@ -28,8 +28,9 @@ class Cloud(eqx.Module):
         points: Float[Array | np.ndarray, "n d"],
         labels: Int[Array | np.ndarray, " n"] | None = None,
     ) -> Self:
-        """The cloud of equal weights. Raises ValueError for NumPy points that float32 cannot tell
-        apart, see `morphkit.precision`, and for NumPy labels that need more than 32 bits."""
+        """The cloud of `points` with equal weights, and with `labels` if known. Raises ValueError
+        for NumPy points that float32 cannot tell apart, see `morphkit.precision`, and for NumPy
+        labels that need more than 32 bits."""
         if isinstance(points, np.ndarray):
             points = points_as_float32("points", points)
         if isinstance(labels, np.ndarray) and not fits_int32(labels):
@@ -52,20 +53,24 @@ class Cloud(eqx.Module):
         return self.points.shape[1]
 
     def take(self, index: Int[Array, " k"]) -> "Cloud":
-        """The sub-cloud of the given points, its weights renormalised to sum to 1."""
+        """The sub-cloud of the points `index` (k,), its weights renormalised to sum to 1."""
         weights = self.weights[index]
         labels = None if self.labels is None else self.labels[index]
         return Cloud(self.points[index], weights / weights.sum(), labels)
 
 
 class Pairs(eqx.Module):
-    """The known correspondences: source point `source[k]` goes with target point `target[k]`."""
+    """The known correspondences: source point `source[k]` goes with target point `target[k]`.
+
+    `source` and `target` are (l,), indices from 0; a point may be in several pairs.
+    """
 
     source: Int[Array, " l"]
     target: Int[Array, " l"]
 
     @classmethod
     def from_array(cls, pairs: Int[np.ndarray, "l 2"]) -> Self:
+        """The rows (source, target) of `pairs`."""
         return cls(jnp.asarray(pairs[:, 0], jnp.int32), jnp.asarray(pairs[:, 1], jnp.int32))
 
     @property
@@ -74,7 +79,8 @@ class Pairs(eqx.Module):
 
 
 class PairedData(eqx.Module):
-    """What an alignment learns from: two clouds (n and m points) and l pairs between them."""
+    """What an alignment learns from: two clouds, `x` (n points) and `y` (m points), and l `pairs`
+    between them."""
 
     x: Cloud
     y: Cloud
@@ -107,7 +113,7 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """The three splits of an experiment.
+    """The three splits of an experiment, `name` as it is shown.
 
     `pretrain` trains the feature extractors (None if there is nothing to train them on),
     `train` trains the morph, `test` evaluates it. `class_names` has one name per label.
@@ -134,3 +140,11 @@ class Batch(NamedTuple):
     y_marginal: Float[Array, "b q"]
     eta: Float[Array, " b"]
     xi: Float[Array, " b"]
+
+
+def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:
+    """Every one of `values` once, in the order in which they first appear, and which of them each
+    is."""
+    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    return values[first[order]], np.argsort(order)[inverse]

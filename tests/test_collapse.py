@@ -76,7 +76,7 @@ def test_local_alignment_prepares_distinct_points(repeated, cost):
     y = Cloud.uniform(jnp.repeat(repeated.y.points[:10], 40, axis=0))
     known = np.stack([np.arange(10), 40 * np.arange(10)], 1)
     data = PairedData(repeated.x, y, Pairs.from_array(known))
-    prepared = LocalAlignment().prepare(data, cost, Sinkhorn()).cost
+    prepared = LocalAlignment().sampler(data, cost, Sinkhorn()).cost
     small = PairedData(data.x, Cloud.uniform(repeated.y.points[:10]), Pairs.from_array(
         np.stack([np.arange(10)] * 2, 1)))  # fmt: skip
     expected = np.asarray(cost.prepare(small).matrix())

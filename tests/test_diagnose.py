@@ -42,7 +42,7 @@ def two_clusters(sizes_x: tuple[int, int], sizes_y: tuple[int, int]) -> PairedDa
 def warnings(
     data: PairedData, solver: Sinkhorn, folder, aligner: Aligner, cost: FusedCost = COST
 ) -> str:
-    sampler = aligner.prepare(data, cost, solver)
+    sampler = aligner.sampler(data, cost, solver)
     with Log(folder, wandb="disabled") as log:
         diagnose(sampler, data, cost, solver, 32, log)
     lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())

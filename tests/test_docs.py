@@ -1,7 +1,10 @@
 """The documentation is held to the code: names, options, files and examples."""
 
 import argparse
+import importlib
+import inspect
 import os
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -17,6 +20,22 @@ ROOT = Path(__file__).parent.parent
 PAGES = {path.name: path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
 EVERYTHING = "\n".join(PAGES.values())
 SOURCES = [p for folder in ("morphkit", "plugins") for p in (ROOT / folder).rglob("*.py")]
+UNSAID = ("self", "cls", "args", "kwargs")
+SECTIONS = """
+1 2 3 3.1 3.2 3.3 3.4 4 5 5.1 5.1.1 5.1.2 5.1.3 5.1.4 5.1.5 5.2 5.2.1 5.2.2 6
+"""
+APPENDICES = """
+A B C D E E.1 F G G.1 G.1.1 G.1.2 G.2 G.2.1 G.2.2 G.3 G.3.1 H H.1 H.2 H.3 H.4 H.5 I J K L L.1 L.2
+"""
+PAPER = {
+    "Sec": SECTIONS.split(),
+    "App": APPENDICES.split(),
+    "Eq": [str(number) for number in range(1, 31)],
+    "Fig": [str(number) for number in range(1, 21)],
+    "Table": ["1", "2", "3"],
+    "Algorithm": ["1"],
+}
+"""The numbers of the paper."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -37,12 +56,141 @@ def slug(heading: str) -> str:
     return re.sub(r"\s+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
 
 
-def test_every_first_party_component_and_its_arguments_are_in_the_table():
+def first_party():
     from morphkit.wiring.registry import registry
 
     ours = [c for c in registry.load() if c.distribution == "morphkit-align"]
-    assert len(ours) > 20
-    for component in ours:
+    assert len(ours) > 50
+    return ours
+
+
+def directives(page: str) -> dict[str, list[str] | None]:
+    """What a page shows of the code: dotted names, and the members that are chosen of each."""
+    found: dict[str, list[str] | None] = {}
+    for name, chosen in re.findall(
+        r"^::: ([\w.]+)$(?:\n    options:(?:\n      heading: .+)?(?:\n      members: \[(.+)\])?)?",
+        PAGES[page], re.MULTILINE,
+    ):  # fmt: skip
+        found[name] = chosen.split(", ") if chosen else None
+    return found
+
+
+def public(name: str) -> list[tuple[str, object, list[str]]]:
+    """Every public function and class of a module, and their methods: the name, the object, and
+    the docstrings that may name its arguments (those of overridden methods, too)."""
+    found = []
+    for member, value in vars(importlib.import_module(name)).items():
+        here = getattr(value, "__module__", None) == name and callable(value)
+        if member.startswith("_") or not here or member == "morphkit_register":
+            continue
+        bases = value.__mro__ if inspect.isclass(value) else [value]
+        ours = [base for base in bases if base.__module__.startswith("morphkit")]
+        found.append((f"{name}.{member}", value, [base.__doc__ or "" for base in ours]))
+        for method in vars(value) if inspect.isclass(value) else ():
+            bound = getattr(value, method)
+            if not inspect.isroutine(bound) or (method[0] == "_" and method != "__call__"):
+                continue
+            docs = [getattr(vars(base).get(method), "__doc__", "") for base in value.__mro__]
+            found.append((f"{name}.{member}.{method}", bound, [doc or "" for doc in docs]))
+    return found
+
+
+def on_the_api_page() -> list[str]:
+    """The names of all that `docs/api.md` shows and that has a docstring of its own."""
+    names = []
+    for module, chosen in directives("api.md").items():
+        for name, _, docs in public(module):
+            member = name.removeprefix(f"{module}.").partition(".")[0]
+            if docs[0] and (chosen is None or member in chosen):
+                names.append(name)
+    return names
+
+
+def unnamed(arguments, docs: list[str]) -> list[str]:
+    """The arguments that no docstring names, in backticks or in a list of them."""
+    text = "\n".join(docs)
+    return [
+        a for a in arguments
+        if f"`{a}`" not in text and not re.search(rf"^        {a}: ", text, re.MULTILINE)
+    ]  # fmt: skip
+
+
+def test_every_argument_of_a_component_is_named_in_its_docstring():
+    missing = {c.short: unnamed(c.arguments, [c.cls.__doc__ or ""]) for c in first_party()}
+    assert {name: found for name, found in missing.items() if found} == {}
+
+
+def test_every_argument_of_public_code_is_named_in_a_docstring():
+    packages = ["morphkit", *(path.name for path in (ROOT / "plugins").glob("morphkit_*"))]
+    assert len(packages) > 7
+    modules = []
+    for package in packages:
+        path = importlib.import_module(package).__path__
+        modules += [module.name for module in pkgutil.walk_packages(path, f"{package}.")]
+    assert set(directives("api.md")) <= set(modules)
+    counted, missing = 0, {}
+    for name, value, docs in (entry for module in modules for entry in public(module)):
+        try:
+            arguments = [a for a in inspect.signature(value).parameters if a not in UNSAID]  # pyright: ignore
+        except ValueError:
+            continue  # a built-in one
+        counted += len(arguments)
+        missing[name] = unnamed(arguments, docs)
+    assert {name: found for name, found in missing.items() if found} == {}
+    assert counted > 1000
+
+
+def test_every_component_has_its_entry_in_the_reference():
+    entries = re.findall(
+        r"^::: ([\w.]+)\n    options:\n      heading: (.+)$", PAGES["reference.md"], re.M
+    )
+    ours = {f"{c.cls.__module__}.{c.name}": c.short for c in first_party()}
+    assert dict(entries) == ours
+    assert len(entries) == len(ours)
+
+
+def citations(text: str) -> list[tuple[str, str]]:
+    """The numbers of the paper that a text cites, as ("Eq", "25"); ranges by their ends."""
+    text = re.sub(r"\n\s*#?\s*", " ", text)
+    number = r"[A-Z](?:\.\d+)+|[A-Z]\b|\d+(?:\.\d+)*"
+    kinds = r"(Sec|App|Eq|Fig|Table|Algorithm)(?:tion|endix|uation|ure)?s?\.? "
+    found = []
+    for kind, numbers in re.findall(
+        rf"\b{kinds}((?:{number})(?:(?:, | and | to |[–-])(?:{number}))*)", text
+    ):
+        found += [(kind, cited) for cited in re.findall(number, numbers)]
+    return found
+
+
+CITING = [
+    path.relative_to(ROOT)
+    for pattern in ("morphkit/**/*.py", "plugins/**/*.py", "benchmarks/*.py", "tests/*.py",
+                    "docs/*.md", "gin/**/*.gin", "*.md")
+    for path in sorted(ROOT.glob(pattern))
+]  # fmt: skip
+
+
+def test_what_is_cited_of_the_paper_is_there():
+    assert citations("Eq. 2–3, App. L.2 and Sec. 5.3") == [
+        ("Eq", "2"), ("Eq", "3"), ("App", "L.2"), ("Sec", "5.3"),
+    ]  # fmt: skip
+    cited = {p: citations((ROOT / p).read_text()) for p in CITING if p.name != "test_docs.py"}
+    assert sum(map(len, cited.values())) > 200
+    wrong = {
+        (str(p), *c) for p, all_of_it in cited.items() for c in all_of_it if c[1] not in PAPER[c[0]]
+    }
+    assert wrong == set()
+
+
+def test_images_and_texts_are_not_cited_as_section_5_2():
+    for path in CITING:
+        for line in (ROOT / path).read_text().splitlines():
+            if path.name != "test_docs.py" and re.search(r"Sec\. 5\.2\b", line):
+                assert not re.search(r"ImageNet|MNIST|\btexts?\b|language", line), f"{path}: {line}"
+
+
+def test_every_first_party_component_and_its_arguments_are_in_the_table():
+    for component in first_party():
         rows = [r for r in PAGES["components.md"].splitlines() if f"`{component.short}`" in r]
         assert len(rows) == 1, component.short
         from_data = {"input_shape", "source_dim", "target_dim"}
@@ -68,8 +216,8 @@ def test_every_command_and_its_options_are_documented(name):
 
 
 def test_every_command_in_the_docs_parses():
-    text = EVERYTHING.replace("\\\n", " ")
-    lines = re.findall(r"^morphkit (.+)$", text, re.MULTILINE)
+    fenced = "\n".join(re.findall(r"^```(?:\w*)\n(.*?)^```", EVERYTHING, re.MULTILINE | re.DOTALL))
+    lines = re.findall(r"^morphkit (.+)$", fenced.replace("\\\n", " "), re.MULTILINE)
     assert len(lines) > 8
     for line in lines:
         if "…" not in line:
@@ -89,8 +237,6 @@ def test_every_environment_variable_is_documented():
 
 
 def test_the_arguments_of_run_and_training_are_documented():
-    import inspect
-
     from morphkit.experiment.experiment import Experiment
     from morphkit.training.loop import Training
 
@@ -208,6 +354,10 @@ def test_the_site_builds(tmp_path):
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
     api = (tmp_path / "api" / "index.html").read_text()
-    names = "api.align", "morph.Morph", "interfaces.Evaluator", "transport.couplings.BridgeCoupling"
-    for name in names:
-        assert f'id="morphkit.{name}"' in api, name
+    for name in on_the_api_page():
+        assert f'id="{name}"' in api, name
+    reference = (tmp_path / "reference" / "index.html").read_text()
+    for component in first_party():
+        assert f'id="{component.cls.__module__}.{component.name}"' in reference, component.short
+    text = re.sub(r"<[^>]+>", "", reference)
+    assert re.search(r"BridgeCost\(\s+metric_x: Metric = (\"|&quot;)cosine", text)

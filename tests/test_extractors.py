@@ -109,7 +109,7 @@ def test_image_vae_learns_digits():
         learning_rate=3e-3,
         beta=0.2,
         key=KEY,
-    ).fit(data.pretrain.source, key=KEY, report=lambda *r: reports.append(r))
+    ).fit(data.pretrain.source, key=KEY, tell=lambda *r: reports.append(r))
     steps = [r[0] for r in reports]
     assert steps == sorted(set(steps))
     assert steps[-1] == reports[-1][1] == 30 * (len(data.pretrain.source) // 32)

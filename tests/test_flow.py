@@ -81,7 +81,7 @@ def toy():
     y = x @ rotation.T + 0.3 * rng.normal(size=(4000, 2)) + np.array([3.0, 0.0])
     pairs = Pairs.from_array(np.stack([np.arange(4000)] * 2, 1))
     data = PairedData(Cloud.uniform(x), Cloud.uniform(y), pairs)
-    sampler = TrueAlignment().prepare(data, BridgeCost(), Sinkhorn())
+    sampler = TrueAlignment().sampler(data, BridgeCost(), Sinkhorn())
     networks = Networks(MLP(2, 2, layers=2, hidden=64, key=jax.random.key(0)), None, None)
     scaling = Scaling.fit(data.x.points, data.y.points, "each")
     training = Training(steps=4000, learning_rate=2e-3, steps_per_dispatch=500)
@@ -145,14 +145,14 @@ def leaves(tree):
 
 @pytest.mark.parametrize("aligner", [TrueAlignment(), GlobalAlignment(), LocalAlignment()])
 def test_every_alignment_trains_and_is_deterministic(paired, aligner):
-    sampler = aligner.prepare(paired, BridgeCost(), BridgeSinkhorn(epsilon=0.05))
+    sampler = aligner.sampler(paired, BridgeCost(), BridgeSinkhorn(epsilon=0.05))
     scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     losses = []
     training = Training(steps=60, batch_size=32, learning_rate=5e-3, steps_per_dispatch=20)
     results = [
         training.fit(
             small_networks(), scaling, sampler, key=jax.random.key(0),
-            report=lambda step, total, metrics: losses.append(metrics["loss"]),
+            tell=lambda step, total, metrics: losses.append(metrics["loss"]),
         )
         for _ in range(2)
     ]  # fmt: skip
@@ -202,7 +202,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("decay", [False, True])
 def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path, decay):
-    sampler = TrueAlignment().prepare(paired, BridgeCost(), Sinkhorn())
+    sampler = TrueAlignment().sampler(paired, BridgeCost(), Sinkhorn())
     scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     training = Training(
         steps=50, batch_size=16, steps_per_dispatch=10, checkpoint_seconds=0, decay=decay
@@ -216,13 +216,13 @@ def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path, decay):
     with pytest.raises(Killed):
         training.fit(
             small_networks(), scaling, sampler, key=jax.random.key(0),
-            report=kill, checkpoint=tmp_path / "checkpoint",
+            tell=kill, checkpoint=tmp_path / "checkpoint",
         )  # fmt: skip
     steps = []
     resumed = training.fit(
         small_networks(), scaling, sampler, key=jax.random.key(0),
         checkpoint=tmp_path / "checkpoint",
-        report=lambda step, total, metrics: steps.append(step),
+        tell=lambda step, total, metrics: steps.append(step),
     )  # fmt: skip
     assert steps == [30, 40, 50]
     for one, other in zip(leaves(whole), leaves(resumed), strict=True):
@@ -231,7 +231,7 @@ def test_a_killed_training_resumes_to_the_same_result(paired, tmp_path, decay):
 
 def test_reweighting_learns_the_marginals_of_an_unbalanced_coupling(paired):
     solver = BridgeSinkhorn(epsilon=0.05, tau_x=0.8, tau_y=0.8)
-    sampler = GlobalAlignment().prepare(paired, BridgeCost(), solver)
+    sampler = GlobalAlignment().sampler(paired, BridgeCost(), solver)
     scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     training = Training(steps=1500, batch_size=128, learning_rate=2e-3, reweight=True)
     trained = training.fit(small_networks(reweight=True), scaling, sampler, key=jax.random.key(0))
@@ -244,7 +244,7 @@ def test_reweighting_learns_the_marginals_of_an_unbalanced_coupling(paired):
 
 def test_a_diverging_loss_stops_the_training(paired):
     broken = eqx.tree_at(lambda d: d.y.points, paired, paired.y.points * jnp.inf)
-    sampler = TrueAlignment().prepare(broken, BridgeCost(), Sinkhorn())
+    sampler = TrueAlignment().sampler(broken, BridgeCost(), Sinkhorn())
     scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
     with pytest.raises(FloatingPointError, match="learning_rate"):
         Training(steps=10).fit(small_networks(), scaling, sampler, key=jax.random.key(0))

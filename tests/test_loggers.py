@@ -187,3 +187,20 @@ def test_what_components_say_reaches_an_open_log(tmp_path, capsys):
     assert shown.count("solved by its factors") == 1
     assert "warning: a warning" in shown
     assert "nobody" not in shown + (tmp_path / "log.jsonl").read_text()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_gets_the_letters_that_it_knows(encoding):
+    code = (
+        "import sys; from morphkit.plain import spell_out; spell_out()\n"
+        "text = '\\u03c4_X = .9 \\u00b1 .1 \\u2191 na\\u00efve \\u6f22'\n"
+        "print(text); print(text, file=sys.stderr)"
+    )
+    environment = clean_environment() | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
+    expected = {
+        "ascii": b"tau_X = .9 +- .1 (high) naive ?\n",
+        "latin-1": b"tau_X = .9 \xb1 .1 (high) na\xefve ?\n",
+        "utf-8": "τ_X = .9 ± .1 ↑ naïve 漢\n".encode(),
+    }[encoding]
+    assert (done.stdout, done.stderr) == (expected, expected)

@@ -1,11 +1,29 @@
 """What a machine has, and the refusal of what it has not."""
 
 import os
+import tracemalloc
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from morphkit_baselines import preprocessing
+from morphkit_baselines.anchor import NearestAnchor
+from morphkit_baselines.classes import NearestClassMean
+from morphkit_baselines.relative import RelativeRepresentation
+from morphkit_baselines.spreading import LabelSpreading
+from morphkit_costs import kcca
+from morphkit_costs.bridge import BridgeCost
+from morphkit_costs.geodesic import GeodesicBridgeCost
+from morphkit_costs.kcca import KCCACost
+from morphkit_costs.knn import HeatGeometry, KNNCost
+from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 
-from morphkit.transport import memory
+from morphkit.transport import couplings, geometry, memory
+from morphkit.transport.geometry import BridgeGeometry
 from morphkit.transport.memory import UNKNOWN, ask_memory, available
+from morphkit.transport.sharpening import sharpen
+from morphkit.types import Cloud, PairedData, Pairs
 
 
 def test_no_more_is_available_than_the_machine_has():
@@ -32,3 +50,161 @@ def test_the_machines_and_the_containers_word_are_taken(tmp_path, monkeypatch):
     machine.write_text("MemTotal:  9000 kB\n")
     container.unlink()
     assert available() == UNKNOWN
+
+
+def paired(n, m, pairs, targets=None):
+    """Two clouds whose pairs go to so many different targets."""
+    rng = np.random.default_rng(0)
+    x, y = (Cloud.uniform(rng.normal(size=(k, 3)).astype(np.float32)) for k in (n, m))
+    target = np.arange(pairs) % (targets or pairs)
+    return PairedData(x, y, Pairs.from_array(np.stack([rng.permutation(n)[:pairs], target], 1)))
+
+
+COSTS = pytest.mark.parametrize(
+    ("cost", "columns"),
+    [
+        (BridgeCost(), 20),
+        (GeodesicBridgeCost(), 220),
+        (GeodesicBridgeCost(squared=True), 220),
+        (GeodesicBridgeCost(time=1.0), 200),
+        (KNNCost(time=0.0), 20),
+        (KNNCost(), 200),
+    ],
+    ids=str,
+)
+
+
+@COSTS
+def test_factors_are_asked_for_before_they_are_taken(cost, columns, monkeypatch):
+    """Once for all pairs that are one bridge, where the cost takes them as one."""
+    n, m = 20_000, 10_000
+    data = paired(n, m, 200, targets=20)
+    monkeypatch.setattr(memory, "available", lambda: 4 * (n + m) * columns)
+    tracemalloc.start()
+    message = rf"table of {n} \+ {m} points to {columns} bridges .*, . times .*run.paired_fraction"
+    with pytest.raises(MemoryError, match=message):
+        cost.prepare(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * (n + m) * columns
+
+
+def asked(monkeypatch, *modules):
+    """What is asked for from now on, in bytes."""
+    sizes = []
+    for module in modules:
+        monkeypatch.setattr(module, "ask_memory", lambda what, size, advice: sizes.append(size))
+    return sizes
+
+
+@COSTS
+def test_no_more_is_taken_for_factors_than_was_asked_for(cost, columns, monkeypatch):
+    """Of what NumPy takes, without what the graphs do. Nor is five times as much asked for."""
+    data = paired(900, 600, 200, targets=20)
+    cost.prepare(data)
+    sizes = asked(monkeypatch, geometry)
+    tracemalloc.start()
+    cost.prepare(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    graphs = 2**21
+    assert peak < sizes[0] + graphs
+    assert columns < 200 or sizes[0] < 5 * peak
+
+
+def test_the_kernels_of_kcca_are_asked_for_and_the_points_taken_in_blocks(monkeypatch):
+    data = paired(500, 2_000, 100)
+    whole = KCCACost().prepare(data)
+    monkeypatch.setattr(kcca, "BLOCK", 100 * 130)
+    blocks = KCCACost().prepare(data)
+    assert blocks.shape == (500, 2_000)
+    for one, other in ((blocks.u, whole.u), (blocks.v, whole.v)):
+        np.testing.assert_allclose(one, other, atol=1e-4)
+    sizes = asked(monkeypatch, kcca)
+    tracemalloc.start()
+    KCCACost().prepare(data)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    blocks = 2**21  # far below the kernels of all points
+    assert peak < sizes[0] + blocks < 2 * 8 * 2_500 * 100 + 2**20
+    monkeypatch.undo()
+    monkeypatch.setattr(memory, "available", lambda: 8 * 100**2)
+    with pytest.raises(MemoryError, match=r"kernel CCA of 100 pairs .*run\.paired_fraction"):
+        KCCACost().prepare(data)
+
+
+def taken(function, *arrays):
+    """Bytes that a compiled function has at once, beside its arguments."""
+    found = jax.jit(function).lower(*arrays).compile().memory_analysis()
+    assert found is not None
+    return found.temp_size_in_bytes + found.output_size_in_bytes
+
+
+def test_a_solve_by_factors_takes_what_it_asks_for(monkeypatch):
+    n, m, bridges = 3000, 300, 400
+    data = paired(n, m, 1)
+    a, b = (jnp.asarray(np.random.default_rng(k).random((k, bridges)), "float32") for k in (n, m))
+    f, g = jnp.zeros(n), jnp.zeros(m)
+    sizes = asked(monkeypatch, geometry)
+    solver = BridgeSinkhorn(halvings=1)
+    solve = taken(lambda a, b: solver.solve(BridgeGeometry(a, b), data.x, data.y).f, a, b)
+    first = taken(lambda a, b, f, g: couplings._from_sources(a, b, 0.1, f, g), a, b, f, g)
+    second = taken(lambda b, g: couplings._to_targets(b, 0.1, g), b, g)
+    tables = 4 * n * bridges
+    assert max(solve, first, second + tables) <= sizes[0]
+    monkeypatch.undo()
+    monkeypatch.setattr(memory, "available", lambda: 4 * (n + m) * bridges)
+    with pytest.raises(MemoryError, match=rf"{n} \+ {m} points to {bridges} bridges .*, 3 times"):
+        solver.solve(BridgeGeometry(a, b), data.x, data.y)
+
+
+def test_the_mean_of_a_cost_by_heat_needs_no_matrix(monkeypatch):
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.exponential(size=(k, 5)), "float32") for k in (3000, 2000))
+    mu, nu = (jnp.asarray(rng.dirichlet(np.ones(k)), "float32") for k in (3000, 2000))
+    dense = -np.log(np.exp(-np.asarray(a, np.float64)) @ np.exp(-np.asarray(b, np.float64)).T)
+    cost = HeatGeometry(a, b)
+    np.testing.assert_allclose(cost.mean(mu, nu), mu @ dense @ nu, rtol=1e-5)
+    np.testing.assert_allclose(cost.matrix(), dense, rtol=1e-4, atol=1e-5)
+    assert taken(lambda a, b: HeatGeometry(a, b).mean(mu, nu), a, b) < 4 * 3000 * 2000
+    monkeypatch.setattr(memory, "available", lambda: 4 * 2999 * 2000)
+    with pytest.raises(MemoryError, match="a dense 3000 × 2000 cost"):
+        geometry.dense(cost)
+
+
+def test_a_table_to_sharpen_is_asked_for_with_what_is_made_of_it(monkeypatch):
+    values = jnp.full((50, 40), 1 / 2000)
+    coupling = couplings.DenseCoupling(values, couplings.Convergence.exact())
+    monkeypatch.setattr(memory, "available", lambda: 4 * 50 * 40 * 4)
+    assert coupling.to_dense().shape == (50, 40)
+    with pytest.raises(MemoryError, match="50 × 40 coupling, 5 times held"):
+        sharpen(coupling, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        (RelativeRepresentation(), "profiles of 2000 targets over 100 anchors .*anchors lower"),
+        (LabelSpreading(), "100 classes at 2000 points, 5 times .*leave this baseline out"),
+    ],
+)
+def test_tables_of_baselines_are_asked_for(baseline, message, monkeypatch):
+    data = paired(2000, 2000, 200, targets=100)
+    if isinstance(baseline, RelativeRepresentation):
+        data = paired(2000, 2000, 100)
+    monkeypatch.setattr(memory, "available", lambda: 2**19)
+    with pytest.raises(MemoryError, match=message):
+        baseline.fit(data)
+
+
+@pytest.mark.parametrize(
+    "baseline", [NearestAnchor(), NearestClassMean(), RelativeRepresentation()], ids=str
+)
+def test_maps_of_baselines_take_points_in_blocks(baseline, monkeypatch):
+    """What they hold is that of a block, not of all points: points times anchors, or classes."""
+    fitted = baseline.fit(paired(2000, 2000, 1000, targets=500))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(4000, 3)), "float32")
+    wide = np.asarray(fitted(x))
+    monkeypatch.setattr(preprocessing, "BLOCK", 2**14)
+    np.testing.assert_allclose(fitted(x), wide, atol=1e-5)
+    assert taken(lambda x: fitted(x), x) < 4 * 4000 * 500 / 8

@@ -33,7 +33,7 @@ N, CLASSES = 60, 3
 class Identity(FeatureExtractor):
     """Features are the flattened inputs."""
 
-    def fit(self, inputs, *, key, report=lambda *_: None):
+    def fit(self, inputs, *, key, tell=lambda *_: None):
         return self
 
     def encode(self, inputs, *, key):
@@ -45,7 +45,7 @@ class Shaped(Codec):
 
     shape: tuple[int, ...]
 
-    def fit(self, inputs, *, key, report=lambda *_: None):
+    def fit(self, inputs, *, key, tell=lambda *_: None):
         return self
 
     def encode(self, inputs, *, key):

@@ -33,7 +33,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 import morphkit
 from morphkit.cli import main
 from morphkit.data.recordings import Recordings, read_recordings, reliability
-from morphkit.experiment.search import Trial, best, regress, search, write_search
+from morphkit.experiment.search import Trial, best, regress, search_grid, write_search
 from morphkit.interfaces import LatentMap, Scene
 from morphkit.report.significance import compare
 from morphkit.transport.couple import couple
@@ -392,7 +392,7 @@ def test_holm_adjusts_the_tests_of_all_pairs(rng):
 
 def test_search_tries_the_whole_grid_and_agrees_with_one_coupling(paired):
     grid = dict(taus=(0.9, 1.0), epsilons=(1e-2, 1e-1), fractions=(0.5, 1.0), seeds=2)
-    trials = search(paired, BridgeCost(), Sinkhorn(threshold=1e-5), **grid)
+    trials = search_grid(paired, BridgeCost(), Sinkhorn(threshold=1e-5), **grid)
     assert len({t[:5] for t in trials}) == len(trials) == 2 * 2 * 2 * 2 * 2
     (trial,) = [t for t in trials if t[:5] == (0.9, 1.0, 1e-2, 1.0, 0)]
     coupling = couple(paired, BridgeCost(), Sinkhorn(1e-2, 0.9, 1.0, threshold=1e-5))
@@ -406,9 +406,9 @@ def test_search_tries_the_whole_grid_and_agrees_with_one_coupling(paired):
     )
     for wrong in ({"fractions": (40.0,)}, {"seeds": 0}, {"taus": ()}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            search(paired, BridgeCost(), Sinkhorn(), **grid | wrong)
+            search_grid(paired, BridgeCost(), Sinkhorn(), **grid | wrong)
     with pytest.raises(ValueError, match="no labels"):
-        search(replace(paired, y=Cloud.uniform(paired.y.points)), BridgeCost(), Sinkhorn())
+        search_grid(replace(paired, y=Cloud.uniform(paired.y.points)), BridgeCost(), Sinkhorn())
 
 
 def test_regression_and_choice_of_trials(rng):

@@ -26,7 +26,7 @@ from scipy.spatial.distance import cdist
 
 import morphkit
 from morphkit.data.arrays import split_arrays
-from morphkit.features.extract import extract
+from morphkit.features.extract import features_of
 from morphkit.interfaces import FusedCost, OTSolver
 from morphkit.loggers import Log
 from morphkit.precision import as_float32, doubts, points_as_float32
@@ -185,7 +185,7 @@ def test_a_run_warns_of_features_that_float32_holds_badly(tmp_path):
     x, y, _ = clusters()
     split = Split(np.float32(1e17 * x), np.float32(y + 1e5), PAIRS)
     with Log(tmp_path, wandb="disabled", quiet=True) as log:
-        extract(Dataset("far", None, split, split), Identity, Identity, log)
+        features_of(Dataset("far", None, split, split), Identity, Identity, log)
     lines = map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines())
     warnings = "; ".join(line.get("warning", "") for line in lines)
     assert "source features have values of size" in warnings
@@ -247,7 +247,11 @@ def test_the_nearest_anchor_is_the_nearest(rng, metric, scale, offset):
 
 
 FAST = ["run.wandb = 'disabled'", "Training.steps = 5", "Training.steps_per_dispatch = 5",
+<<<<<<< HEAD
         "Training.batch_size = 32", "run.field = @field.MLP", "MLP.layers = 1",
+=======
+        "Training.batch_size = 32", "run.field = @field.MLP", "MLP.layers = 1", 
+>>>>>>> main
         "MLP.hidden = 16"]  # fmt: skip
 BARE = [*FAST, "run.evaluators = []", "run.baselines = []"]
 QUICK = [

@@ -16,7 +16,7 @@ from morphkit.cli import main
 from morphkit.experiment.picture import MAX_BINS, MAX_POINTS, collect
 from morphkit.interfaces import Codec, LatentMap, Scene, silent
 from morphkit.report.comparison import write_comparison
-from morphkit.report.figures import draw_overview
+from morphkit.report.figures import plot_overview
 from morphkit.report.page import write_report
 from morphkit.report.read import read_loss, read_story
 from morphkit.report.tables import format_table
@@ -165,7 +165,7 @@ def test_without_labels_the_coupling_is_shown_along_the_principal_components():
     assert mass.sum() == pytest.approx(1, abs=1e-4)
     # Each point goes with itself; the sign of a component is arbitrary.
     assert max(np.trace(mass), np.trace(mass[::-1])) == pytest.approx(1, abs=1e-4)
-    assert draw_overview(found, np.zeros((0, 2))) is not None
+    assert plot_overview(found, np.zeros((0, 2))) is not None
 
 
 def test_decoded_images_are_those_of_the_predictions_of_their_class():
@@ -403,7 +403,7 @@ def test_an_outlier_leaves_the_others_to_be_seen():
     plane = PCA(2).fit_transform(x[rest])
     for k in range(2):
         assert abs(np.corrcoef(found["source"][rest, k], plane[:, k])[0, 1]) > 0.95
-    figure = draw_overview(found, np.zeros((0, 2)))
+    figure = plot_overview(found, np.zeros((0, 2)))
     figure.canvas.draw()
     low, high = figure.axes[0].get_xlim()
     assert 20 < high - low < 100

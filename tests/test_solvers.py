@@ -194,8 +194,6 @@ def test_bad_arguments_are_named(paired):
         Sinkhorn(halvings=-1)
     with pytest.raises(ValueError, match=r"FusedGromovWasserstein\.alpha = 1\.5"):
         FusedGromovWasserstein(alpha=1.5)
-    with pytest.raises(ValueError, match="needs a bridge cost"):
-        BridgeSinkhorn().solve(DenseGeometry(jnp.ones((60, 50))), paired.x, paired.y)
 
 
 def equation_3(pi, c, c_x, c_y, epsilon: float, alpha: float, taus: tuple[float, float]) -> float:

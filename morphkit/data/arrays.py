@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num, Shaped
+from jaxtyping import Bool, Float, Int, Num
 from pydantic import Field
 from safetensors import safe_open
 from scipy.sparse import coo_array
@@ -17,7 +17,7 @@ from ..checks import Seed, check_seed
 from ..files import read_csv, reading
 from ..interfaces import Data
 from ..precision import fits_int32, points_as_float32
-from ..types import Dataset, Split
+from ..types import Dataset, Split, distinct
 
 logger = logging.getLogger("morphkit")
 
@@ -30,12 +30,14 @@ class Arrays(Data):
 
     A file is .npy, .npz or .safetensors; 'file.npz::name' names one array of several. `pairs`
     is a .csv file with two columns of row numbers from 0 (a header is allowed), or an
-    (l, 2) array. Labels are integers, one per row, and only evaluate. Nothing is normalised.
+    (l, 2) array. `source_labels` (n,) and `target_labels` (m,) are files of integers, one per
+    row, and only evaluate. Nothing is normalised.
 
     The test split is `test_source`, `test_target` and `test_pairs` (default: row i with row
-    i), or else a fraction of the pairs, as `split_arrays` says: `hold_out` "groups" for one image
-    with several captions, "sources" where targets are classes that many source points share. Raises
-    FileNotFoundError and, for files and arrays that do not fit, ValueError.
+    i), or else a share `test_fraction` in [0, 1) of the pairs, drawn by `seed`, as `split_arrays`
+    says: `hold_out` "groups" for one image with several captions, "sources" where targets are
+    classes that many source points share. Raises FileNotFoundError and, for files and arrays that
+    do not fit, ValueError.
     """
 
     source: str | None = eqx.field(static=True, default=None)
@@ -100,7 +102,10 @@ def split_arrays(
     seed: int = 0,
     name: str = "arrays",
 ) -> Dataset:
-    """A data set of two arrays and the pairs of their rows; no pretrain split.
+    """A data set called `name` of two arrays, `source` (n, p) and `target` (m, q), and the `pairs`
+    (l, 2) of their rows, from 0; no pretrain split. `source_labels` (n,) and `target_labels` (m,)
+    are integers, if known. `test_source` (a, p) and `test_target` (b, q), given together, are the
+    test split, with `test_pairs` (k, 2), by default row i with row i.
 
     Without test arrays, `test_fraction` of the pairs is held out: at most that many and at least
     one whole unit, chosen by `seed`. With `hold_out` "groups" a unit is a group of pairs that share
@@ -152,7 +157,7 @@ def data_folder() -> Path:
 
 
 def read_array(path: str | Path) -> np.ndarray:
-    """The array of a .npy, .npz or .safetensors file; 'FILE::NAME' names one of several.
+    """The array of `path`, a .npy, .npz or .safetensors file; 'FILE::NAME' names one of several.
 
     Raises FileNotFoundError, and ValueError for a file of another kind, an unknown or missing
     name, and pickled objects, which are never loaded.
@@ -174,7 +179,7 @@ def read_array(path: str | Path) -> np.ndarray:
 
 
 def read_pairs(path: str | Path) -> np.ndarray:
-    """Pairs from a .csv file of two columns of whole numbers, or as `read_array`.
+    """Pairs (l, 2) from `path`, a .csv file of two columns of whole numbers, or as `read_array`.
 
     The first row may be a header: no cell of it is a number. Raises ValueError, naming file and
     line, for anything else.
@@ -281,13 +286,6 @@ def _numbered(*sides: np.ndarray | None) -> tuple[np.ndarray | None, ...]:
 
 def _row_by_row(size: int) -> Int[np.ndarray, "l 2"]:
     return np.stack([np.arange(size)] * 2, axis=1)
-
-
-def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:
-    """Every value once, in the order in which they first appear, and which of them each is."""
-    _, first, inverse = np.unique(values, return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return values[first[order]], np.argsort(order)[inverse]
 
 
 def _hold_out(data: Split, fraction: float, unit: Unit, seed: int) -> tuple[Split, Split]:

@@ -64,7 +64,8 @@ DIGIT_NAMES = tuple("0123456789")
 def image_text_split(
     images: Float[np.ndarray, "n ..."], labels: Int[np.ndarray, " n"], direction: Direction
 ) -> Split:
-    """Images and their one-hot labels, paired row by row."""
+    """`images` and their one-hot `labels`, 0 to 9, paired row by row; `direction` says which of
+    them are the source."""
     text = np.eye(len(DIGIT_NAMES), dtype=np.float32)[labels]
     source, target = (images, text) if direction == "image_to_text" else (text, images)
     index = np.arange(len(labels))

@@ -1,4 +1,4 @@
-"""Features of ImageNet's images, and of the names of their classes (Sec. 5.2 of the paper)."""
+"""Features of ImageNet's images, and of the names of their classes (Sec. 5.1 of the paper)."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Images in files, and the names of their classes as texts (Sec. 5.2 of the paper)."""
+"""Images in files, and the names of their classes as texts (Sec. 5.1 of the paper)."""
 
 from pathlib import Path
 from typing import Literal
@@ -9,8 +9,7 @@ import numpy as np
 from ..checks import Seed, Share
 from ..files import read_csv
 from ..interfaces import Data
-from ..types import Dataset, Split
-from .arrays import distinct
+from ..types import Dataset, Split, distinct
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 

@@ -1,4 +1,4 @@
-"""Responses of recorded sites, and a model's features of the same stimuli (Sec. 5.2 and G.3)."""
+"""Responses of recorded sites, and a model's features of the same stimuli (Sec. 5.2, App. G.3)."""
 
 import logging
 from pathlib import Path
@@ -127,8 +127,8 @@ class Recordings(Data):
 
 
 class Recorded(NamedTuple):
-    """Mean responses (k, sites) to k stimuli: their ids and classes, the ids of all that were
-    `shown`, rarely or not, and the sites' reliability."""
+    """Mean `responses` (k, sites) to k `stimuli`, by id, and their `classes`; the ids of all that
+    were `shown`, rarely or not, and the sites' `reliability` in [0, 1]."""
 
     responses: Float[np.ndarray, "k s"]
     stimuli: np.ndarray
@@ -138,7 +138,8 @@ class Recorded(NamedTuple):
 
 
 def read_recordings(file: Path) -> dict[str, np.ndarray]:
-    """`responses` (presentations, sites) and those coordinates of `COORDINATES` that are there.
+    """What `file` has: `responses` (presentations, sites) and those of `COORDINATES` that are
+    there.
 
     Raises FileNotFoundError, ImportError for NetCDF without xarray, ValueError for another file.
     """
@@ -217,7 +218,8 @@ def _region(found: dict[str, np.ndarray], region: str | None) -> dict[str, np.nd
 
 
 def averaged(found: dict[str, np.ndarray], repeats: int, labels: str) -> Recorded:
-    """Means over presentations of a stimulus, of those shown often enough; see `Recordings`."""
+    """Means over presentations of a stimulus, of those that `found` (`read_recordings`) has
+    `repeats` times or more, with the classes `labels`; see `Recordings`."""
     values = found["responses"].astype(np.float64)
     ids = found.get("stimulus_id")
     ids = np.arange(len(values)) if ids is None else ids
@@ -248,11 +250,11 @@ def reliability(
 ) -> Float[np.ndarray, " s"]:
     """What share of the variance of each site's mean response is signal: split-half.
 
-    The presentations of each stimulus (`group`, 0 to k - 1, at least two of each) are halved at
-    random; ρ is the correlation, over stimuli, of the two halves' means, its mean over
-    `halvings`, and the reliability of the mean of all is 2ρ / (1 + ρ) (Spearman-Brown). A
-    stimulus without a finite response of a site in both halves is left out for that site.
-    Non-positive ρ, and sites that never change, have none: 0.
+    `responses` (r, sites) are of single presentations. The presentations of each stimulus (`group`,
+    0 to k - 1, at least two of each) are halved at random; ρ is the correlation, over stimuli, of
+    the two halves' means, its mean over `halvings`, and the reliability of the mean of all is 2ρ /
+    (1 + ρ) (Spearman-Brown). A stimulus without a finite response of a site in both halves is left
+    out for that site. Non-positive ρ, and sites that never change, have none: 0.
     """
     still = np.nanmax(responses, axis=0) == np.nanmin(responses, axis=0)
     rng = np.random.default_rng(0)

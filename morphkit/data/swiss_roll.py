@@ -20,7 +20,8 @@ class SwissRoll(Data):
     Source point i is at a random height over target point i, so their distances agree but for
     the height, and nothing but distances is needed to match them (Gromov-Wasserstein, Eq. 2).
     `points` train the morph, `test_points` evaluate it; `noise` is the standard deviation of
-    normal noise on both, the radius going from 4.7 to 14.1. Labels are arcs of the spiral.
+    normal noise on both, the radius going from 4.7 to 14.1. `seed`, 0 or above, draws the points
+    and their noise. Labels are arcs of the spiral.
     """
 
     points: Count = eqx.field(static=True, default=4000)

@@ -32,7 +32,8 @@ def diagnose(
 ) -> dict[str, float]:
     """How the solver ended and what the coupling is like, with a warning where that is bad.
 
-    `data`, `cost` and `solver` are what `sampler` was made from.
+    `data`, `cost` and `solver` are what `sampler` was made from, `batch_size` is what it will be
+    asked for; warnings go to `log`.
     """
     found = sampler.diagnostics(data, batch_size, jax.random.key(0))
     if not found:
@@ -60,7 +61,7 @@ def diagnose(
 
 
 def check_finite(*values: float) -> None:
-    """Raises FloatingPointError for what a coupling that is not finite leaves behind."""
+    """Raises FloatingPointError for `values` that a coupling that is not finite leaves behind."""
     if not np.isfinite(values).all():
         raise FloatingPointError(
             "the coupling is not finite: look for huge features, or for a tau so small that no "

@@ -12,9 +12,9 @@ from ..transport.couplings import DIAGNOSTICS
 
 
 def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
-    """Raises ValueError if two evaluators give one metric, if one of couplings gives a diagnostic
-    (`Coupling.diagnostics`), or if one does not say what is better; asked before training, since
-    `Evaluator.metrics` is known by then."""
+    """Raises ValueError if two of `evaluators` give one metric, if one of couplings gives a
+    diagnostic (`Coupling.diagnostics`), or if one does not say what is better; asked before
+    training, since `Evaluator.metrics` is known by then."""
     owners: dict[str, str] = {}
     for evaluator in evaluators:
         who = type(evaluator).__name__
@@ -36,7 +36,8 @@ def check_evaluators(evaluators: Sequence[Evaluator]) -> None:
 
 
 def directions(evaluators: Sequence[Evaluator]) -> dict[str, Better]:
-    """Which values of each metric are the better ones, by its name without prefix."""
+    """Which values of each metric of `evaluators` are the better ones, by its name without
+    prefix."""
     return {name: b for evaluator in evaluators for name, b in evaluator.metrics.items()}
 
 
@@ -47,9 +48,11 @@ def evaluate(
     key: jax.Array,
     log: Log,
 ) -> tuple[dict[str, float], list[str]]:
-    """Runs every evaluator on what it judges, and prefixes its numbers accordingly.
+    """Runs every one of `evaluators` on what it judges in `scene`, one after another, and prefixes
+    its numbers accordingly. `maps` has the morph and the baselines by prefix; `key` is for
+    evaluators that draw.
 
-    Returns the metrics and, in a sentence each, what failed, which is warned about as well: an
+    Returns the metrics and, in a sentence each, what failed, of which `log` warns as well: an
     evaluator that raises, or gives a metric that it has not declared. All other numbers stand.
     """
     metrics: dict[str, float] = {}

@@ -75,7 +75,7 @@ class Experiment(Checked):
         return {f"baseline/{snake(type(b).__name__)}": b for b in self.baselines}
 
     def couple(self, data: PairedData) -> Coupling | None:
-        """The coupling that the aligner would train on, of other data; None if it has none."""
+        """The coupling that the aligner would train on, of other `data`; None if it has none."""
         return self.aligner.couple(data, self.cost, self.solver)
 
     def record(
@@ -99,5 +99,5 @@ gin.register(Training, module="morphkit")
 
 
 def snake(name: str) -> str:
-    """NearestAnchor → nearest_anchor, PLS → pls."""
+    """`name` as the tables have it: NearestAnchor → nearest_anchor, PLS → pls."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

@@ -26,25 +26,26 @@ _FAR = 1e38
 def collect(
     scene: Scene,
     morph: LatentMap,
-    pairs: tuple[Int[Array, " k"], Int[Array, " k"]] | None,
+    drawn: tuple[Int[Array, " k"], Int[Array, " k"]] | None,
     class_names: Sequence[str] | None,
     *,
     key: PRNGKeyArray,
 ) -> dict[str, np.ndarray]:
-    """The arrays the pictures of a run need; a few hundred kilobytes, no object arrays.
+    """The arrays the pictures of a run need, from `scene` and one draw of `morph` by `key`; a few
+    hundred kilobytes, no object arrays.
 
-    `source`, `target`, `predicted` (k, 2): principal components of at most 2,000 test features,
-    the source in its own plane, the other two in the plane of the true target features.
+    `source`, `target`, `predicted` (k, 2): principal components of at most 2,000 test features, the
+    source in its own plane, the other two in the plane of the true target features.
     `source_labels`, `target_labels` (k,); predictions are in the order of the source points.
-    `coupling` (c, c): the share of the drawn `pairs` that join two classes (at most the first 200
-    classes); without labels `coupling_bins`, between equal parts of both sides, in the order of
-    the first principal component. `class_true` (c, h, w, ch) and `class_decoded`
-    (c, r, h, w, ch), or `test_images` (r, h, w, ch) with `test_predicted` and `test_true` (r,),
-    are uint8 images and classes. What the scene has no labels, images or decoder for is left
-    out.
+    `coupling` (c, c): the share of the `drawn` pairs that join two classes (at most the first 200
+    classes); without labels `coupling_bins`, between equal parts of both sides, in the order of the
+    first principal component. `class_true` (c, h, w, ch) and `class_decoded` (c, r, h, w, ch), or
+    `test_images` (r, h, w, ch) with `test_predicted` and `test_true` (r,), are uint8 images and
+    classes, `class_names` one name a label. What the scene has no labels, images or decoder for is
+    left out.
     """
     choose, predict = jax.random.split(key)
-    mass = {} if pairs is None else _mass(pairs, scene.train)
+    mass = {} if drawn is None else _mass(drawn, scene.train)
     if 0 in (scene.x.size, scene.y.size):
         return mass
     rng = np.random.default_rng(int(jax.random.bits(choose)))
@@ -91,9 +92,9 @@ def _plane(points: Float[np.ndarray, "n d"]) -> Callable[[np.ndarray], np.ndarra
     return project
 
 
-def _mass(pairs: tuple[Any, Any], train: PairedData) -> dict[str, np.ndarray]:
+def _mass(drawn: tuple[Any, Any], train: PairedData) -> dict[str, np.ndarray]:
     """How much of the drawn pairs joins which parts of the two clouds."""
-    i, j = map(np.asarray, pairs)
+    i, j = map(np.asarray, drawn)
     if train.x.labels is None or train.y.labels is None:
         a, b = _bins(train.x)[i], _bins(train.y)[j]
         return {"coupling_bins": _table(a, b, max(a.max(), b.max()) + 1)}

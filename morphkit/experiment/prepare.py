@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int
 
-from ..features.extract import extract
+from ..features.extract import features_of
 from ..interfaces import Scene
 from ..loggers import Log
 from ..types import PairedData, Pairs
@@ -11,12 +11,13 @@ from .experiment import Experiment
 
 
 def prepare(experiment: Experiment, log: Log) -> Scene:
-    """The features of both sides, with the pairs that the run may know.
+    """The features of both sides, with the pairs that the run of `experiment` may know; `log` tells
+    how far it is.
 
     Raises ValueError for data without pairs, and whatever loading and extraction raise.
     """
     raw = experiment.data.load()
-    features = extract(raw, experiment.source, experiment.target, log)
+    features = features_of(raw, experiment.source, experiment.target, log)
     pairs = choose_pairs(raw.train.pairs, experiment.paired_fraction, experiment.seed)
     data = PairedData(features.x, features.y, Pairs.from_array(pairs))
     log.info(
@@ -32,7 +33,8 @@ def prepare(experiment: Experiment, log: Log) -> Scene:
 def choose_pairs(
     pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
 ) -> Int[np.ndarray, "l 2"]:
-    """A random `fraction` of the known pairs, at least one; nested for growing fractions.
+    """A random `fraction` in (0, 1] of the known `pairs`, by `seed`, at least one; nested for
+    growing fractions.
 
     Raises ValueError if there are none.
     """

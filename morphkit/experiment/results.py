@@ -21,7 +21,8 @@ DRAWN = 20_000
 def write_results(
     folder: RunFolder, morph: Morph, metrics: dict[str, float], scene: Scene, gin: str
 ) -> None:
-    """Configuration, morph, split and numbers."""
+    """Writes to `folder` the configuration `gin`, the `morph`, the split of `scene` and the
+    `metrics`."""
     write_text(folder.config, gin)
     morph.save(folder.morph)
     if scene.inputs is not None and scene.inputs.source.dtype.kind in "US":
@@ -35,10 +36,11 @@ def write_pages(
     folder: RunFolder, morph: Morph, scene: Scene, sampler: Sampler, batch_size: int,
     key: PRNGKeyArray, log: Log,
 ) -> None:  # fmt: skip
-    """Picture and report. What goes wrong with them is a warning, a full disk apart: the numbers
-    and the morph are there."""
+    """Writes picture and report to `folder`: draws of `morph` by `key` in `scene`, and the pairs
+    that batches of `batch_size` of `sampler` have. What goes wrong with them is a warning to `log`,
+    a full disk apart: the numbers and the morph are there."""
     try:
-        drawn = sampler.pairs(key, DRAWN, batch_size)
+        drawn = sampler.draws(key, DRAWN, batch_size)
         arrays = collect(scene, morph, drawn, scene.class_names, key=key)
         replace_file(folder.figures, lambda new: np.savez_compressed(new, **arrays))  # pyright: ignore[reportArgumentType]
         write_report(folder.path)
@@ -49,10 +51,10 @@ def write_pages(
 
 
 def with_story(morph: Morph, story: dict) -> Morph:
-    """The morph with what is to be known of how it was made."""
+    """`morph` with `story`, JSON of how it was made, as its provenance."""
     return replace(morph, provenance=json.dumps(story))
 
 
 def jsonable(metrics: dict[str, float]) -> dict[str, float | None]:
-    """JSON has no NaN and no infinities: null."""
+    """`metrics` for JSON, which has no NaN and no infinities: null."""
     return {name: finite(value) for name, value in metrics.items()}

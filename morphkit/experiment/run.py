@@ -22,8 +22,8 @@ from .train import build_networks, train
 
 
 class Result(NamedTuple):
-    """What a run leaves behind: the morph, its numbers, the folder with everything else, and what
-    failed on the way without ending it."""
+    """What a run leaves behind: the `morph`, its `metrics` by name, the folder `out` with
+    everything else, and the `failures` on the way that did not end it, a sentence each."""
 
     morph: Morph
     metrics: dict[str, float]
@@ -63,9 +63,10 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
 
 
 def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, dict[str, float]]:
-    """What draws training batches, and what its coupling is like."""
+    """What draws training batches of `data` as the aligner of `experiment` makes it, and what its
+    coupling is like, by the name of each number; warnings go to `log`."""
     cost, solver = experiment.cost, experiment.solver
-    sampler = jax.block_until_ready(experiment.aligner.prepare(data, cost, solver))
+    sampler = jax.block_until_ready(experiment.aligner.sampler(data, cost, solver))
     return sampler, diagnose(sampler, data, cost, solver, experiment.training.batch_size, log)
 
 
@@ -73,15 +74,20 @@ def trained(
     experiment: Experiment, scene: Scene, sampler: Sampler, folder: RunFolder,
     keys: tuple[jax.Array, jax.Array], log: Log,
 ) -> tuple[Morph, dict[str, Any]]:  # fmt: skip
-    """The morph, saved whatever happens to it later, and the record of how it was made."""
+    """The morph, saved whatever happens to it later, and the record of how it was made.
+
+    The networks that `experiment` asks for are initialised by the first of `keys` and trained with
+    the second on batches of `sampler`, made of the training part of `scene`. `folder` has the
+    checkpoint, and then the morph; `log` shows the progress. Raises what `Training.fit` does.
+    """
     data, training = scene.train, experiment.training
     networks = build_networks(experiment.field, data.x.dim, data.y.dim, training.reweight, keys[0])
     story = experiment.record(scene.source, scene.target, networks.field)
     story["features"] = fingerprint(*(np.asarray(c.points) for c in (data.x, data.y)))
     identity = fingerprint(story, *map(np.asarray, jax.tree.leaves(data)))
-    with log.progress("train") as report:
+    with log.progress("train") as tell:
         morph = train(
-            data, sampler, networks, training, key=keys[1], report=report,
+            data, sampler, networks, training, key=keys[1], tell=tell,
             checkpoint=folder.checkpoint(identity),
         )  # fmt: skip
     with_story(morph, story).save(folder.morph)
@@ -89,7 +95,8 @@ def trained(
 
 
 def fitted(experiment: Experiment, data: PairedData, log: Log) -> dict[str, LatentMap]:
-    """The baselines by the name of their row; one that this data is not for is left out."""
+    """The baselines of `experiment`, fitted on `data`, by the name of their row. One that this data
+    is not for (ValueError) is left out, and `log` says why."""
     maps = {}
     for row, baseline in experiment.rows.items():
         try:
@@ -100,7 +107,8 @@ def fitted(experiment: Experiment, data: PairedData, log: Log) -> dict[str, Late
 
 
 def asked(experiment: Experiment, data: PairedData) -> dict[str, float]:
-    """The numbers that tell runs of one configuration apart."""
+    """The numbers that tell runs of one configuration apart: what `experiment` asks for, and how
+    many pairs `data` has."""
     return {
         "config/paired_fraction": experiment.paired_fraction,
         "config/pairs": data.pairs.size,

@@ -15,7 +15,7 @@ from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
 from ..files import replace_file
-from ..interfaces import FusedCost, OTSolver, Report, silent
+from ..interfaces import FusedCost, OTSolver, Tell, silent
 from ..report.figures import PALETTE
 from ..report.page import pictured
 from ..transport.couple import couple, prepared
@@ -29,7 +29,12 @@ FRACTIONS = (0.2, 0.4, 0.6, 0.8)
 
 
 class Trial(NamedTuple):
-    """One coupling: how it was found, and what it is worth. `converged` is 1 or 0."""
+    """One coupling: how it was found, and what it is worth.
+
+    `tau_x`, `tau_y` and `epsilon` are the solver's, `paired_fraction` in (0, 1] of the pairs was
+    known, chosen by `seed`. `matching_accuracy` and `excluded_ratio` are in [0, 1], `aes` is their
+    ratio (Eq. 30), infinite where nothing is excluded. `converged` is 1 or 0.
+    """
 
     tau_x: float
     tau_y: float
@@ -42,7 +47,7 @@ class Trial(NamedTuple):
     converged: int
 
 
-def search(
+def search_grid(
     data: PairedData,
     cost: FusedCost,
     solver: OTSolver,
@@ -51,16 +56,17 @@ def search(
     epsilons: Sequence[float] = EPSILONS,
     fractions: Sequence[float] = FRACTIONS,
     seeds: int = 3,
-    report: Report = silent,
+    tell: Tell = silent,
 ) -> list[Trial]:
-    """The coupling of `data` for every τ_X, τ_Y, ε and paired fraction, `seeds` times each.
+    """The coupling of `data` for every τ_X and τ_Y of `taus` in (0, 1], ε of `epsilons` above 0 and
+    paired fraction of `fractions` in (0, 1], `seeds` times each.
 
-    `data` has all pairs, of validation points; a fraction of them, chosen by the seed, is told
-    to `cost`, and `solver` gets the τ and ε. aes is the exact matching accuracy by the labels
-    of `data` over the expected excluded ratio. A solver whose τ and ε are static fields compiles
-    anew for each (seconds); `solver.Sinkhorn` does not. Raises ValueError for data without labels,
-    for a solver without the arguments epsilon, tau_x and tau_y, and whatever the solver raises
-    for their values.
+    `tell` is told how many are done, and the last aes. `data` has all pairs, of validation
+    points; a fraction of them, chosen by the seed, is told to `cost`, and `solver` gets the τ and
+    ε. aes is the exact matching accuracy by the labels of `data` over the expected excluded ratio.
+    A solver whose τ and ε are static fields compiles anew for each (seconds); `solver.Sinkhorn`
+    does not. Raises ValueError for data without labels, for a solver without the arguments epsilon,
+    tau_x and tau_y, and whatever the solver raises for their values.
     """
     labels_x, labels_y = data.x.labels, data.y.labels
     if labels_x is None or labels_y is None:
@@ -92,7 +98,7 @@ def search(
                     tau_x, tau_y, epsilon, fraction, seed, accuracy, excluded, aes, converged
                 )
             )  # fmt: skip
-            report(len(found), len(problems) * len(solvers), {"aes": aes})
+            tell(len(found), len(problems) * len(solvers), {"aes": aes})
     return found
 
 
@@ -104,7 +110,7 @@ def _with(solver: OTSolver, epsilon: float, tau_x: float, tau_y: float) -> OTSol
 
 
 def best(trials: Sequence[Trial]) -> tuple[float, float, float]:
-    """The τ_X, τ_Y and ε with the largest mean aes, of those that converged each time.
+    """The τ_X, τ_Y and ε with the largest mean aes in `trials`, of those that converged each time.
 
     Raises ValueError if no aes is finite.
     """
@@ -118,8 +124,8 @@ def best(trials: Sequence[Trial]) -> tuple[float, float, float]:
 
 
 class Regression(NamedTuple):
-    """Ordinary least squares of aes: how much it explains, what it predicts of each trial whose
-    aes is finite, and how many others were left out."""
+    """Ordinary least squares of aes: how much it explains (`adjusted_r2`, at most 1), what is
+    `predicted` of each trial whose aes is finite, and how many others were `left_out`."""
 
     adjusted_r2: float
     predicted: Float[np.ndarray, " trials"]
@@ -127,7 +133,8 @@ class Regression(NamedTuple):
 
 
 def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
-    """OLS of aes on log10 ε, τ_X, τ_Y and the paired fraction, and their products up to `degree`.
+    """OLS of the aes of `trials` on log10 ε, τ_X, τ_Y and the paired fraction, and their products
+    up to `degree`.
 
     Fig. 19. The adjusted R² is 1 - (1 - R²)(n - 1) / (n - k - 1), for n trials of finite aes and k
     independent regressors; NaN for too few trials.
@@ -151,8 +158,8 @@ def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
 
 
 def write_search(trials: Sequence[Trial], out: Path) -> list[str]:
-    """Writes trials.csv and search.png into the folder `out`; where the picture cannot be drawn it
-    is left out, and the reason returned."""
+    """Writes `trials` as trials.csv and search.png into the folder `out`, over older ones; where
+    the picture cannot be drawn it is left out, and the reason returned."""
 
     def table(path: Path) -> None:
         with path.open("w", newline="", encoding="utf-8") as file:
@@ -162,13 +169,13 @@ def write_search(trials: Sequence[Trial], out: Path) -> list[str]:
 
     replace_file(out / "trials.csv", table)
     (out / "search.png").unlink(missing_ok=True)  # an older one would be of other trials
-    return pictured("search.png", lambda: draw(trials), out / "search.png")[1]
+    return pictured("search.png", lambda: plot(trials), out / "search.png")[1]
 
 
-def draw(trials: Sequence[Trial]) -> Figure:
-    """Heat maps of the mean aes over τ_X and τ_Y, an ε a row and a paired fraction a column
-    (Fig. 20), and predicted against true aes (Fig. 19). A cell with an aes that is not finite is
-    blank, and the trial not among the predicted."""
+def plot(trials: Sequence[Trial]) -> Figure:
+    """Heat maps of the mean aes of `trials` over τ_X and τ_Y, an ε a row and a paired fraction a
+    column (Fig. 20), and predicted against true aes (Fig. 19). A cell with an aes that is not
+    finite is blank, and the trial not among the predicted."""
     epsilons, fractions, taus = (
         sorted({getattr(t, name) for t in trials})
         for name in ("epsilon", "paired_fraction", "tau_x")

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ..interfaces import Report, Sampler, VelocityField, silent
+from ..interfaces import Sampler, Tell, VelocityField, silent
 from ..morph import Morph
 from ..training.flow import Networks, Reweighting
 from ..training.loop import Training
@@ -17,7 +17,9 @@ from ..types import PairedData
 def build_networks(
     field: type[VelocityField], p: int, q: int, reweight: bool, key: PRNGKeyArray
 ) -> Networks:
-    """Networks of random weights for source features (p,) and target features (q,)."""
+    """Networks of random weights, by `key`, for source features of dimension `p` and target
+    features of dimension `q`: the velocity field of the class `field` and, with `reweight`, η and
+    ξ."""
 
     # One compiled call, since a dispatch per weight would take seconds; a closure of its own,
     # since bindings are no arguments and another configuration must not find this one's result.
@@ -40,15 +42,14 @@ def train(
     training: Training,
     *,
     key: PRNGKeyArray,
-    report: Report = silent,
+    tell: Tell = silent,
     checkpoint: Path | None = None,
 ) -> Morph:
     """The morph of `networks` trained on batches of `sampler` (Algorithm 1); see `Training.fit`.
 
-    Features are scaled by the points of `data`; the arrays of `networks` are consumed.
+    Features are scaled by the points of `data`; the arrays of `networks` are consumed. `training`,
+    `key`, `tell` and `checkpoint` are those of `Training.fit`.
     """
     scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
-    networks = training.fit(
-        networks, scaling, sampler, key=key, report=report, checkpoint=checkpoint
-    )
+    networks = training.fit(networks, scaling, sampler, key=key, tell=tell, checkpoint=checkpoint)
     return Morph(networks, scaling, training.noise_scale)

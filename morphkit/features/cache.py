@@ -21,7 +21,7 @@ def cache_folder() -> Path:
 
 
 def fingerprint(*parts: Any) -> str:
-    """A hash of arrays (shape, type and content) and of anything JSON can write."""
+    """A hash of `parts`: arrays (shape, type and content) and anything JSON can write."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -33,7 +33,8 @@ def fingerprint(*parts: Any) -> str:
 
 
 def from_cache(path: Path, read: Callable[[Path, str], T], log: Log) -> T | None:
-    """What `read(path, remedy)` finds; None if nothing is there or, with a warning, it is bad."""
+    """What `read`(`path`, remedy) finds; None if nothing is there or, with a warning to `log`, it
+    is bad."""
     if not path.exists():
         return None
     try:
@@ -44,7 +45,7 @@ def from_cache(path: Path, read: Callable[[Path, str], T], log: Log) -> T | None
 
 
 def try_to_cache(save: Callable[[], None], log: Log) -> bool:
-    """Whether the cache could be written; a run goes on without, and says so."""
+    """Whether `save` could write the cache; a run goes on without, and says so to `log`."""
     try:
         save()
     except OSError as error:

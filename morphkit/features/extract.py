@@ -22,7 +22,8 @@ stay the same when the seed of a run changes."""
 
 
 class Features(eqx.Module):
-    """Both extractors, trained, and the clouds they make of the train and the test split."""
+    """Both extractors, `source` and `target`, trained, and the clouds they make: `x` and `y` of the
+    train split, `x_test` and `y_test` of the test split."""
 
     source: FeatureExtractor
     target: FeatureExtractor
@@ -37,13 +38,14 @@ class Features(eqx.Module):
         return fingerprint(*(np.asarray(cloud.points) for cloud in clouds))
 
 
-def extract(
+def features_of(
     data: Dataset,
     source: type[FeatureExtractor],
     target: type[FeatureExtractor],
     log: Log,
 ) -> Features:
-    """Trains or loads both extractors, and encodes the train and the test split."""
+    """Trains or loads both extractors, of the classes `source` and `target`, and encodes the train
+    and the test split of `data`; `log` tells how far it is."""
 
     def side(build: type[FeatureExtractor], name: str) -> tuple[FeatureExtractor, Cloud, Cloud]:
         def inputs(split: Split) -> np.ndarray:
@@ -68,7 +70,8 @@ def extract(
 def trained(
     build: type[FeatureExtractor], inputs: np.ndarray, log: Log, label: str
 ) -> tuple[FeatureExtractor, str]:
-    """An extractor fitted to `inputs`, from the cache when one of this configuration fits.
+    """An extractor of the class `build` fitted to `inputs`, from the cache when one of this
+    configuration fits; `log` shows the progress as `label`.
 
     Also returns its identity: a hash of class, arguments and training inputs. Arguments that
     only `encode` reads are no reason to train again.
@@ -89,8 +92,8 @@ def trained(
     if cached is not None:
         log.info(f"{label}: {cls.__name__} from the cache, {path}")
         return cached, fingerprint(weights, given, {})
-    with log.progress(label) as report:
-        extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), report=report)
+    with log.progress(label) as tell:
+        extractor = skeleton().fit(inputs, key=jax.random.fold_in(key, 1), tell=tell)
     weighs = jax.tree.leaves(eqx.filter(extractor, eqx.is_array))
     if weighs and try_to_cache(lambda: save_arrays(path, extractor), log):
         log.info(f"{label}: {cls.__name__} trained and cached in {path}")
@@ -100,7 +103,9 @@ def trained(
 def encoded(
     extractor: FeatureExtractor, identity: str, inputs: np.ndarray, salt: int, log: Log
 ) -> jax.Array:
-    """Features of `inputs`, from the cache when they are there."""
+    """Features of `inputs` by `extractor`, of that `identity` (`trained`), from the cache when they
+    are there; `salt` tells the splits' random encodings apart, and `log` is warned of a bad
+    entry."""
     key = jax.random.fold_in(jax.random.key(EXTRACTOR_SEED), 2 + salt)
     if not jax.tree.leaves(eqx.filter(extractor, eqx.is_array)) and not extractor.provenance():
         return finite_features(extractor, extractor.encode(inputs, key=key))
@@ -123,7 +128,7 @@ def encoded(
 
 
 def finite_features(extractor: FeatureExtractor, features: jax.Array) -> jax.Array:
-    """The features, if they are finite. Raises FloatingPointError, naming the extractor, if not."""
+    """`features`, if they are finite. Raises FloatingPointError, naming `extractor`, if not."""
     if not bool(jnp.isfinite(features).all()):
         raise FloatingPointError(f"{type(extractor).__name__} produced NaN or infinite features")
     return features

@@ -28,7 +28,8 @@ REMEDY = "delete the store and extract it again"
 
 @dataclass
 class Progress:
-    """How many inputs a store has, and why those that it skipped could not be read, by row."""
+    """How many inputs a store has `done`, and why those that it `skipped` could not be read, by
+    row."""
 
     done: Whole = 0
     skipped: dict[Whole, str] = field(default_factory=dict)
@@ -45,7 +46,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Counted:
-    """What a reader wants to know of a manifest."""
+    """What a reader wants to know of a manifest: the `count` of inputs."""
 
     count: Whole
 
@@ -57,7 +58,8 @@ def fill(
     out: Path,
     log: Log,
 ) -> None:
-    """Writes the features of all inputs of `data` below the folder `out`; what is there stays.
+    """Writes the features of all inputs of `data`, by extractors of the classes `source` and
+    `target`, below the folder `out`; what is there stays. `log` tells how far it is.
 
     Each side of each split is a folder: `features.npy` (k, d), float32, of the distinct inputs,
     with `index.npy` (n,) their rows; `inputs.json` with the inputs, where they are strings;
@@ -116,8 +118,8 @@ def _fill(
     if progress.done > len(progress.skipped):
         _features(folder, len(inputs))  # as whole as it says
     key = jax.random.key(EXTRACTOR_SEED)
-    with log.progress(label) as report:
-        report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
+    with log.progress(label) as tell:
+        tell(progress.done, len(inputs), {"skipped": len(progress.skipped)})
         for start in range(progress.done, len(inputs), PART):
             batch = inputs[start : start + PART]
             found, broken = _encoded(extractor, batch, jax.random.fold_in(key, start))
@@ -125,7 +127,7 @@ def _fill(
             _append(folder / "features.npy", found, start, len(inputs))
             progress.done = start + len(batch)
             write_json(folder / "progress.json", asdict(progress), indent=1)
-            report(progress.done, len(inputs), {"skipped": len(progress.skipped)})
+            tell(progress.done, len(inputs), {"skipped": len(progress.skipped)})
     if len(inputs) == 0:  # of a test split: none, as wide as those that are trained on
         wide = np.load(folder.parent / "train" / "features.npy", mmap_mode="r").shape[1]
         none = np.zeros((0, wide), np.float32)

@@ -31,7 +31,8 @@ _PARTS_IF_VARIED = ("field", "training")
 
 
 def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
-    """Compares runs: one HTML file and a PNG beside it, mean ± standard deviation over seeds.
+    """Compares the runs in `dirs`: one HTML file and a PNG beside it, mean ± standard deviation
+    over seeds.
 
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
     morph says of features, aligner, cost and solver (and field and training where these
@@ -77,7 +78,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     if means:
         path = page.with_suffix(".png")
         drawn, problem = pictured(
-            "By number of pairs", lambda: _draw_comparison(means, ours, directions), path
+            "By number of pairs", lambda: _plot_comparison(means, ours, directions), path
         )
         sections, warnings = drawn + sections, warnings + problem
     text = render(
@@ -210,7 +211,7 @@ def _note(directions: Directions, metric: str) -> list[str]:
     return [f"{directions[metric].capitalize()} is better."] if metric in directions else []
 
 
-def _draw_comparison(means: Mapping[str, Stats], ours: set[str], directions: Directions) -> Figure:
+def _plot_comparison(means: Mapping[str, Stats], ours: set[str], directions: Directions) -> Figure:
     """One panel a metric: solid lines for morphs, dashed for baselines."""
     columns = min(2, len(means))
     lines = -(-len(means) // columns)

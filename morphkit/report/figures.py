@@ -40,10 +40,10 @@ STYLE: Any = {
 }
 
 
-def draw_overview(
+def plot_overview(
     arrays: Mapping[str, np.ndarray], loss: Float[np.ndarray, "k 2"]
 ) -> Figure | None:
-    """The one picture of a run from `collect`'s arrays and its (step, loss) curve.
+    """The one picture of a run from `collect`'s `arrays` and its curve `loss` of (step, loss).
 
     Panels without data are left out; None if there is nothing to draw.
     """

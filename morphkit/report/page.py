@@ -10,7 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..files import replace_file, write_text
-from .figures import STYLE, draw_overview
+from .figures import STYLE, plot_overview
 from .read import read_config, read_directions, read_figures, read_loss, read_metrics
 from .tables import (
     Row,
@@ -26,6 +26,9 @@ from .tables import (
 
 @dataclass(frozen=True)
 class Section:
+    """A part of a page under a `title`: a `table`, `notes`, a line each, and an `image`, a PNG in
+    base64, whichever there are."""
+
     title: str
     table: Table | None = None
     notes: list[str] = field(default_factory=list)
@@ -48,7 +51,7 @@ def write_report(dir: Path | str) -> Path:
         notes = verdict(results, directions)
         sections.append(Section("Morph and baselines", results_table(results, directions), notes))
     found, warnings = pictured(
-        "Overview", lambda: draw_overview(arrays, loss), dir / "overview.png"
+        "Overview", lambda: plot_overview(arrays, loss), dir / "overview.png"
     )
     sections += found
     coupling = under(metrics, "coupling/")
@@ -80,8 +83,8 @@ def _list(values: Mapping[str, float], text: Callable[[float], str] | None = Non
 def pictured(
     title: str, draw: Callable[[], Figure | None], path: Path
 ) -> tuple[list[Section], list[str]]:
-    """What `draw` draws, also as the PNG `path`, as a section of a page; or a warning why it cannot
-    be drawn: whatever a picture is made of, the numbers count."""
+    """What `draw` draws, also as the PNG `path`, as a section `title` of a page; or a warning why
+    it cannot be drawn: whatever a picture is made of, the numbers count."""
     try:
         with rc_context(STYLE):
             if (figure := draw()) is None:
@@ -93,6 +96,7 @@ def pictured(
 
 
 def render(**values: Any) -> str:
+    """The page that the template makes of `values`, by the names it knows them by."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("morphkit.report", ""), autoescape=True)

@@ -30,14 +30,15 @@ def read_metrics(dir: Path) -> dict[str, float]:
 
 
 class Story(BaseModel, extra="allow", strict=True):
-    """How a run was made. What else its file says is kept."""
+    """How a run was made: its `seed` and `paired_fraction`. What else its file says is kept, as
+    `extra_data`."""
 
     seed: int
     paired_fraction: Annotated[float, Field(gt=0, le=1)]
 
 
 class Told(BaseModel):
-    """The part of a morph's manifest that says how it was made."""
+    """The part of a morph's manifest that says how it was made, its `provenance`."""
 
     provenance: Story
 
@@ -54,24 +55,24 @@ def read_story(dir: Path) -> dict[str, Any]:
 
 
 def read_directions(dir: Path) -> dict[str, str]:
-    """Which values of each metric are better, "higher", "lower" or "neither"; empty where the
-    run does not say."""
+    """Which values of each metric are better, "higher", "lower" or "neither"; empty where the run
+    in the folder `dir` does not say."""
     if not (RunFolder(dir).morph / "manifest.json").is_file():
         return {}
     return read_story(dir).get("directions", {})
 
 
 class Entry(BaseModel):
-    """A line of the log that tells of the training's loss."""
+    """A line of the log that tells of the training's loss: its `metrics` at a `step`."""
 
     step: Annotated[int, Field(ge=0, lt=2**53)]
     metrics: dict[str, float | None]
 
 
 def read_loss(dir: Path) -> Float[np.ndarray, "k 2"]:
-    """(step, loss) from the log. A run that was started over or resumed in the same directory
-    steps back: what it did again replaces what it had done. Lines of other things, broken ones
-    among them, are skipped."""
+    """(step, loss) from the log in the folder `dir`. A run that was started over or resumed in the
+    same directory steps back: what it did again replaces what it had done. Lines of other things,
+    broken ones among them, are skipped."""
     path = RunFolder(dir).log
     points: list[tuple[int, float]] = []
     for line in path.read_bytes().splitlines() if path.is_file() else []:
@@ -89,7 +90,8 @@ def read_loss(dir: Path) -> Float[np.ndarray, "k 2"]:
 
 
 def read_figures(dir: Path) -> dict[str, np.ndarray]:
-    """The arrays that pictures are drawn from; none if there is no such file."""
+    """The arrays that pictures of the run in `dir` are drawn from; none if there is no such
+    file."""
     path = RunFolder(dir).figures
     if not path.is_file():
         return {}
@@ -98,6 +100,6 @@ def read_figures(dir: Path) -> dict[str, np.ndarray]:
 
 
 def read_config(dir: Path) -> str:
-    """The gin configuration; empty if it was not kept."""
+    """The gin configuration of the run in `dir`; empty if it was not kept."""
     path = RunFolder(dir).config
     return read_text(path, REMEDY) if path.is_file() else ""

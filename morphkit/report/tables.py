@@ -16,7 +16,8 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: `best` are the columns in which it is best."""
+    """One line of a table: its `name` and its `cells`, one a column; `best` are the columns in
+    which it is best, and `ours` says that it is the morph's."""
 
     name: str
     cells: list[str]
@@ -26,13 +27,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
+    """The `columns`, by name, and the `rows`."""
+
     columns: list[str]
     rows: list[Row]
 
 
 def format_table(metrics: Mapping[str, float], directions: Directions) -> str:
-    """The metrics of the morph and the baselines as text, the best marked *, then a line on the
-    coupling and a line for each metric in which a baseline beats the morph."""
+    """The `metrics` of the morph and the baselines as text, the best by `directions` marked *, then
+    a line on the coupling and a line for each metric in which a baseline beats the morph."""
     results = results_of(metrics)
     lines = []
     if results:
@@ -54,12 +57,12 @@ def format_table(metrics: Mapping[str, float], directions: Directions) -> str:
 
 
 def under(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
-    """The metrics whose names start with `prefix`, without it."""
+    """Those of `metrics` whose names start with `prefix`, without it."""
     return {k.removeprefix(prefix): v for k, v in metrics.items() if k.startswith(prefix)}
 
 
 def results_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Rows of the table: metrics by name of map, the morph first."""
+    """Rows of the table: `metrics` by name of map, the morph first."""
     results: dict[str, dict[str, float]] = {}
     if ours := under(metrics, "morph/"):
         results[MORPH] = ours
@@ -70,7 +73,7 @@ def results_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
 
 
 def best_of(values: Mapping[str, float], better: str | None) -> set[str]:
-    """The names with the best value; several if they tie, none if neither is `better`."""
+    """The names of `values` with the best; several if they tie, none if neither is `better`."""
     known = {k: v for k, v in values.items() if math.isfinite(v)}
     if not known or better not in _SIGNS:
         return set()
@@ -87,6 +90,7 @@ def _metrics_of(results: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], directions: Directions) -> Table:
+    """The table of `results`, metrics by name of map, the best of each marked by `directions`."""
     columns = _metrics_of(results)
     best = [best_of(_column(results, metric), directions.get(metric)) for metric in columns]
     rows = [
@@ -102,7 +106,8 @@ def results_table(results: Mapping[str, Mapping[str, float]], directions: Direct
 
 
 def verdict(results: Mapping[str, Mapping[str, float]], directions: Directions) -> list[str]:
-    """Says in words which baselines beat the morph, metric by metric, where one value is better."""
+    """Says in words which baselines in `results` beat the morph, metric by metric, where one value
+    is better by `directions`."""
     if MORPH not in results or len(results) < 2:
         return []
     judged = [
@@ -128,7 +133,8 @@ def verdict(results: Mapping[str, Mapping[str, float]], directions: Directions) 
 
 
 def convergence(coupling: Mapping[str, float]) -> list[str]:
-    """A share below one comes from local alignment, which solves many small problems."""
+    """Says in words how the solver ended, from the metrics `coupling`. A share below one comes from
+    local alignment, which solves many small problems."""
     if "converged" not in coupling:
         return []
     share = coupling["converged"]
@@ -140,7 +146,7 @@ def convergence(coupling: Mapping[str, float]) -> list[str]:
 
 
 def number(value: float) -> str:
-    """Short text for a number; a dash for NaN and infinities."""
+    """Short text for the number `value`; a dash for NaN and infinities."""
     if not math.isfinite(value):
         return "–"
     if value == int(value) and abs(value) < 1e7:

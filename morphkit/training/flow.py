@@ -11,7 +11,10 @@ from .scaling import Scaling
 
 
 class Reweighting(eqx.Module):
-    """A non-negative function of one point (η or ξ of App. L.1): an MLP as in Klein et al. 2023."""
+    """A non-negative function of one point (η or ξ of App. L.1): an MLP as in Klein et al. 2023.
+
+    `dim` is the dimension of the point, `key` draws the weights.
+    """
 
     network: eqx.nn.MLP
 
@@ -19,11 +22,13 @@ class Reweighting(eqx.Module):
         self.network = eqx.nn.MLP(dim, "scalar", 256, 3, jax.nn.silu, jax.nn.softplus, key=key)
 
     def __call__(self, point: Float[Array, " d"]) -> Scalar:
+        """The density at one scaled `point`, above 0."""
         return self.network(point)
 
 
 class Networks(eqx.Module):
-    """Everything that is trained: the velocity field and, when asked for, η and ξ."""
+    """Everything that is trained: the velocity `field` and, when asked for, `eta` (η) and `xi`
+    (ξ)."""
 
     field: VelocityField
     eta: Reweighting | None
@@ -39,8 +44,9 @@ def flow_loss(
 ) -> Scalar:
     """The conditional flow matching term of Eq. 4, averaged over the batch.
 
-    |v_θ(t, t y + (1 - t) z | x) - (y - z)|², summed over target coordinates, with t ~ U[0, 1]
-    and z ~ N(0, noise_scale² I).
+    |v_θ(t, t y + (1 - t) z | x) - (y - z)|², summed over target coordinates, with t ~ U[0, 1] and
+    z ~ N(0, `noise_scale`² I) drawn by `key`. `field` is v_θ; `x` (b, p) and `y` (b, q) are scaled
+    draws of the coupling.
     """
     key_t, key_z = jax.random.split(key)
     t = jax.random.uniform(key_t, (len(y), 1))
@@ -52,7 +58,11 @@ def flow_loss(
 def genot_loss(
     networks: Networks, scaling: Scaling, batch: Batch, key: PRNGKeyArray, noise_scale: float
 ) -> Scalar:
-    """The whole of Eq. 4: the flow term, and the regressions of η and ξ where they exist."""
+    """The whole of Eq. 4: the flow term, and the regressions of η and ξ where `networks` has them.
+
+    `batch` is in the units of the features, `scaling` brings it to the networks'; `key` and
+    `noise_scale` are those of `flow_loss`.
+    """
     loss = flow_loss(networks.field, scaling.x(batch.x), scaling.y(batch.y), key, noise_scale)
     if networks.eta is not None:
         eta = jax.vmap(networks.eta)(scaling.x(batch.x_marginal))

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
 from ..checks import Checked, Count, NonNegative, Positive
 from ..files import load_arrays, save_arrays
-from ..interfaces import Report, Sampler, silent
+from ..interfaces import Sampler, Tell, silent
 from .flow import Networks, genot_loss
 from .scaling import Scaling, Standardise
 from .stopping import deferred
@@ -25,9 +25,13 @@ logger = logging.getLogger("morphkit")
 class Training(Checked):
     """The training loop of Algorithm 1, with the paper's defaults.
 
-    `steps_per_dispatch` steps run in one compiled call. `standardise` ("each", "whole" or
-    "none") scales features to unit size for the networks, see `Scaling`; `reweight` trains η and
-    ξ beside the field; with `decay` the learning rate falls to 0, by a cosine.
+    Adam takes `steps` steps with `learning_rate`, above 0, on batches of `batch_size` draws; noise
+    is N(0, `noise_scale`² I), in units of the scaled target. `steps_per_dispatch` steps run in one
+    compiled call; between calls, `checkpoint_seconds` apart or more, the state is saved.
+
+    `standardise` ("each", "whole" or "none") scales features to unit size for the networks, see
+    `Scaling`; `reweight` trains η and ξ beside the field; with `decay` the learning rate falls to
+    0, by a cosine.
     """
 
     steps: Count = eqx.field(static=True, default=10_000)
@@ -47,16 +51,17 @@ class Training(Checked):
         sampler: Sampler,
         *,
         key: PRNGKeyArray,
-        report: Report = silent,
+        tell: Tell = silent,
         checkpoint: Path | None = None,
     ) -> Networks:
         """Trains `networks` on batches of `sampler`; their own arrays are consumed.
 
-        The noise of step s depends on `key` and s alone. The state is saved in the file
-        `checkpoint`, if one is given: every `checkpoint_seconds`, and when SIGTERM or SIGINT comes,
-        which is then delivered. A run that finds it goes on from it to the same result. Raises
-        FloatingPointError when the loss is no longer finite, and ValueError, which names the file,
-        for a checkpoint that is damaged or does not fit.
+        `scaling` maps features to what the networks see, and `tell` is told the step and the
+        loss, a mean over the last dispatch. The noise of step s depends on `key` and s alone. The
+        state is saved in the file `checkpoint`, if one is given: every `checkpoint_seconds`, and
+        when SIGTERM or SIGINT comes, which is then delivered. A run that finds it goes on from it
+        to the same result. Raises FloatingPointError when the loss is no longer finite, and
+        ValueError, which names the file, for a checkpoint that is damaged or does not fit.
         """
         moments = self._optimiser().init(eqx.filter(networks, eqx.is_inexact_array))
         state = (networks, moments)
@@ -77,7 +82,7 @@ class Training(Checked):
                         f"the training loss is {loss} at step {step}: look for huge or constant "
                         "features, or lower Training.learning_rate"
                     )
-                report(step, self.steps, {"loss": loss})
+                tell(step, self.steps, {"loss": loss})
                 if checkpoint and time.monotonic() - saved > self.checkpoint_seconds:
                     _save(checkpoint, step, state)
                     saved = time.monotonic()

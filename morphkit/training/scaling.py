@@ -16,6 +16,9 @@ class Scaling(eqx.Module):
     (and cosines) keep their meaning. Source coordinates are divided by "each" one's standard
     deviation, or, "whole", likewise all by one number: better where those of little variance
     are noise, as of principal components. With "none" both sides are left as they are.
+
+    `x_shift` and `y_shift` are the means that are taken off, `x_scale` and `y_scale` what is then
+    divided by: above 0, and 1 for a constant coordinate.
     """
 
     x_shift: Float[Array, " p"]
@@ -27,6 +30,8 @@ class Scaling(eqx.Module):
     def fit(
         cls, x: Float[Array, "n p"], y: Float[Array, "m q"], standardise: Standardise
     ) -> "Scaling":
+        """The maps for features `x` (n, p) and `y` (m, q); `standardise` is "each", "whole" or
+        "none", see `Scaling`."""
         if standardise == "none":
             zeros = jnp.zeros(x.shape[1]), jnp.ones(x.shape[1]), jnp.zeros(y.shape[1])
             return cls(*zeros, jnp.array(1.0))
@@ -45,10 +50,13 @@ class Scaling(eqx.Module):
         return cls(x_shift, jnp.broadcast_to(x_scale, x_shift.shape), *fitted(y, None))
 
     def x(self, points: Float[Array, "... p"]) -> Float[Array, "... p"]:
+        """Source `points` as the networks see them."""
         return (points - self.x_shift) / self.x_scale
 
     def y(self, points: Float[Array, "... q"]) -> Float[Array, "... q"]:
+        """Target `points` as the networks see them."""
         return (points - self.y_shift) / self.y_scale
 
     def y_inverse(self, points: Float[Array, "... q"]) -> Float[Array, "... q"]:
+        """Target features, in their own units, of `points` that the networks made."""
         return points * self.y_scale + self.y_shift

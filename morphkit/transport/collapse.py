@@ -14,7 +14,8 @@ from .couplings import Convergence, Coupling, bisect
 
 class Groups(eqx.Module):
     """Which of n points coincide: `index` (n,) is each point's group, `share` (n,) its part of
-    the group's weight. `order`, `start` and `cdf` list the members group by group."""
+    the group's weight. `order` (n,) lists the points group by group, `start` (groups + 1,) where
+    each begins in it, and `cdf` (n,) the running sum of shares within each."""
 
     index: Int[Array, " n"]
     share: Float[Array, " n"]
@@ -24,8 +25,8 @@ class Groups(eqx.Module):
 
     @classmethod
     def of(cls, cloud: Cloud) -> "tuple[Cloud, Groups]":
-        """The distinct points with the summed weights of their groups (and the label of one of
-        their points), in the order of their first appearance."""
+        """The distinct points of `cloud` with the summed weights of their groups (and the label of
+        one of their points), in the order of their first appearance."""
         points, weights = np.asarray(cloud.points), np.asarray(cloud.weights, np.float64)
         _, first, index = np.unique(points, axis=0, return_index=True, return_inverse=True)
         rank = np.argsort(np.argsort(first))
@@ -45,14 +46,15 @@ class Groups(eqx.Module):
         return Cloud(cloud.points[first], jnp.asarray(total, jnp.float32), labels), groups
 
     def draw(self, key: PRNGKeyArray, group: Int[Array, " num"]) -> Int[Array, " num"]:
-        """A member of each group, by share."""
+        """A member of each of the groups `group` (num,), drawn by `key` and share."""
         u = jax.random.uniform(key, group.shape)
         bounds = self.start[group], self.start[group + 1] - 1
         return self.order[bisect(lambda k: self.cdf[k] <= u, bounds, len(self.order))]
 
 
 class Collapsed(NamedTuple):
-    """Data whose points are distinct, and where each came from."""
+    """`data` whose points are distinct, and which points are in each: `x` of the sources, `y` of
+    the targets."""
 
     data: PairedData
     x: Groups
@@ -60,7 +62,8 @@ class Collapsed(NamedTuple):
 
 
 def collapse(data: PairedData) -> Collapsed | None:
-    """Distinct points, weights summed, repeated pairs dropped; None if nothing is repeated.
+    """The distinct points of `data`, weights summed, repeated pairs dropped; None if nothing is
+    repeated.
 
     Exact for every problem of Eq. 1 to 3: points with equal costs share the mass of their
     group in proportion to their weights.
@@ -74,7 +77,8 @@ def collapse(data: PairedData) -> Collapsed | None:
 
 
 class CollapsedCoupling(Coupling):
-    """A coupling of groups, as one of the points in them."""
+    """The coupling `groups` of groups of points, `x` and `y`, as one of the points in them;
+    `convergence` is how its solver ended."""
 
     groups: Coupling
     x: Groups

@@ -8,19 +8,35 @@ from .geometry import Geometry
 
 
 def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
-    """The coupling of whole clouds. Points that coincide are solved for as one."""
+    """The coupling of the whole clouds of `data` by `solver` under `cost`. Points that coincide are
+    solved for as one.
+
+    Raises ValueError if the solver cannot take the cost, see `taken`.
+    """
     distinct = collapse(data)
+    small = data if distinct is None else distinct.data
+    coupling = solver.solve(taken(cost.prepare(small), solver), small.x, small.y)
     if distinct is None:
-        return solver.solve(cost.prepare(data), data.x, data.y)
-    small = distinct.data
-    coupling = solver.solve(cost.prepare(small), small.x, small.y)
+        return coupling
     return CollapsedCoupling(
         groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
     )
 
 
+def taken(geometry: Geometry, solver: OTSolver) -> Geometry:
+    """`geometry`, if it is one that `solver.takes`; raises ValueError if it is not."""
+    if isinstance(geometry, solver.takes):
+        return geometry
+    names = " or ".join(kind.__name__ for kind in solver.takes)
+    raise ValueError(
+        f"{type(solver).__name__} takes only costs that are a {names}, and this one is a "
+        f"{type(geometry).__name__}; choose another cost, or a solver such as Sinkhorn, which "
+        "takes any"
+    )
+
+
 class Prepared(FusedCost):
-    """A cost that was prepared before, for `couple` on the same data."""
+    """A cost that was prepared before, as `geometry`, for `couple` on the same data."""
 
     geometry: Geometry
 
@@ -29,13 +45,14 @@ class Prepared(FusedCost):
 
 
 def prepared(data: PairedData, cost: FusedCost) -> Prepared:
-    """Prepares a cost once, for several solvers. Points that coincide are prepared as one."""
+    """Prepares `cost` on `data` once, for several solvers. Points that coincide are prepared as
+    one."""
     distinct = collapse(data)
     return Prepared(cost.prepare(data if distinct is None else distinct.data))
 
 
 def prepared_geometry(data: PairedData, cost: FusedCost) -> Geometry:
-    """The cost of all points, from the distinct ones."""
+    """The geometry of `cost` between all points of `data`, prepared on the distinct ones."""
     distinct = collapse(data)
     if distinct is None:
         return cost.prepare(data)

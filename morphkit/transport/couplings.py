@@ -14,8 +14,9 @@ from .memory import ask_memory
 
 
 class Convergence(eqx.Module):
-    """How a solver ended. `error` is what it stops on; its docstring says which quantity that is
-    (Sinkhorn: the L1 error of a marginal)."""
+    """How a solver ended: whether it `converged`, after how many `iterations`, with which `error`.
+    That is what it stops on; its docstring says which quantity (Sinkhorn: the L1 error of a
+    marginal)."""
 
     converged: Bool[Array, ""]
     iterations: Int[Array, ""]
@@ -38,32 +39,34 @@ class Coupling(eqx.Module):
 
     @property
     @abstractmethod
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
 
     @abstractmethod
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
-        """The rows π(x_i, ·)."""
+        """The rows π(x_i, ·) of the source points `i`, not normalised."""
 
     @abstractmethod
     def marginal(self, axis: int) -> Float[Array, " n"]:
-        """π_X (n,) for axis 0, π_Y (m,) for axis 1."""
+        """π_X (n,) for `axis` 0, π_Y (m,) for 1; each sums to the mass of π."""
 
     @abstractmethod
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        """`num` independent draws (i, j) from π, normalised; on the device, inside `jax.jit`."""
+        """`num` independent draws (i, j) from π, normalised, by `key`; on the device, inside
+        `jax.jit`."""
 
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
-        """A draw from π(· | x_i) for each i; of anything, where x_i has no mass."""
+        """A draw from π(· | x_i) by `key` for each of `i`; of anything, where x_i has no mass."""
         return draw(key, cumulative(self.rows(i)), jnp.arange(len(i)))
 
     def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
-        """log π(y_j | x_i); -inf everywhere in a row without mass."""
+        """log π(y_j | x_i) for the source points `i`; -inf everywhere in a row without mass."""
         rows = self.rows(i)
         total = rows.sum(1, keepdims=True)
         return jnp.log(rows) - jnp.log(jnp.where(total > 0, total, 1))
 
     def fold(self, function, blocksize: int = 256) -> Float[Array, " n"]:
-        """function(π(x_i, ·), i) for every i, computed by blocks of rows."""
+        """`function`(π(x_i, ·), i) for every i, computed by blocks of `blocksize` rows."""
 
         def one(i: Int[Array, ""]) -> Array:
             return function(self.rows(i[None])[0], i)
@@ -81,7 +84,8 @@ class Coupling(eqx.Module):
     ) -> Scalar:
         """The probability that a draw of π joins two points with the same label (Sec. 5.1.3).
 
-        Exact without a key; with one, the mean over `num` draws, as the paper measures it.
+        `labels_x` (n,) and `labels_y` (m,) are class indices. Exact without a `key`; with one, the
+        mean over `num` draws, as the paper measures it.
         """
         if key is not None:
             i, j = self.sample(key, num)
@@ -100,7 +104,7 @@ class Coupling(eqx.Module):
         return jnp.exp(self.entropy() - jax.scipy.special.entr(marginal).sum())
 
     def violation(self, axis: int, weights: Float[Array, " n"]) -> Scalar:
-        """How far π_X (axis 0) or π_Y (axis 1), normalised, is from `weights`: their L1 distance,
+        """How far π_X (`axis` 0) or π_Y (1), normalised, is from `weights`: their L1 distance,
         in [0, 2]. Large where τ < 1 relaxes the marginal, or the solver did not converge."""
         marginal = self.marginal(axis)
         return jnp.abs(marginal / marginal.sum() - weights).sum()
@@ -110,7 +114,7 @@ class Coupling(eqx.Module):
 
         The share of all points that N draws from their marginal miss; 0 when none is. With N
         the number of points of both sides, as here, uniform marginals of n = m points have
-        e^-2 = .135. The expectation without a key, N draws a side with one.
+        e^-2 = .135. The expectation without a `key`, N draws a side with one.
         """
         size = sum(self.shape)
         seen = jnp.array(0.0)
@@ -130,18 +134,25 @@ class Coupling(eqx.Module):
         *,
         key: PRNGKeyArray | None = None,
     ) -> Scalar:
-        """Eq. 30: matching accuracy over excluded ratio, by which App. L.2 chooses τ and ε."""
+        """Eq. 30: matching accuracy over excluded ratio, by which App. L.2 chooses τ and ε.
+
+        `labels_x`, `labels_y` and `key` are those of `matching_accuracy`. Infinite where no point
+        is excluded.
+        """
         return self.matching_accuracy(labels_x, labels_y, key=key) / self.excluded_ratio(key=key)
 
     def diagnostics(self, x: Cloud, y: Cloud) -> dict[str, float]:
-        """How its solver ended, and what it is like; none of it needs labels."""
+        """How its solver ended, and what it is like between the clouds `x` and `y` that it was
+        solved for; none of it needs labels."""
         return {name: float(value(self, x, y)) for name, value in DIAGNOSTICS.items()}
 
-    def to_dense(self) -> Float[Array, "n m"]:
-        """π as an array. Raises MemoryError where it is more than there is memory."""
+    def to_dense(self, *, arrays: int = 1) -> Float[Array, "n m"]:
+        """π as an array. `arrays` is how many of its size its user will hold at once, itself among
+        them; raises MemoryError, before anything is computed, where they are not to be had."""
         n, m = self.shape
+        several = f", {arrays} times held at once," if arrays > 1 else ""
         advice = "use sample(), marginal() or rows() instead"
-        ask_memory(f"a dense {n} × {m} coupling", 4 * n * m, advice)
+        ask_memory(f"a dense {n} × {m} coupling{several}", arrays * 4 * n * m, advice)
         return self.rows(jnp.arange(n))
 
 
@@ -171,7 +182,7 @@ def _row_entropy(coupling: Coupling) -> Scalar:
 
 
 def cumulative(weights: Float[Array, "... k"]) -> Float[Array, "... k"]:
-    """Cumulative distribution along the last axis; uniform where a row has no mass.
+    """Cumulative distribution of `weights` along the last axis; uniform where a row has no mass.
 
     The last entry is exactly 1, so that no draw can fall beyond the support.
     """
@@ -184,7 +195,7 @@ def cumulative(weights: Float[Array, "... k"]) -> Float[Array, "... k"]:
 def draw(
     key: PRNGKeyArray, cdf: Float[Array, "r k"], row: Int[Array, " num"]
 ) -> Int[Array, " num"]:
-    """One draw from each of the distributions cdf[row], by bisection: O(num log k).
+    """One draw by `key` from each of the distributions cdf[`row`], by bisection: O(num log k).
 
     Only the entries that the bisection visits are read, so `cdf` may be large.
     """
@@ -198,7 +209,7 @@ def bisect(
     beyond: Callable[[Array], Array], bounds: tuple[Array, Array], size: int
 ) -> Int[Array, " num"]:
     """The first index between `bounds`, both included and at most `size` apart, that the answer
-    does not lie beyond."""
+    does not lie beyond, as `beyond` says of any index."""
 
     def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
@@ -210,12 +221,13 @@ def bisect(
 
 
 def draw_marginal(key: PRNGKeyArray, cdf: Float[Array, " n"], num: int) -> Int[Array, " num"]:
-    """`num` draws from one distribution, by its cumulative one."""
+    """`num` draws by `key` from one distribution, given its cumulative one, `cdf`."""
     return draw(key, cdf[None], jnp.zeros(num, jnp.int32))
 
 
 class PairCoupling(Coupling):
-    """True alignment (Eq. 5): mass 1/l on each known pair, nothing elsewhere."""
+    """True alignment (Eq. 5): mass 1/l on each of the l `pairs`, nothing elsewhere; `size` is
+    (n, m)."""
 
     pairs: Pairs
     size: tuple[int, int] = eqx.field(static=True)
@@ -244,7 +256,8 @@ class PairCoupling(Coupling):
 
 
 class DenseCoupling(Coupling):
-    """A coupling stored as its n × m matrix, with the tables that draws are made from."""
+    """A coupling stored as its n × m matrix `values`, non-negative, with the tables that draws are
+    made from; `convergence` is how its solver ended."""
 
     values: Float[Array, "n m"]
     conditional_cdf: Float[Array, "n m"]
@@ -282,8 +295,9 @@ class BridgeCoupling(Coupling):
     right_jp = g_j - b_jp / ε.
 
     Draws pick a source point, then the bridge it leaves by, then the target point that the
-    bridge leads to. Memory is O((n + m) l): the tables to draw from, and a and b, which are
-    kept as they are given, since a cost has them anyway.
+    bridge leads to. Memory is O((n + m) l): the tables to draw from, and `a` (n, l) and `b` (m, l),
+    which are kept as they are given, since a cost has them anyway. `epsilon` is ε in their units,
+    `f` (n,) and `g` (m,) are the potentials over ε; `convergence` is how its solver ended.
     """
 
     a: Float[Array, "n l"]

@@ -32,7 +32,8 @@ def check_metric(name: str, metric: str) -> None:
 
 
 def embed(metric: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """The points as `metric` sees them: correlation centres each row, both angles use unit rows.
+    """The points `x` as `metric` sees them: correlation centres each row, both angles use unit
+    rows.
 
     A zero row stays zero. So does, for correlation, a constant one: what varies in it by less
     than ROUNDING of its largest entry is rounding.
@@ -64,7 +65,8 @@ def _divided(x: Float[Array, "n d"], by: Float[Array, "n 1"]) -> Float[Array, "n
 
 
 def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
-    """The intra-space cost between two sets of points, unnormalised and non-negative.
+    """The intra-space cost `metric` between points `x` (n, d) and `y` (m, d), unnormalised and
+    non-negative. Raises ValueError for an unknown metric.
 
     cosine: 1 - cos(x, y), in [0, 2]; sqeuclidean: |x - y|² (Eq. 13); correlation: 1 minus
     Pearson's correlation of the coordinates (Eq. 27), in [0, 2]. A zero row has cosine 0 with
@@ -77,7 +79,8 @@ def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Flo
 def factors(
     metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> tuple[Float[Array, "n r"], Float[Array, "m r"]]:
-    """The same cost as a product of two thin matrices, left @ right.T, of rank at most d + 2.
+    """The cost `pairwise` of `metric`, `x` and `y` as a product of two thin matrices,
+    left @ right.T, of rank at most d + 2.
 
     Angles are distances, too: 1 - cos = |u - v|² / 2 of unit rows u and v.
     """
@@ -87,6 +90,9 @@ def factors(
 
     def side(points: Float[Array, "k d"]) -> tuple[Array, Array, Array]:
         apart = points - centre
+        if metric != "sqeuclidean":  # so near to the centre, a unit row differs by its rounding
+            rounding = 2 * jnp.finfo(apart.dtype).eps
+            apart = jnp.where(jnp.abs(apart).max(1, keepdims=True) > rounding, apart, 0)
         square = (apart**2).sum(1, keepdims=True)
         if metric != "sqeuclidean":  # a zero row counts as of unit length, and at a right angle
             square = (square + ~points.any(1, keepdims=True)) / 2
@@ -99,17 +105,20 @@ def factors(
 
 
 class Geometry(eqx.Module):
-    """An n × m cost between two clouds, which solvers divide by its `unit`."""
+    """An n × m cost between two clouds, which solvers divide by its `unit`, the "mean" or the
+    "median" (`scale`)."""
 
     unit: Statistic = eqx.field(static=True, default="mean", kw_only=True)
 
     @property
     @abstractmethod
-    def shape(self) -> tuple[int, int]: ...
+    def shape(self) -> tuple[int, int]:
+        """(n, m)."""
 
     @abstractmethod
     def take(self, rows: Int[Array, " r"], cols: Int[Array, " c"]) -> "Geometry":
-        """The cost restricted to some points on both sides; traceable by `jax.jit`."""
+        """The cost between the source points `rows` and the target points `cols` alone, indices
+        from 0; traceable by `jax.jit`."""
 
     @abstractmethod
     def matrix(self) -> Float[Array, "n m"]:
@@ -117,17 +126,19 @@ class Geometry(eqx.Module):
 
     @abstractmethod
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        """The mean cost under the weights μ ⊗ ν."""
+        """The mean cost under μ ⊗ ν, the weights `mu` (n,) and `nu` (m,), which sum to 1."""
 
     def quantile(self, q: float, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        """The q-quantile of the cost under μ ⊗ ν, q in [0, 1]; exact for uniform weights of up to
-        QUANTILE_POINTS points a side, else between as many that stand for all by weight."""
+        """The quantile `q`, in [0, 1], of the cost under μ ⊗ ν (`mu`, `nu` as in `mean`); exact for
+        uniform weights of up to QUANTILE_POINTS points a side, else between as many that stand for
+        all by weight."""
         keys = jax.random.split(jax.random.key(0))
         rows, cols = (_representatives(key, w) for key, w in zip(keys, (mu, nu), strict=True))
         return jnp.quantile(self.take(rows, cols).matrix(), q)
 
     def scale(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        """One unit of the cost: its mean under μ ⊗ ν, or its median, unless that is 0."""
+        """One unit of the cost: its mean under μ ⊗ ν (`mu`, `nu` as in `mean`), or its median,
+        unless that is 0. 1 for a cost of zeros."""
         mean = nonzero(self.mean(mu, nu))
         if self.unit == "mean":
             return mean
@@ -135,7 +146,8 @@ class Geometry(eqx.Module):
         return jnp.where(median > 0, median, mean)
 
     def outlying(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> bool:
-        """Whether a few points decide the mean: it is above 95 % of the costs."""
+        """Whether a few points decide the mean: it is above 95 % of the costs under μ ⊗ ν (`mu`,
+        `nu` as in `mean`)."""
         return bool(self.mean(mu, nu) > self.quantile(0.95, mu, nu))
 
 
@@ -149,12 +161,12 @@ def _representatives(key: PRNGKeyArray, weights: Float[Array, " n"]) -> Int[Arra
 
 
 def nonzero(mean: Scalar) -> Scalar:
-    """A mean to divide a cost by: 1 where every cost is zero."""
+    """`mean`, to divide a cost by: 1 where every cost is zero."""
     return jnp.where(mean > 0, mean, 1)
 
 
 def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
-    """The cost as a dense array.
+    """The cost `geometry` as a dense array.
 
     `arrays` is how many of its size its user will hold at once, the cost itself among them; raises
     MemoryError, before anything is computed, where they are not to be had.
@@ -169,8 +181,22 @@ def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
     return geometry.matrix()
 
 
+def ask_bridges(shape: tuple[int, int], bridges: int, *, arrays: int) -> None:
+    """Raises MemoryError unless `arrays` times the two factors of a bridge cost, (n, `bridges`) and
+    (m, `bridges`) for `shape` (n, m), in float32, are to be had; an array of float64 counts as
+    two."""
+    n, m = shape
+    ask_memory(
+        f"the table of {n} + {m} points to {bridges} bridges or their ends, {arrays} times held at "
+        "once,",
+        arrays * 4 * (n + m) * bridges,
+        "give fewer pairs (run.paired_fraction) or fewer points; in cost.BridgeCost pairs that "
+        "share a point are one bridge",
+    )
+
+
 class DenseGeometry(Geometry):
-    """A stored cost matrix."""
+    """A stored cost matrix, `values` (n, m); `unit` as in `Geometry`."""
 
     values: Float[Array, "n m"]
 
@@ -192,14 +218,15 @@ class DenseGeometry(Geometry):
 def normalised(
     geometry: Geometry, mu: Float[Array, " n"], nu: Float[Array, " m"], arrays: int = 1
 ) -> Float[Array, "n m"]:
-    """The dense cost in its own unit, see `Geometry.scale`. `arrays` is how many of its size will
-    be held at once. Raises MemoryError as `dense` does."""
+    """The dense cost `geometry` in its own unit under `mu` and `nu`, see `Geometry.scale`. `arrays`
+    is how many of its size will be held at once. Raises MemoryError as `dense` does."""
     whole = DenseGeometry(dense(geometry, arrays=arrays), unit=geometry.unit)
     return whole.values / whole.scale(mu, nu)
 
 
 class PointGeometry(Geometry):
-    """`metric` between points of a joint space, computed from the points whenever it is needed."""
+    """`metric` between points `u` (n, d) and `v` (m, d) of a joint space, computed from the points
+    whenever it is needed; `unit` as in `Geometry`. Raises ValueError for an unknown metric."""
 
     u: Float[Array, "n d"]
     v: Float[Array, "m d"]
@@ -233,7 +260,7 @@ class BridgeGeometry(Geometry):
     `b` (m, l) the same on the target side. A bridge is a known pair, or all pairs of one point:
     if pairs p share y_q, min_p (a_ip + b_jq) = (min_p a_ip) + b_jq. The zero of Eq. 6 for known
     pairs needs no case of its own: there a_ip = b_jp = 0, and the minimum is 0. Memory is
-    O((n + m) l).
+    O((n + m) l). `unit` is as in `Geometry`.
     """
 
     a: Float[Array, "n l"]
@@ -279,7 +306,8 @@ class BridgeGeometry(Geometry):
 
 @jax.jit
 def min_plus(a: Float[Array, "n l"], b: Float[Array, "m l"]) -> Float[Array, "n m"]:
-    """c_ij = min_p (a_ip + b_jp), in tiles that stay in cache; no n × m × l array."""
+    """c_ij = min_p (a_ip + b_jp) of `a` (n, l) and `b` (m, l), in tiles that stay in cache; no
+    n × m × l array."""
 
     def tile(bt: Float[Array, "l c"]) -> Float[Array, "n c"]:
         def row(a_row: Float[Array, " l"]) -> Float[Array, " c"]:

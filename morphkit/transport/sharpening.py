@@ -10,7 +10,11 @@ from .geometry import near_one, pairwise
 
 
 class PointCoupling(Coupling):
-    """All the mass of a source point on one target point."""
+    """All the mass of a source point on one target point.
+
+    `target` (n,) has the index of it, `weights` (n,) the mass, `size` is the number m of target
+    points; `convergence` is how the solver ended.
+    """
 
     target: Int[Array, " n"]
     weights: Float[Array, " n"]
@@ -38,13 +42,14 @@ class PointCoupling(Coupling):
 
 
 def check_temperature(name: str, temperature: float) -> None:
-    """Raises ValueError, naming the argument, for a negative temperature."""
+    """Raises ValueError, naming the argument `name`, for a negative `temperature`."""
     if temperature < 0:
         raise ValueError(f"{name} = {temperature} must not be negative; 0 takes the mode")
 
 
 def sharpen(coupling: Coupling, temperature: float) -> Coupling:
-    """The coupling with conditionals π(y_j | x_i)^(1/T), normalised, and the same π_X.
+    """The `coupling` with conditionals π(y_j | x_i)^(1/T), normalised, and the same π_X; T is the
+    `temperature`, 0 or above.
 
     A draw of a smooth coupling is a poor training target where its mode is a good one: T = 1
     leaves it alone, T = 0 takes the mode, argmax_j π_ij, in O(n + m) memory beside the
@@ -61,7 +66,7 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
             target=target, weights=marginal, size=coupling.shape[1],
             convergence=coupling.convergence,
         )  # fmt: skip
-    log = jnp.log(coupling.to_dense()) / temperature
+    log = jnp.log(coupling.to_dense(arrays=5)) / temperature
     values = jax.nn.softmax(log, axis=1, where=marginal[:, None] > 0) * marginal[:, None]
     return DenseCoupling(values, coupling.convergence)
 
@@ -70,7 +75,8 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
 def medoid(
     coupling: Coupling, y: Float[Array, "m q"], draws: int, key: PRNGKeyArray
 ) -> PointCoupling:
-    """Each source point goes to the medoid of `draws` draws from π(· | x_i).
+    """Each source point goes to the medoid of `draws` draws by `key` from π(· | x_i), π the
+    `coupling` with target points `y` (m, q).
 
     That is the draw with the least Euclidean distance to all others: a point estimate from
     within the largest cluster of the conditional, where the mode may be any of its points.

@@ -11,7 +11,8 @@ FIRST_PARTY = "morphkit-align"
 
 @dataclass(frozen=True)
 class Plugin:
-    """One entry point of the group `morphkit`."""
+    """One `entry_point` of the group `morphkit`, of a `distribution` and its `version`; `enabled`
+    unless MORPHKIT_PLUGINS leaves it out."""
 
     entry_point: importlib.metadata.EntryPoint
     distribution: str

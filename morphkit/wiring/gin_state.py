@@ -51,7 +51,7 @@ def bindings() -> dict[tuple[Key, str], Any]:
 
 
 def keep(reached: set[Key]) -> None:
-    """Forgets the bindings of all other configurables."""
+    """Forgets the bindings of all configurables but those in `reached`."""
     for key in set(_gin._CONFIG) - reached:
         del _gin._CONFIG[key]
 
@@ -74,7 +74,7 @@ def reachable(root: str) -> set[Key]:
 
 
 def references(value: Any) -> Iterator[Key]:
-    """The configurables that a bound value refers to."""
+    """The configurables that the bound `value` refers to."""
     if isinstance(value, _gin.ConfigurableReference):
         assert value.configurable is not None
         yield "/".join(value.scopes), value.configurable.selector
@@ -87,17 +87,18 @@ def references(value: Any) -> Iterator[Key]:
 
 
 def uncalled(value: Any) -> Key | None:
-    """The configurable of a reference without parentheses, which stands for the class itself."""
+    """The configurable of `value`, a reference without parentheses, which stands for the class
+    itself."""
     is_class = isinstance(value, _gin.ConfigurableReference) and not value.evaluate
     return next(references(value)) if is_class else None
 
 
 def wrapped(selector: str) -> Any:
-    """The function or class that is registered under a full selector."""
+    """The function or class that is registered under the full `selector`."""
     return _gin._REGISTRY[selector].wrapped
 
 
 def arguments_of(name: str) -> list[str]:
-    """The arguments of the configurable that gin knows by a (short) name; empty for none."""
+    """The arguments of the configurable that gin knows by the (short) `name`; empty for none."""
     found = _gin._REGISTRY.get_match(name)
     return list(inspect.signature(found.wrapped).parameters) if found else []

@@ -8,5 +8,5 @@ hookimpl = pluggy.HookimplMarker("morphkit")
 
 @hookspec
 def morphkit_register(registry) -> None:
-    """Registers components: call `registry.add(MyCost)` for each. The kind comes from the
-    interface it implements, the name from the class."""
+    """Registers components with `registry`: call `registry.add(MyCost)` for each. The kind comes
+    from the interface it implements, the name from the class."""

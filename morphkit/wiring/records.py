@@ -9,13 +9,15 @@ from .registry import registry
 
 
 def arguments(component: eqx.Module) -> dict[str, Any]:
-    """The constructor arguments of a component, read from its fields of the same names."""
+    """The constructor arguments of `component`, `key` apart, read from its fields of the same
+    names."""
     names = inspect.signature(type(component)).parameters
     return {name: getattr(component, name) for name in names if name != "key"}
 
 
 def record(component: eqx.Module) -> dict[str, Any]:
-    """What it takes to build the component again, as JSON."""
+    """What it takes to build `component` again, as JSON. Raises LookupError if it is not
+    registered."""
     known = registry.of(component)
     values = {
         name: record(value) if isinstance(value, eqx.Module) else value
@@ -30,7 +32,8 @@ def record(component: eqx.Module) -> dict[str, Any]:
 
 
 def rebuild(saved: dict[str, Any], **extra: Any) -> Any:
-    """The component of a record. Raises LookupError, naming the package, if it is not installed."""
+    """The component of the record `saved`, built with the arguments `extra` beside its own (`key`).
+    Raises LookupError, naming the package, if it is not installed."""
     try:
         known = registry.find(saved["component"])
     except LookupError as error:

@@ -23,7 +23,9 @@ FILLED = ("input_shape", "source_dim", "target_dim", "key")
 
 @dataclass(frozen=True)
 class Component:
-    """One registered class: `selector` is its full gin name, `kind.name` its short one."""
+    """One registered class `cls`: `selector` is its full gin name, `kind`.`name` its short one (a
+    key of `morphkit.interfaces.KINDS`, and the name of the class). `distribution` and `version` are
+    those of the package that registered it, "local" and "0" without one."""
 
     cls: type[eqx.Module]
     kind: str
@@ -53,7 +55,7 @@ class Registry:
         self._adding: Plugin | None = None
 
     def add(self, cls: type[eqx.Module]) -> None:
-        """Registers a component class. Called by plugins in their `morphkit_register` hook.
+        """Registers the component class `cls`. Called by plugins in their `morphkit_register` hook.
 
         Raises TypeError if the class implements no interface, is still abstract or declares not
         all that its interface asks for, and ValueError if its own distribution has already
@@ -137,7 +139,7 @@ class Registry:
         raise LookupError(f"no component is called {name!r}.{self.hint(name)}")
 
     def hint(self, name: str) -> str:
-        """The closest known names, and whichever plugins failed, for an error message."""
+        """The known names closest to `name`, and whichever plugins failed, for an error message."""
         bare = name.rsplit(".", 1)[-1].lower()
         by_bare = {c.name.lower(): c.short for c in self}
         by_bare |= {"run": "run", "training": "Training"}  # gin knows them, too
@@ -149,7 +151,7 @@ class Registry:
         return text
 
     def of(self, component: eqx.Module) -> Component:
-        """The registration of a component object. Raises LookupError if its class has none."""
+        """The registration of the object `component`. Raises LookupError if its class has none."""
         for known in self.load():
             if known.cls is type(component):
                 return known

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, PRNGKeyArray
 
 from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import Aligner, FusedCost, OTSolver, Sampler
-from morphkit.transport.couple import couple, prepared_geometry
+from morphkit.transport.couple import couple, prepared_geometry, taken
 from morphkit.transport.couplings import Coupling, PairCoupling
 from morphkit.transport.geometry import Geometry
 from morphkit.transport.sharpening import medoid, sharpen
@@ -25,7 +25,7 @@ DIAGNOSED = 20
 
 
 class CouplingSampler(Sampler):
-    """Draws (x, y) from one coupling of the whole clouds, afresh at every step.
+    """Draws (x, y) from one coupling of the whole clouds of `data`, `drawn_from`, at every step.
 
     `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1).
     """
@@ -37,6 +37,7 @@ class CouplingSampler(Sampler):
 
     @classmethod
     def of(cls, data: PairedData, coupling: Coupling) -> Self:
+        """The sampler of `coupling`, between the clouds of `data`."""
         eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
         return cls(data, coupling, eta, xi)
 
@@ -63,7 +64,7 @@ class TrueAlignment(Aligner):
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> PairCoupling:
         return PairCoupling(data.pairs, (data.x.size, data.y.size))
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         return CouplingSampler.of(data, self.couple(data, cost, solver))
 
 
@@ -86,12 +87,13 @@ class GlobalAlignment(Aligner):
             return coupling
         return medoid(coupling, data.y.points, self.draws, jax.random.key(0))
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
         return CouplingSampler.of(data, self.couple(data, cost, solver))
 
 
 class LocalSampler(Sampler):
-    """Solves a problem between two fresh minibatches at every step (Algorithm 1)."""
+    """Solves a problem between two fresh minibatches of `data` at every step (Algorithm 1):
+    `solver`, under `cost` between all points; `temperature` is that of `LocalAlignment`."""
 
     data: PairedData
     cost: Geometry
@@ -105,7 +107,8 @@ class LocalSampler(Sampler):
     def solve(
         self, key: PRNGKeyArray, batch_size: int
     ) -> tuple[Int[Array, " b"], Int[Array, " b"], Coupling]:
-        """Minibatch indices on both sides, and the coupling between them."""
+        """Indices of minibatches of `batch_size` on both sides, drawn by `key`, and the coupling
+        between them."""
         key_x, key_y = jax.random.split(key)
         i = _draw(key_x, self.data.x, batch_size)
         j = _draw(key_y, self.data.y, batch_size)
@@ -122,7 +125,7 @@ class LocalSampler(Sampler):
         eta, xi = batch_size * coupling.marginal(0), batch_size * coupling.marginal(1)
         return Batch(x[row], y[col], x, y, eta, xi)
 
-    def pairs(
+    def draws(
         self, key: PRNGKeyArray, num: int, batch_size: int
     ) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         def batch(key: PRNGKeyArray) -> tuple[Array, Array]:
@@ -169,5 +172,6 @@ class LocalAlignment(Aligner):
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> None:
         return None
 
-    def prepare(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
-        return LocalSampler(data, prepared_geometry(data, cost), solver, self.temperature)
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
+        geometry = taken(prepared_geometry(data, cost), solver)
+        return LocalSampler(data, geometry, solver, self.temperature)

@@ -3,7 +3,6 @@
 from typing import Annotated, Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -14,14 +13,14 @@ from morphkit.interfaces import Baseline, LatentMap
 from morphkit.types import PairedData
 
 from .pairs import TUNING_PAIRS, candidates, paired_points
-from .preprocessing import Kind, Preprocessing
+from .preprocessing import Kind, Preprocessing, by_rows
 
 KINDS: dict[str, Kind] = {"cosine": "cosine", "centred cosine": "unit", "euclidean": "centred"}
 
 
 class AnchorMap(LatentMap):
-    """The target (l, q) of the nearest anchor (l, p) in Euclidean distance of preprocessed points;
-    of equally near ones the first."""
+    """The one of `targets` (l, q) of the nearest of `anchors` (l, p), in Euclidean distance after
+    `preprocessing`; of equally near ones the first."""
 
     preprocessing: Preprocessing
     anchors: Float[Array, "l p"]
@@ -33,12 +32,8 @@ class AnchorMap(LatentMap):
         centre = self.anchors.mean(0)  # distances are the same, cancellation in float32 is less
         anchors = self.anchors - centre
         bias = 0.5 * jnp.sum(anchors**2, axis=1)
-        # A row at a time in blocks: the n × l similarities never exist at once.
-        nearest = jax.lax.map(
-            lambda row: jnp.argmax(anchors @ row - bias),
-            jnp.asarray(self.preprocessing(x) - centre),
-            batch_size=4096,
-        )
+        points = jnp.asarray(self.preprocessing(x) - centre)
+        nearest = by_rows(lambda row: jnp.argmax(anchors @ row - bias), points, len(bias))
         return self.targets[nearest]
 
 

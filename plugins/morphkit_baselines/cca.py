@@ -57,7 +57,9 @@ class RidgeCCA(Baseline):
         axes_x: Float[np.ndarray, "a p"],
         axes_y: Float[np.ndarray, "b q"],
     ) -> Iterator[Float[np.ndarray, "p q"]]:
-        """The weights with every penalty and, of each, every number of coordinates."""
+        """The weights with every penalty and, of each, every number of coordinates, for the centred
+        points `z` and `y` of the pairs; `axes_x` and `axes_y` are the principal axes of either
+        side."""
         a, b = z @ axes_x.T, y @ axes_y.T
         (values_a, vectors_a), (values_b, vectors_b) = (np.linalg.eigh(c.T @ c) for c in (a, b))
         cross = vectors_a.T @ (a.T @ b) @ vectors_b
@@ -73,6 +75,6 @@ class RidgeCCA(Baseline):
                 yield before[:, :rank] @ after[:rank]
 
     def principal(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
-        """The leading principal axes of points."""
+        """The leading principal axes of `points`, rows of unit length."""
         model = PCA(min(self.dimensions, *points.shape), random_state=0).fit(points)
         return np.asarray(model.components_)

@@ -16,7 +16,7 @@ from morphkit.interfaces import Baseline, LatentMap
 from morphkit.types import PairedData
 
 from .pairs import candidates, folds, paired_classes, paired_points
-from .preprocessing import Kind, Kinds, Preprocessing, to_unit
+from .preprocessing import Kind, Kinds, Preprocessing, by_rows, to_unit
 
 LARGE = 1_000_000
 """Logistic regression is chosen on so many folds only that pairs times classes times folds are no
@@ -26,8 +26,8 @@ KINDS: tuple[Kind, ...] = ("unit", "standardised", "centred")
 
 
 class LinearClassifier(LatentMap):
-    """The target (c, q) of the class argmax_c (preprocessing(x) @ weight + bias)_c, with weight
-    (p, c) and bias (c,)."""
+    """The one of `targets` (c, q) of the class argmax_c (`preprocessing`(x) @ `weight` + `bias`)_c,
+    with `weight` (p, c) and `bias` (c,)."""
 
     preprocessing: Preprocessing
     weight: Float[Array, "p c"]
@@ -37,7 +37,11 @@ class LinearClassifier(LatentMap):
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        return self.targets[jnp.argmax(self.preprocessing(x) @ self.weight + self.bias, axis=1)]
+        points = jnp.asarray(self.preprocessing(x))
+        best = by_rows(
+            lambda row: jnp.argmax(row @ self.weight + self.bias), points, len(self.bias)
+        )
+        return self.targets[best]
 
 
 Scores = tuple[Float[np.ndarray, "p c"], Float[np.ndarray, " c"]]
@@ -48,9 +52,10 @@ Path = Callable[[Float[np.ndarray, "l p"], Int[np.ndarray, " l"], Preprocessing]
 def chosen(
     data: PairedData, kinds: tuple[Kind, ...], path: Path, most: int | None = None
 ) -> LinearClassifier:
-    """The preprocessing, and the fit of its path, that name most classes of held-out pairs, fitted
-    to all pairs. A preprocessing has to be better by a standard error than those before it, since
-    few pairs tell them apart badly. `most` limits the number of folds."""
+    """The preprocessing, one of `kinds`, and the fit of its `path`, that name most classes of
+    held-out pairs of `data`, fitted to all pairs. A preprocessing has to be better by a standard
+    error than those before it, since few pairs tell them apart badly. `most` limits the number of
+    folds."""
     x, _ = paired_points(data)
     classes, targets = paired_classes(data)
     parts = folds(len(x), classes)[:most]
@@ -83,7 +88,8 @@ def chosen(
 def class_means(
     z: Float[np.ndarray, "l p"], classes: Int[np.ndarray, " l"]
 ) -> tuple[Float[np.ndarray, "c p"], Int[np.ndarray, " c"]]:
-    """The mean of each class, and how many points it has."""
+    """The mean of each class, and how many points it has; point k of `z` is of the class
+    `classes`[k]."""
     counts = np.bincount(classes)
     means = np.zeros((len(counts), z.shape[1]))
     np.add.at(means, classes, z)
@@ -163,7 +169,8 @@ class LogisticHead(Baseline):
         return chosen(data, self.preprocessing, self.path, most=max(1, LARGE // size))
 
     def path(self, z: np.ndarray, classes: np.ndarray, used: Preprocessing) -> Iterator[Scores]:
-        """Fits of falling penalty, each from where the one before ended."""
+        """Fits to `z` and its `classes` of falling penalty, each from where the one before ended;
+        `used` is how `z` was preprocessed."""
         number = classes.max() + 1
         model = LogisticRegression(max_iter=1000, tol=1e-3, warm_start=True)
         for strength in sorted(self.strength):

@@ -20,7 +20,7 @@ from .preprocessing import Kind, Kinds, Preprocessing
 
 
 class LinearMap(LatentMap):
-    """preprocessing(x) @ weight + offset, with shapes (p, q) and (q,)."""
+    """`preprocessing`(x) @ `weight` + `offset`, with shapes (p, q) and (q,)."""
 
     preprocessing: Preprocessing
     weight: Float[Array, "p q"]
@@ -40,8 +40,9 @@ growing rank, say. On other pairs the k-th is of the same arguments; a path may 
 def chosen(
     data: PairedData, kinds: tuple[Kind, ...], path: Callable[[Preprocessing], Path]
 ) -> LinearMap:
-    """The preprocessing, and the fit of its path, with the least squared error on held-out pairs,
-    fitted to all pairs; of equally good ones the first. The offset is that of least squares."""
+    """The preprocessing, one of `kinds`, and the fit of its `path`, with the least squared error on
+    held-out pairs of `data`, fitted to all pairs; of equally good ones the first. The offset is
+    that of least squares."""
     x, y = paired_points(data)
     if len(x) == 1 or np.ptp(y, axis=0).max() == 0:
         return constant(data)
@@ -67,7 +68,8 @@ def chosen(
 def held_out_errors(
     path: Path, z: np.ndarray, y: np.ndarray, learned: np.ndarray, held: np.ndarray
 ) -> Float[np.ndarray, " k"]:
-    """The squared error of each fit to some pairs, on the others."""
+    """The squared error of each fit of `path` to the rows `learned` of `z` and `y`, on the rows
+    `held`."""
     center, offset = z[learned].mean(0), y[learned].mean(0)
     inputs, wanted = z[held] - center, y[held] - offset
     fits = path(z[learned] - center, y[learned] - offset)
@@ -82,13 +84,14 @@ def _add(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def constant(data: PairedData) -> LinearMap:
-    """The mean target of the pairs, for every point."""
+    """The mean target of the pairs of `data`, for every point."""
     x, y = paired_points(data)
     weight = np.zeros((x.shape[1], y.shape[1]))
     return linear_map(Preprocessing.of("centred", data.x), weight, y.mean(0))
 
 
 def linear_map(preprocessing: Preprocessing, weight: np.ndarray, offset: np.ndarray) -> LinearMap:
+    """The map of `preprocessing`, `weight` (p, q) and `offset` (q,), in float32."""
     single = (jnp.asarray(a, jnp.float32) for a in (weight, offset))
     return LinearMap(preprocessing.single(), *single)
 
@@ -150,7 +153,8 @@ class PLS(Baseline):
         return chosen(data, self.preprocessing, lambda _: self.path)
 
     def path(self, z: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
-        """The weights with each number of components, those of the rank where that is less."""
+        """The weights from `z` to `y` with each number of components, those of the rank where that
+        is less."""
         cross = z.T @ y
         weight, enough = np.zeros_like(cross), 1e-10 * np.linalg.norm(cross)
         rotations, loadings = [], []
@@ -206,7 +210,7 @@ class Procrustes(Baseline):
     def rotation(
         self, z: Float[np.ndarray, "l p"], y: Float[np.ndarray, "l q"], size: float
     ) -> Float[np.ndarray, "p q"]:
-        """R of centred points, times s, or times `size` without scaling."""
+        """R from the centred points `z` to `y`, times s, or times `size` without scaling."""
         left, values, right = np.linalg.svd(z.T @ y, full_matrices=False)
         kept = values > values[0] * 1e-10
         rotation = left[:, kept] @ right[kept]

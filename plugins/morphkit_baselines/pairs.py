@@ -14,14 +14,15 @@ TUNING_PAIRS = 5_000
 
 
 def paired_points(data: PairedData) -> tuple[Float[np.ndarray, "l p"], Float[np.ndarray, "l q"]]:
-    """Both ends of every pair, in float64. Raises ValueError if there is no pair."""
+    """Both ends of every pair of `data`, in float64. Raises ValueError if there is no pair."""
     if data.pairs.size == 0:
         raise ValueError("data.pairs: a baseline needs at least one pair, got none")
     return np.asarray(data.x_paired, np.float64), np.asarray(data.y_paired, np.float64)
 
 
 def paired_classes(data: PairedData) -> tuple[Int[np.ndarray, " l"], Float[Array, "c q"]]:
-    """The class of each pair, in 0 … c - 1, and the mean of the paired targets of each class.
+    """The class of each pair of `data`, in 0 … c - 1, and the mean of the paired targets of each
+    class.
 
     A class is a label of the paired targets, which is as known as the pairs are; no other label
     is read. Without labels it is a point that several pairs, or several rows of the target cloud,
@@ -51,7 +52,7 @@ def _nearly_distinct(points: np.ndarray) -> bool:
 def folds(
     size: int, classes: Int[np.ndarray, " size"] | None = None
 ) -> list[tuple[Int[np.ndarray, " a"], Int[np.ndarray, " b"]]]:
-    """Rows to fit to and rows to judge by, five times, ten times for at most 100 rows.
+    """Of `size` rows those to fit to and those to judge by, five times, ten times for at most 100.
 
     A random partition, always the same, that spreads each of the `classes` as evenly as it can
     (scikit-learn's StratifiedKFold refuses classes of fewer rows than folds). Of more than
@@ -68,5 +69,5 @@ def folds(
 
 
 def candidates(value: Any) -> tuple:
-    """An argument that is one value, or several to choose from, as a tuple."""
+    """The argument `value`, one or several to choose from, as a tuple."""
     return tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)

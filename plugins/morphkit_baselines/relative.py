@@ -11,15 +11,17 @@ from pydantic import Field
 
 from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import Baseline, LatentMap
+from morphkit.transport.memory import ask_memory
 from morphkit.types import PairedData
 
 from .pairs import candidates, folds, paired_points
-from .preprocessing import Preprocessing, to_unit
+from .preprocessing import Preprocessing, by_rows, to_unit
 
 
 class RelativeMap(LatentMap):
-    """The target (m, q) whose profile (m, l) is most like the one of x over the anchors (l, p), or
-    the mean of all, weighted by exp(cos / temperature)."""
+    """The one of `targets` (m, q) whose profile, of `profiles` (m, l), is most like that of x over
+    the `anchors` (l, p), or the mean of all, weighted by exp(cos / `temperature`); x and anchors
+    after `preprocessing`."""
 
     preprocessing: Preprocessing
     anchors: Float[Array, "l p"]
@@ -36,7 +38,7 @@ class RelativeMap(LatentMap):
                 return self.targets[jnp.argmax(cosines)]
             return jax.nn.softmax(cosines / self.temperature) @ self.targets
 
-        return jax.lax.map(predict, jnp.asarray(self.preprocessing(x)), batch_size=256)
+        return by_rows(predict, jnp.asarray(self.preprocessing(x)), len(self.profiles))
 
 
 class RelativeRepresentation(Baseline):
@@ -47,7 +49,8 @@ class RelativeRepresentation(Baseline):
     not, with the largest cos(r(x), r(y)); or, at a temperature τ > 0, the mean of the targets
     weighted by exp(cos(r(x), r(y)) / τ). τ = 0 is the paper's, for retrieval; of several in
     `temperature` the one with the least squared error on held-out pairs is taken. Of more than
-    `anchors` pairs a random part serves. Raises ValueError in `fit` without pairs.
+    `anchors` pairs a random part serves. Raises ValueError in `fit` without pairs, MemoryError
+    where there is none for the profiles of the targets.
     """
 
     temperature: Annotated[tuple[NonNegative, ...], Field(min_length=1)] = eqx.field(
@@ -61,6 +64,11 @@ class RelativeRepresentation(Baseline):
         x, y = x[rows], y[rows]
         to_x, to_y = (Preprocessing.of("unit", cloud) for cloud in (data.x, data.y))
         targets = np.unique(np.asarray(data.y.points), axis=0)
+        ask_memory(
+            f"the profiles of {len(targets)} targets over {len(x)} anchors",
+            3 * 4 * len(targets) * len(x),
+            "set RelativeRepresentation.anchors lower, or leave this baseline out",
+        )
         a, b, points = (np.asarray(p, np.float32) for p in (to_x(x), to_y(y), to_y(targets)))
 
         def fitted(kept: np.ndarray, temperature: float) -> RelativeMap:

@@ -13,6 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from morphkit.checks import Count
 from morphkit.interfaces import Baseline, LatentMap
+from morphkit.transport.memory import ask_memory
 from morphkit.types import PairedData
 
 from .pairs import candidates, folds, paired_classes
@@ -26,8 +27,9 @@ LARGE = 500_000
 
 
 class SpreadMap(LatentMap):
-    """The target (c, q) of the class with the largest sum of shares `spread` (n, c) over the
-    neighbours of a point in the training cloud; not traceable."""
+    """The one of `targets` (c, q) of the class with the largest sum of shares `spread` (n, c) over
+    the neighbours of a point in the training cloud, which `neighbours` (scikit-learn's) finds after
+    `preprocessing`; not traceable."""
 
     preprocessing: Preprocessing
     neighbours: Any = eqx.field(static=True)
@@ -38,8 +40,7 @@ class SpreadMap(LatentMap):
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
         near = self.neighbours.kneighbors(self.preprocessing(np.asarray(x)), return_distance=False)
-        votes = np.stack([self.spread[row].sum(0) for row in near])
-        return self.targets[votes.argmax(1)]
+        return self.targets[np.array([self.spread[row].sum(0).argmax() for row in near], int)]
 
 
 class LabelSpreading(Baseline):
@@ -52,7 +53,7 @@ class LabelSpreading(Baseline):
 
     α among `alpha`, `k` and the `preprocessing` (see `Preprocessing.of`) name most classes of
     held-out pairs; one value fixes each. Raises ValueError for k < 1, for α outside (0, 1), and in
-    `fit` without pairs, or classes.
+    `fit` without pairs, or classes, MemoryError where there is none for points x classes.
     """
 
     k: Annotated[tuple[Count, ...], Field(min_length=1)] = eqx.field(
@@ -65,6 +66,10 @@ class LabelSpreading(Baseline):
 
     def fit(self, data: PairedData) -> LatentMap:
         classes, targets = paired_classes(data)
+        ask_memory(
+            f"the shares of {len(targets)} classes at {data.x.size} points, 5 times held at once,",
+            5 * 4 * data.x.size * len(targets), "leave this baseline out",
+        )  # fmt: skip
         source = np.asarray(data.pairs.source)
         parts = folds(len(source), classes)
         if data.x.size * len(targets) > LARGE:
@@ -93,7 +98,8 @@ def spread(
     graph: scipy.sparse.csr_array, known: Float[np.ndarray, "n c"], alpha: float
 ) -> Float[np.ndarray, "n c"]:
     """The shares of the classes at every point: F ← α S F + (1 - α) Y, from Y, until it changes no
-    more. Zeros where no label arrives."""
+    more. S is the normalised `graph`, Y (n, c) is `known`, one-hot, and α is `alpha`, in (0, 1).
+    Zeros where no label arrives."""
     found = known
     for _ in range(STEPS):
         last, found = found, alpha * (graph @ found) + (1 - alpha) * known

@@ -12,13 +12,22 @@ from jaxtyping import Array, Float, Int
 
 from morphkit.checks import Metric
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, PointGeometry, near_one, pairwise
+from morphkit.transport.geometry import (
+    BridgeGeometry,
+    PointGeometry,
+    ask_bridges,
+    near_one,
+    pairwise,
+)
 from morphkit.types import Cloud, PairedData, Pairs
 
 logger = logging.getLogger("morphkit")
 
 BLOCK = 2**24
 """Intra-space costs that are computed at once."""
+
+ARRAYS = 2
+"""How often the factors are held at once: a side is transposed, and divided by its unit."""
 
 
 class BridgeCost(FusedCost):
@@ -41,8 +50,10 @@ class BridgeCost(FusedCost):
     unit: Literal["mean", "median", "none"] = eqx.field(static=True, default="mean")
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
-        """The two factors. Warns where a few far points set the unit of a side."""
+        """The two factors. Warns where a few far points set the unit of a side; raises MemoryError
+        where there is none for them."""
         x, y = bridges(data.pairs)
+        ask_bridges((data.x.size, data.y.size), x.size, arrays=ARRAYS)
         return BridgeGeometry(
             self._factor("source", data.x, self.metric_x, x),
             self._factor("target", data.y, self.metric_y, y),
@@ -66,7 +77,8 @@ class BridgeCost(FusedCost):
 
 
 class Ends(NamedTuple):
-    """One side of `size` bridges: the points where each begins or ends, bridge by bridge."""
+    """One side of `size` bridges: end k is the point `point`[k], of the bridge `bridge`[k], bridge
+    by bridge."""
 
     point: Int[Array, " k"]
     bridge: Int[Array, " k"]
@@ -74,7 +86,7 @@ class Ends(NamedTuple):
 
 
 def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
-    """The pairs, source and target side, with those that share a point as one bridge.
+    """The `pairs`, source and target side, with those that share a point as one bridge.
 
     A pair goes with all others of its source or of its target, whichever has more. A bridge so
     has a single point on one side, and Eq. 6's minimum over its pairs is the minimum over the
@@ -100,9 +112,10 @@ def nearest(
     *,
     size: int,
 ) -> Float[Array, "n size"]:
-    """The intra-space cost of all points to the nearest end of each of `size` bridges.
+    """The intra-space cost `metric` of all `points` to the nearest end of each of `size` bridges.
 
-    End k is points[point[k]], of bridge[k]. In blocks: there may be far more ends than bridges.
+    End k is points[`point`[k]], of bridge `bridge`[k]. In blocks: there may be far more ends than
+    bridges.
     """
     step = min(len(point), max(1, BLOCK // len(points)))
     blocks = -(-len(point) // step)

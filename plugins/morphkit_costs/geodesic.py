@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import dijkstra
 
 from morphkit.checks import Count, Metric, NonNegative, Positive
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry
+from morphkit.transport.geometry import BridgeGeometry, ask_bridges
 from morphkit.types import Cloud, PairedData
 
 from .bridge import Ends, bridges
@@ -53,8 +53,13 @@ class GeodesicBridgeCost(FusedCost):
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors; see `FusedCost.prepare`. Raises ValueError for a side of one point,
-        RuntimeError where heat does not converge."""
+        RuntimeError where heat does not converge, MemoryError where there is none for the factors,
+        which are found in float64."""
         x, y = bridges(data.pairs)
+        # Heat is first found from every end of a bridge, and the unit from some.
+        ends = max(len(x.point), len(y.point))
+        columns = ends if self.time > 0 else x.size + min(UNIT_POINTS, ends)
+        ask_bridges((data.x.size, data.y.size), columns, arrays=5)
         a = self._factor(data.x, x, self.metric_x)
         b = self._factor(data.y, y, self.metric_y)
         return BridgeGeometry(*capped(a, b))
@@ -70,13 +75,17 @@ class GeodesicBridgeCost(FusedCost):
             return distance(np.add.reduceat(heat(graph, points, self.time), starts, axis=1))
         graph.data **= self.power
         of_bridges = np.split(points, starts[1:])
-        paths = [dijkstra(graph, indices=some, min_only=True) for some in of_bridges]
-        factor = np.column_stack(paths)
-        return (factor**2 if self.squared else factor) / self._unit(graph, np.unique(points))
+        factor = np.column_stack([
+            dijkstra(graph, indices=some, min_only=True) for some in of_bridges
+        ])  # fmt: skip
+        if self.squared:
+            factor **= 2
+        factor /= self._unit(graph, np.unique(points))
+        return factor
 
     def _unit(self, graph: sp.csr_array, paired: np.ndarray) -> float:
         chosen = np.linspace(0, len(paired) - 1, min(len(paired), UNIT_POINTS)).round().astype(int)
         paths = dijkstra(graph, indices=paired[chosen])
         paths = paths**2 if self.squared else paths
         finite = np.isfinite(paths)
-        return np.where(finite, paths, paths[finite].max()).mean()
+        return np.where(finite, paths, paths.max(where=finite, initial=0)).mean()

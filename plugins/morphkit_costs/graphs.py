@@ -26,8 +26,8 @@ TINY = 1e-300
 
 
 def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr_array:
-    """Symmetric n × n Euclidean distances of each point to its k nearest (fewer, if n ≤ k), taken
-    in the space that `metric` sees: for "cosine", the unit sphere."""
+    """Symmetric n × n Euclidean distances of each point of `cloud` to its `k` nearest (fewer, if n
+    ≤ k), taken in the space that `metric` sees: for "cosine", the unit sphere."""
     points = np.asarray(embed(metric, cloud.points), np.float64)
     if len(points) < 2:
         raise ValueError("a neighbour graph needs at least 2 points a side; use cost.BridgeCost")
@@ -41,8 +41,9 @@ def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr
 def capped(
     a: Float[np.ndarray, "n l"], b: Float[np.ndarray, "m l"]
 ) -> tuple[Float[Array, "n k"], Float[Array, "m k"]]:
-    """The factors of a bridge cost, infinite where no path leads to a paired point, with a cap:
-    c_ij = min(min_p a_ip + b_jp, far), far = max a + max b over the paths that there are.
+    """The factors of a bridge cost, `a` (n, l) and `b` (m, l), infinite where no path leads to a
+    paired point, with a cap: c_ij = min(min_p a_ip + b_jp, far), far = max a + max b over the paths
+    that there are.
 
     So two points that no pair joins cost `far`, no less than any others, and once. A stand-in for
     ∞ on each side would be added up: with two clusters A, B a side and pairs in A alone, B to B
@@ -54,19 +55,26 @@ def capped(
     becomes 2 far, which adds nothing to a soft minimum either.
     """
     finite = np.isfinite(a), np.isfinite(b)
-    if not (finite[0].all() and finite[1].all()):
-        far = a[finite[0]].max() + b[finite[1]].max()
-        a, b = (
-            np.column_stack([np.nan_to_num(side, posinf=2 * far), np.full(len(side), far / 2)])
-            for side in (a, b)
-        )
-    return jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    if finite[0].all() and finite[1].all():
+        return jnp.asarray(a, jnp.float32), jnp.asarray(b, jnp.float32)
+    far = sum(
+        side.max(where=joined, initial=0) for side, joined in zip((a, b), finite, strict=True)
+    )
+
+    def side(values: Float[np.ndarray, "n l"], joined: np.ndarray) -> Float[Array, "n k"]:
+        cap = np.full((len(values), values.shape[1] + 1), far / 2, np.float32)
+        cap[:, :-1] = 2 * far
+        np.copyto(cap[:, :-1], values, where=joined, casting="same_kind")
+        return jnp.asarray(cap)
+
+    return side(a, finite[0]), side(b, finite[1])
 
 
 def distance(warmth: Float[np.ndarray, "n l"]) -> Float[np.ndarray, "n l"]:
-    """-log of heat, infinite where there is none."""
+    """-log of the heat `warmth`, infinite where there is none."""
     with np.errstate(divide="ignore"):
-        return -np.log(warmth)
+        logarithm = np.log(warmth)
+    return np.negative(logarithm, out=logarithm)
 
 
 def heat(
@@ -75,7 +83,7 @@ def heat(
     time: float,
     loss: Float[np.ndarray, " n"] | float = 0.0,
 ) -> Float[np.ndarray, "n l"]:
-    """The columns `sources` of (I + t L + diag(loss))^-1, L the Laplacian of a `graph` whose
+    """The columns `sources` of (I + t L + diag(`loss`))^-1, L the Laplacian of a `graph` whose
     weights are conductances: the heat at every node after one implicit Euler step of length t, the
     `time` (Crane et al. 2013). 0 where no path leads.
 

@@ -10,7 +10,15 @@ from scipy.spatial.distance import pdist
 from morphkit.checks import Count, Metric, Positive, Share
 from morphkit.interfaces import FusedCost
 from morphkit.transport.geometry import PointGeometry
+from morphkit.transport.memory import ask_memory
 from morphkit.types import PairedData
+
+BLOCK = 2**20
+"""Kernel values between points and pairs that are computed at once."""
+
+
+KERNELS = 10
+"""Arrays of l × l float64 numbers that kernel CCA of l pairs holds at once."""
 
 
 class KCCACost(FusedCost):
@@ -21,9 +29,10 @@ class KCCACost(FusedCost):
     them: "cosine" (the paper's), "sqeuclidean" or "correlation". It is kept as the projections,
     O((n + m) d).
 
-    γ is 1 / (2 median²) of the paired points' distances, a side each, unless given.
-    `shrinkage` is cca-zoo's regularisation in [0, 1]; `components` is the dimension of the
-    joint space, at most one less than there are distinct paired points a side.
+    `gamma_x` and `gamma_y` are the γ of either side, above 0 and in units of 1 / |x|²: by default
+    1 / (2 median²) of the distances between its paired points. `shrinkage` is cca-zoo's
+    regularisation in [0, 1]; `components` is the dimension d of the joint space, 1 or above, of
+    which no more are used than one less than there are distinct paired points a side.
     """
 
     components: Count = eqx.field(static=True, default=16)
@@ -33,12 +42,17 @@ class KCCACost(FusedCost):
     metric: Metric = eqx.field(static=True, default="cosine")
 
     def prepare(self, data: PairedData) -> PointGeometry:
-        """See `FusedCost.prepare`. Raises ValueError for fewer than 3 pairs, or one point."""
+        """See `FusedCost.prepare`. Raises ValueError for fewer than 3 pairs, or one point,
+        MemoryError where there is none for KERNELS l × l arrays."""
         if data.pairs.size < 3:
             raise ValueError(
                 f"KCCACost: {data.pairs.size} pairs are too few for a correlation; give at least "
                 "3, or use cost.BridgeCost"
             )
+        ask_memory(
+            f"kernel CCA of {data.pairs.size} pairs", KERNELS * 8 * data.pairs.size**2,
+            "give fewer pairs (run.paired_fraction), or use cost.BridgeCost",
+        )  # fmt: skip
         paired: list[ArrayLike] = [
             np.asarray(side, np.float64) for side in (data.x_paired, data.y_paired)
         ]
@@ -56,19 +70,24 @@ class KCCACost(FusedCost):
             n_components=min(self.components, distinct - 1), kernel="rbf", gamma=gammas,
             shrinkage=self.shrinkage,
         ).fit(paired)  # fmt: skip
-        # cca-zoo projects views of one length: the shorter is repeated, and cut again.
-        size = max(data.x.size, data.y.size)
-        everything: list[ArrayLike] = [
-            np.resize(np.asarray(side.points, np.float64), (size, side.dim))
-            for side in (data.x, data.y)
-        ]
-        u, v = (jnp.asarray(side, jnp.float32) for side in model.transform(everything))
-        u, v = u[: data.x.size], v[: data.y.size]
+        sides = np.asarray(data.x.points), np.asarray(data.y.points)
+        found: list[list[np.ndarray]] = [[], []]
+        # cca-zoo projects views of one length: the shorter begins anew, and is cut again.
+        size, step = max(data.x.size, data.y.size), max(1, BLOCK // data.pairs.size)
+        for start in range(0, size, step):
+            rows = np.arange(start, min(start + step, size))
+            part: list[ArrayLike] = [side[rows % len(side)].astype(np.float64) for side in sides]
+            for blocks, block in zip(found, model.transform(part), strict=True):
+                blocks.append(np.asarray(block, np.float32))
+        u, v = (
+            jnp.asarray(np.concatenate(blocks)[: len(side)])
+            for blocks, side in zip(found, sides, strict=True)
+        )
         return PointGeometry(u, v, self.metric)
 
 
 def median_gamma(points: np.ndarray) -> float:
-    """1 / (2 median²) of the distances between points that do not coincide."""
+    """1 / (2 median²) of the distances between `points` that do not coincide."""
     distances = pdist(points)
     distances = distances[distances > 0]
     return float(1 / (2 * np.median(distances) ** 2)) if len(distances) else 1.0

@@ -1,6 +1,9 @@
 """The k-nearest-neighbour cost (App. F)."""
 
+from collections.abc import Callable
+
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -9,15 +12,19 @@ from scipy.sparse.csgraph import dijkstra
 
 from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, Geometry
+from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
 from morphkit.types import Cloud, PairedData
 
 from .graphs import capped, distance, heat, neighbour_graph
 
+BLOCK = 2**20
+"""Costs by heat that are computed at once for their mean."""
+
 
 class HeatGeometry(Geometry):
-    """The cost of heat that crosses at the pairs, c_ij = -log Σ_p exp(-a_ip - b_jp): Eq. 6 with a
-    soft minimum of temperature 1. O((n + m) l) memory, and n × m when asked."""
+    """The cost of heat that crosses at the pairs, c_ij = -log Σ_p exp(-a_ip - b_jp), of `a` (n, l)
+    and `b` (m, l): Eq. 6 with a soft minimum of temperature 1. O((n + m) l) memory, and n × m when
+    asked."""
 
     a: Float[Array, "n l"]
     b: Float[Array, "m l"]
@@ -30,12 +37,25 @@ class HeatGeometry(Geometry):
         return HeatGeometry(self.a[rows], self.b[cols])
 
     def matrix(self) -> Float[Array, "n m"]:
-        near_a, near_b = self.a.min(1, keepdims=True), self.b.min(1, keepdims=True)
-        heat = jnp.exp(near_a - self.a) @ jnp.exp(near_b - self.b).T
-        return near_a + near_b.T - jnp.log(jnp.maximum(heat, jnp.finfo(jnp.float32).tiny))
+        return jax.vmap(self._rows())(self.a)
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
-        return mu @ self.matrix() @ nu
+        """By blocks of rows: no n × m numbers."""
+        row, (n, m) = self._rows(), self.shape
+        block = max(1, min(n, BLOCK // m))
+        return mu @ jax.lax.map(lambda a: row(a) @ nu, self.a, batch_size=block)
+
+    def _rows(self) -> Callable[[Float[Array, " l"]], Float[Array, " m"]]:
+        """From a row of `a` to that of the cost."""
+        near_b = self.b.min(1)
+        exp_b = jnp.exp(near_b[:, None] - self.b)
+
+        def row(a: Float[Array, " l"]) -> Float[Array, " m"]:
+            near = a.min()
+            heat = exp_b @ jnp.exp(near - a)
+            return near + near_b - jnp.log(jnp.maximum(heat, jnp.finfo(jnp.float32).tiny))
+
+        return row
 
 
 class KNNCost(FusedCost):
@@ -45,7 +65,7 @@ class KNNCost(FusedCost):
     An edge of a graph is |x_i - x_j|² long (Eq. 14), or 1 unless `weighted`. Lengths of each graph
     are divided by their mean, so that the unit of the features does not matter; a pair's edge
     is `pair_length` of these means long. (Eq. 15 gives it 1, beside lengths in the units of the
-    features.) `k` is the number of neighbours.
+    features.) `k` is the number of neighbours, 1 or above. `time` chooses between two ways:
 
     **time = 0: the shortest path itself**, by Dijkstra's algorithm. Every path enters the other
     space at a paired point, so with d the distances in the joint graph from the paired y_p
@@ -80,9 +100,12 @@ class KNNCost(FusedCost):
 
     def prepare(self, data: PairedData) -> Geometry:
         """Paths or heat, as two factors; see `FusedCost.prepare`. Raises ValueError for a side of
-        one point, RuntimeError where heat does not converge."""
+        one point, RuntimeError where heat does not converge, MemoryError where there is none for
+        the factors, which are found in float64."""
         known = np.unique(np.stack([data.pairs.source, data.pairs.target], 1), axis=0)
-        join = self._heat if self.time > 0 else self._paths
+        join, arrays = (self._heat, 7) if self.time > 0 else (self._paths, 5)
+        bridges = len(known if self.time > 0 else np.unique(known[:, 1]))
+        ask_bridges((data.x.size, data.y.size), bridges, arrays=arrays)
         return join(self._lengths(data.x), self._lengths(data.y), *known.T)
 
     def _lengths(self, cloud: Cloud) -> sp.csr_array:

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, PRNGKeyArray
 def convolve(
     x: Float[Array, "h w n c"], kernel: Float[Array, "3 3 c d"], stride: int
 ) -> Float[Array, "h2 w2 n d"]:
-    """Cross-correlation, as `jax.lax.conv_general_dilated` with SAME padding.
+    """Cross-correlation of `x` (h, w, n, c) with `kernel`, as `jax.lax.conv_general_dilated` with
+    SAME padding.
 
     `stride` is 1 or 2, here and below; the output has ⌈size / stride⌉ rows and columns.
     """
@@ -28,7 +29,8 @@ def convolve(
 def convolve_transpose(
     x: Float[Array, "h2 w2 n d"], kernel: Float[Array, "3 3 c d"], stride: int
 ) -> Float[Array, "h w n c"]:
-    """The transpose of `convolve` with the same kernel: `stride` times as many rows and columns.
+    """The transpose of `convolve` with the same `kernel`, at `x`: `stride` times as many rows and
+    columns.
 
     As `jax.lax.conv_transpose` with SAME padding and `transpose_kernel=True`.
     """
@@ -38,7 +40,7 @@ def convolve_transpose(
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def patches(x: Float[Array, "h w n c"], stride: int) -> Float[Array, "h2 w2 n 9*c"]:
-    """The 3×3 neighbourhood of every output position."""
+    """The 3×3 neighbourhood in `x` of every output position, `stride` apart."""
     (rows, top, bottom), (columns, left, right) = (_window(size, stride) for size in x.shape[:2])
     x = jnp.pad(x, ((top, bottom), (left, right), (0, 0), (0, 0)))
     reach_i, reach_j = (rows - 1) * stride + 1, (columns - 1) * stride + 1
@@ -52,7 +54,8 @@ def patches(x: Float[Array, "h w n c"], stride: int) -> Float[Array, "h2 w2 n 9*
 def scatter(
     taps: Float[Array, "h2 w2 n 9*c"], height: int, width: int, stride: int
 ) -> Float[Array, "h w n c"]:
-    """The transpose of `patches`: every tap is added to the position it was taken from."""
+    """The transpose of `patches` with that `stride`: every one of `taps` is added to the position
+    it was taken from, of `height` × `width`."""
     grid = taps.reshape(*taps.shape[:3], 3, 3, -1)
     rows = [_fold([grid[:, :, :, i, j] for j in range(3)], width, stride, 1) for i in range(3)]
     return _fold(rows, height, stride, 0)
@@ -103,7 +106,8 @@ scatter.defvjp(_scatter_forward, _scatter_backward)
 
 
 class Convolution(eqx.Module):
-    """A 3×3 convolution with bias and stride 2."""
+    """A 3×3 convolution with bias and stride 2, from `inputs` to `outputs` channels; `key` draws
+    the kernel."""
 
     kernel: Float[Array, "3 3 c d"]
     bias: Float[Array, " d"]
@@ -113,11 +117,13 @@ class Convolution(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "h w n c"]) -> Float[Array, "h2 w2 n d"]:
+        """The convolution of the images `x`, which are the third axis."""
         return convolve(x, self.kernel, 2) + self.bias
 
 
 class TransposedConvolution(eqx.Module):
-    """A transposed 3×3 convolution with bias, `stride` times as many rows and columns out."""
+    """A transposed 3×3 convolution with bias, from `inputs` to `outputs` channels, `stride` times
+    as many rows and columns out; `key` draws the kernel."""
 
     stride: int = eqx.field(static=True)
     kernel: Float[Array, "3 3 d c"]
@@ -130,4 +136,5 @@ class TransposedConvolution(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "h w n c"]) -> Float[Array, "h2 w2 n d"]:
+        """The transposed convolution of the images `x`, which are the third axis."""
         return convolve_transpose(x, self.kernel, self.stride) + self.bias

@@ -1,4 +1,4 @@
-"""Vision and language models of the Hugging Face hub (Sec. 5.2 and 5.3 of the paper)."""
+"""Vision and language models of the Hugging Face hub (Sec. 4 and App. G.2–G.3 of the paper)."""
 
 from abc import abstractmethod
 from typing import Any, Literal, Self
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from morphkit.checks import Count
 from morphkit.extras import imported
-from morphkit.interfaces import FeatureExtractor, Report, silent
+from morphkit.interfaces import FeatureExtractor, Tell, silent
 
 from .pretrained import images, non_linearities, sentences, vision, weights_fingerprint
 
@@ -19,7 +19,12 @@ Dtype = Literal["float32", "float16", "bfloat16"]
 
 
 class Pretrained(FeatureExtractor):
-    """A frozen torch model, by its id on the Hugging Face hub or from a local folder."""
+    """A frozen torch model, by its id on the Hugging Face hub or from a local folder.
+
+    `model` is that id or folder. `batch_size` inputs, 1 or above, are encoded at a time; `device`
+    is torch's name of where, "cpu" or "cuda"; `dtype` is what the network computes in, features
+    are float32 whatever it is.
+    """
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
     model: str = eqx.field(static=True)
@@ -37,14 +42,15 @@ class Pretrained(FeatureExtractor):
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
         """Features of one batch, each a torch tensor (b, d), by name; in inference mode."""
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         return self
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
         return jnp.concatenate([jnp.asarray(v) for v in self.captured(inputs).values()], axis=1)
 
     def captured(self, inputs: np.ndarray) -> dict[str, Float[np.ndarray, "n d"]]:
-        """What `encode` puts side by side, by name."""
+        """What `encode` puts side by side for `inputs`, by name. Raises ValueError if there are
+        none."""
         if len(inputs) == 0:
             raise ValueError(f"{type(self).__name__}: inputs is empty")
         (torch,) = imported(type(self).__name__, "hf", "torch")
@@ -69,7 +75,7 @@ class Pretrained(FeatureExtractor):
 
 
 class ViT(Pretrained):
-    """Features of images by a vision transformer, f: images → (n, d) (Sec. 5.2).
+    """Features of images by a vision transformer, f: images → (n, d) (Sec. 4, App. G.2.1).
 
     The last layer's class token (`pooling` "class", as in the paper), the mean of its patch
     tokens ("mean"), or what the model's own pooler makes of the class token ("pooler"); not
@@ -78,9 +84,10 @@ class ViT(Pretrained):
     model that transformers' AutoModel loads will do. Inputs are file paths (n,), or images
     (n, h, w, 1 or 3), uint8 or in [0, 1]; preprocessing is the model's own.
 
-    The model is loaded when features are first asked for, in evaluation mode. Raises
-    ImportError without the extra `hf`, FileNotFoundError for a model that is not there, and
-    ValueError for inputs of another kind or a pooling that the model does not have.
+    The model is loaded when features are first asked for, in evaluation mode, onto `device`
+    (torch's name, "cpu" or "cuda") and computes in `dtype`, `batch_size` images at a time; features
+    are float32. Raises ImportError without the extra `hf`, FileNotFoundError for a model that is
+    not there, and ValueError for inputs of another kind or a pooling that the model does not have.
     """
 
     pooling: Literal["class", "mean", "pooler"] = eqx.field(static=True)
@@ -116,14 +123,14 @@ class ViT(Pretrained):
 
 
 class EfficientNet(Pretrained):
-    """Intermediate activations of images in a convolutional network (Sec. 5.3, App. G.3).
+    """Intermediate activations of images in a convolutional network (Sec. 5.2, App. G.3.1).
 
     `activations` names non-linearities after convolutions, each captured where the network
     computes it (`morphkit show extractor.EfficientNet` lists the default model's). `encode` gives
-    them side by side, (n, d): flattened, channels first ("flatten"), or their means over positions
-    ("mean"); not normalised. `captured` gives each by its name. `model` is an id on the Hugging
-    Face hub, or a local folder; any vision model that transformers' AutoModel loads will do.
-    Inputs and errors as with `ViT`.
+    them side by side, (n, d), by `pooling`: flattened, channels first ("flatten"), or their means
+    over positions ("mean"); not normalised. `captured` gives each by its name. `model` is an id on
+    the Hugging Face hub, or a local folder; any vision model that transformers' AutoModel loads
+    will do. Inputs, errors, `batch_size`, `device` and `dtype` as with `ViT`.
     """
 
     activations: tuple[str, ...] = eqx.field(static=True)
@@ -185,13 +192,14 @@ class EfficientNet(Pretrained):
 
 
 class MiniLM(Pretrained):
-    """Sentence embeddings of texts, f: strings (n,) → (n, d) (Sec. 5.2).
+    """Sentence embeddings of texts, f: strings (n,) → (n, d) (Sec. 4, App. G.2.2).
 
     Each text is put into `prompt`, where "{}" is; for classes of images 'A photo of a {}'.
     Tokens, pooling and normalisation are the model's own (all-MiniLM-L6-v2: mean over tokens, unit
     norm). `model` is an id on the Hugging Face hub or a local folder, of any model that
-    sentence-transformers loads. Raises ImportError without the extra `hf`, FileNotFoundError for a
-    model that is not there, and ValueError for inputs that are no strings.
+    sentence-transformers loads; `batch_size`, `device` and `dtype` are as with `ViT`. Raises
+    ImportError without the extra `hf`, FileNotFoundError for a model that is not there, and
+    ValueError for a `prompt` without "{}" and inputs that are no strings.
     """
 
     prompt: str = eqx.field(static=True)

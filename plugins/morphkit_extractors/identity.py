@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from morphkit.interfaces import Codec, Report, silent
+from morphkit.interfaces import Codec, Tell, silent
 from morphkit.precision import points_as_float32
 
 
@@ -24,7 +24,7 @@ class Identity(Codec):
     def __init__(self, input_shape: tuple[int, ...], *, key: PRNGKeyArray):
         self.input_shape = tuple(input_shape)
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         return self
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from sklearn import decomposition
 
 from morphkit.checks import Count, check
-from morphkit.interfaces import Codec, Report, silent
+from morphkit.interfaces import Codec, Tell, silent
 from morphkit.precision import as_float32
 
 
@@ -18,7 +18,7 @@ class PCA(Codec):
     """z = W (x - mean): scores on the leading principal components of the inputs it is fitted to.
 
     App. G.3.1 keeps the first 1,000 components of each layer, found on 1,000 validation images.
-    Inputs (n, *input_shape) are flattened to (n, d); features are (n, min(components, d)), with
+    Inputs (n, *input_shape) are flattened to (n, d); features are (n, min(`components`, d)), with
     the variances of the components. Fitted by scikit-learn, on the pretrain split where the data
     has one. `decode` gives Wᵀ z + mean. Raises ValueError for fewer than 1 component, and in `fit`
     for fewer inputs than components.
@@ -36,7 +36,7 @@ class PCA(Codec):
         self.mean = jnp.zeros(width)
         self.weight = jnp.zeros((min(components, width), width))
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         flat = _flat(inputs)
         kept = len(self.weight)
         if len(flat) < kept:

@@ -13,7 +13,8 @@ from morphkit.extras import imported
 
 @lru_cache(maxsize=2)
 def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
-    """A vision model in evaluation mode, and its own image processor."""
+    """The vision model `model` on `device`, in `dtype` and evaluation mode, and its own image
+    processor. Raises ImportError and FileNotFoundError in the name of the extractor `owner`."""
     torch, transformers = imported(owner, "hf", "torch", "transformers")
     transformers.utils.logging.disable_progress_bar()
 
@@ -28,7 +29,8 @@ def vision(owner: str, model: str, device: str, dtype: str) -> tuple[Any, Any]:
 
 @lru_cache(maxsize=2)
 def sentences(owner: str, model: str, device: str, dtype: str) -> Any:
-    """A sentence-transformers pipeline: tokenizer, transformer, pooling, normalisation."""
+    """The sentence-transformers pipeline `model` on `device` in `dtype`: tokenizer, transformer,
+    pooling, normalisation. Raises as `vision`, in the name of `owner`."""
     torch, library = imported(owner, "hf", "torch", "sentence_transformers")
 
     def load() -> Any:
@@ -56,7 +58,7 @@ def _first(error: Exception) -> str:
 
 @lru_cache(maxsize=2)
 def weights_fingerprint(network: Any) -> str:
-    """A hash of the names and values of all parameters and buffers."""
+    """A hash of the names and values of all parameters and buffers of `network`."""
     import torch
 
     digest = hashlib.sha256()
@@ -67,9 +69,10 @@ def weights_fingerprint(network: Any) -> str:
 
 
 def images(owner: str, inputs: np.ndarray) -> list[UInt8[np.ndarray, "h w 3"]]:
-    """RGB images from file paths (n,), or from pixels (n, h, w, 1 or 3), uint8 or in [0, 1].
+    """RGB images from `inputs`: file paths (n,), or pixels (n, h, w, 1 or 3), uint8 or in [0, 1].
 
-    Raises ValueError for anything else, and what Pillow raises for a file that is no image.
+    Raises ValueError, in the name of the extractor `owner`, for anything else, and what Pillow
+    raises for a file that is no image.
     """
     from PIL import Image
 
@@ -93,7 +96,7 @@ def images(owner: str, inputs: np.ndarray) -> list[UInt8[np.ndarray, "h w 3"]]:
 
 @lru_cache(maxsize=2)
 def non_linearities(network: Any) -> tuple[str, ...]:
-    """Names of the activation modules that come after a convolution, in the network's order."""
+    """Names of the activation modules of `network` that come after a convolution, in its order."""
     import torch
 
     places = "torch.nn.modules.activation", "transformers.activations"

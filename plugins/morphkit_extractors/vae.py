@@ -21,9 +21,10 @@ class VAEImage(VariationalAutoencoder):
     linear maps to mean and log-variance. Decoder: a linear map to (h/4, w/4, channels[2]),
     transposed 3×3 convolutions to channels[1], channels[0] and 1 with strides 2, 2, 1, and a
     sigmoid. The loss is the binary cross-entropy summed over an image plus `beta` times the
-    KL divergence, averaged over the batch (the authors' code), minimised by Adam.
+    KL divergence, averaged over the batch (the authors' code), minimised by Adam with
+    `learning_rate`, above 0, over `epochs` of batches of `batch_size` images.
 
-    Features (n, latent) are samples of the posterior, or its means unless `sample`; the prior
+    Features (n, `latent`) are samples of the posterior, or its means unless `sample`; the prior
     is standard normal, and they are not normalised further. `decode` gives the pixels'
     probabilities (n, h, w, 1). A batch larger than the data set is cut to its size; an
     incomplete last batch of an epoch is left out.
@@ -118,10 +119,11 @@ class VAEText(VariationalAutoencoder):
     Fully connected with ReLU: hidden layers `encoder`, then mean and log-variance; hidden
     layers `decoder`, then a softmax over the c classes. The loss is the softmax cross-entropy
     plus `beta` times the KL divergence divided by the latent size (the authors' code),
-    averaged over the batch, minimised by Adam. Labels are few distinct inputs, so training
-    counts `steps`, whatever their number, rounded up to whole epochs.
+    averaged over the batch of `batch_size`, minimised by Adam with `learning_rate`, above 0. Labels
+    are few distinct inputs, so training counts `steps`, whatever their number, rounded up to whole
+    epochs.
 
-    Features (n, latent) are samples of the posterior, or its means unless `sample`; the prior
+    Features (n, `latent`) are samples of the posterior, or its means unless `sample`; the prior
     is standard normal. `decode` gives the classes' probabilities (n, c).
 
     Raises ValueError for inputs that are not (n, c) with values in [0, 1], and for sizes that

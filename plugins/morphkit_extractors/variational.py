@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 
-from morphkit.interfaces import Codec, Report, silent
+from morphkit.interfaces import Codec, Tell, silent
 
 CHUNK = 500
 """Inputs that are encoded or decoded at a time: what keeps memory flat."""
@@ -30,23 +30,26 @@ class VariationalAutoencoder(Codec):
 
     @abstractmethod
     def moments(self, inputs: Float[Array, "n ..."]) -> tuple[Array, Array]:
-        """Mean and log-variance of the posterior, (n, latent) each."""
+        """Mean and log-variance of the posterior of `inputs`, (n, latent) each."""
 
     @abstractmethod
-    def logits(self, z: Float[Array, "n d"]) -> Float[Array, "n ..."]: ...
+    def logits(self, z: Float[Array, "n d"]) -> Float[Array, "n ..."]:
+        """What the decoder makes of the latents `z`."""
 
     @abstractmethod
-    def probabilities(self, logits: Float[Array, "n ..."]) -> Float[Array, "n ..."]: ...
+    def probabilities(self, logits: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """The probabilities, of pixels or classes, that `logits` stand for."""
 
     @abstractmethod
     def loss(self, logits: Array, inputs: Array, divergence: Float[Array, " n"]) -> Scalar:
-        """From the logits of a draw and its KL divergence to the prior, summed over latents."""
+        """From the `logits` of a draw, its `inputs` and its KL `divergence` to the prior, summed
+        over latents."""
 
     @abstractmethod
     def epochs_for(self, n: int) -> int:
-        """How often the training runs through n inputs."""
+        """How often the training runs through `n` inputs."""
 
-    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, report: Report = silent) -> Self:
+    def fit(self, inputs: np.ndarray, *, key: PRNGKeyArray, tell: Tell = silent) -> Self:
         self._check(inputs)
         n, batch = len(inputs), min(self.batch_size, len(inputs))
         order_key, key = jax.random.split(key)
@@ -60,7 +63,7 @@ class VariationalAutoencoder(Codec):
             steps = jnp.asarray(order[start : start + STEPS_PER_DISPATCH])
             key, step_key = jax.random.split(key)
             model, state, loss = _descend(model, state, images, steps, step_key)
-            report(start + len(steps), len(order), {"loss": float(loss)})
+            tell(start + len(steps), len(order), {"loss": float(loss)})
         return model
 
     def encode(self, inputs: np.ndarray, *, key: PRNGKeyArray) -> Float[Array, "n d"]:
@@ -93,7 +96,7 @@ class VariationalAutoencoder(Codec):
 
 
 class Dense(eqx.Module):
-    """An affine map on batches."""
+    """An affine map on batches, from `inputs` to `outputs` numbers; `key` draws the weights."""
 
     weight: Float[Array, "i o"]
     bias: Float[Array, " o"]
@@ -103,6 +106,7 @@ class Dense(eqx.Module):
         self.bias = jnp.zeros(outputs)
 
     def __call__(self, x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+        """The map at each row of `x`."""
         return x @ self.weight + self.bias
 
 

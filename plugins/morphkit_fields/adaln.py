@@ -24,7 +24,8 @@ def _normalise(
 class Block(eqx.Module):
     """h + gate · MLP(LayerNorm(h) (1 + scale) + shift), all three regressed from the condition.
 
-    The regression starts at zero, so the block starts as the identity.
+    h has `width` numbers; `key` draws the weights. The regression starts at zero, so the block
+    starts as the identity.
     """
 
     modulation: Linear
@@ -36,6 +37,7 @@ class Block(eqx.Module):
         self.body = Dense([width] * 3, key=body_key)
 
     def __call__(self, h: Float[Array, " d"], condition: Float[Array, " d"]) -> Float[Array, " d"]:
+        """The block at `h`, modulated by `condition`."""
         scale, shift, gate = jnp.split(self.modulation(condition), 3)
         return h + gate * self.body(_normalise(h, scale, shift))
 

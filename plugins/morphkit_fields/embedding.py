@@ -19,13 +19,14 @@ _SLOWEST, _FASTEST = 1.0, 64.0
 
 
 def time_features(t: Scalar) -> Float[Array, " f"]:
-    """Sines and cosines of t in [0, 1] at geometrically spaced frequencies, (TIME_FEATURES,)."""
+    """Sines and cosines of `t` in [0, 1] at geometrically spaced frequencies, (TIME_FEATURES,)."""
     angles = t * jnp.geomspace(_SLOWEST, _FASTEST, TIME_FEATURES // 2)
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
 
 
 class Linear(eqx.Module):
-    """weight @ x + bias. Weights start LeCun-uniform times `scale`, the bias at zero.
+    """weight @ x + bias, from `in_size` to `out_size` numbers. Weights start LeCun-uniform times
+    `scale`, drawn by `key`, the bias at zero.
 
     Equinox's own layer starts with a third of that variance, which a stack of eight SiLU
     layers shrinks to nothing.
@@ -42,11 +43,13 @@ class Linear(eqx.Module):
         self.bias = jnp.zeros(out_size)
 
     def __call__(self, x: Float[Array, " a"]) -> Float[Array, " b"]:
+        """The map at one point `x`."""
         return self.weight @ x + self.bias
 
 
 class Dense(eqx.Module):
-    """Linear layers of the given sizes, each followed by SiLU."""
+    """Linear layers from each of `sizes` to the next, each followed by SiLU; `key` draws the
+    weights."""
 
     layers: tuple[Linear, ...]
 
@@ -56,13 +59,14 @@ class Dense(eqx.Module):
         self.layers = tuple(Linear(a, b, key=k) for a, b, k in steps)
 
     def __call__(self, x: Float[Array, " a"]) -> Float[Array, " b"]:
+        """The layers' output for one point `x`."""
         for layer in self.layers:
             x = jax.nn.silu(layer(x))
         return x
 
 
 def parameter_count(module: eqx.Module) -> int:
-    """The number of trainable numbers in a module, or in its shapes (`eqx.filter_eval_shape`)."""
+    """The number of trainable numbers in `module`, or in its shapes (`eqx.filter_eval_shape`)."""
     numbers = eqx.filter(module, lambda leaf: isinstance(leaf, jax.Array | jax.ShapeDtypeStruct))
     return sum(leaf.size for leaf in jax.tree.leaves(numbers))
 
@@ -70,6 +74,6 @@ def parameter_count(module: eqx.Module) -> int:
 def architecture(
     preset: tuple[int, int], layers: int | None, hidden: int | None
 ) -> tuple[int, int]:
-    """(layers N, hidden size d): those of the preset, unless given."""
+    """(layers N, hidden size d): those of `preset`, unless `layers` or `hidden` are given."""
     n, d = preset
     return n if layers is None else layers, d if hidden is None else hidden

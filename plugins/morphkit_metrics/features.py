@@ -17,7 +17,7 @@ from .scene import labels_of
 
 
 class FeatureOverlap(Evaluator):
-    """Eq. 21 (App. H.1): how many of a point's k nearest neighbours have another label.
+    """Eq. 21 (App. H.1): how many of a point's `k` nearest neighbours have another label.
 
     (1/nk) Σ_i Σ_{j ∈ kNN(i)} 1[label_j ≠ label_i]. Averaged over `repeats` random batches of
     `batch_size` training points (all of them, once, where there are no more), for each side:
@@ -68,7 +68,7 @@ class FeatureOverlap(Evaluator):
 class KNNAccuracy(Evaluator):
     """The supervised reference: a k-nearest-neighbour classifier of the source features.
 
-    The label of x is the most frequent of its k nearest training points. Fitted on all training
+    The label of x is the most frequent of its `k` nearest training points. Fitted on all training
     source points with their labels, tested on the test split. Gives `source_{k}nn_accuracy`. Raises
     ValueError without labels or with fewer than k points.
     """

@@ -12,11 +12,10 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from pydantic import Field
 
 from morphkit.checks import Metric
-from morphkit.data.arrays import distinct
 from morphkit.interfaces import Better, Evaluator, Scene
 from morphkit.transport.couplings import Coupling
 from morphkit.transport.geometry import pairwise
-from morphkit.types import Cloud, PairedData, Pairs
+from morphkit.types import Cloud, PairedData, Pairs, distinct
 
 logger = logging.getLogger("morphkit")
 

@@ -14,8 +14,8 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import KFold
 
 from morphkit.checks import Count
-from morphkit.data.arrays import distinct
 from morphkit.interfaces import Better, Evaluator, Scene
+from morphkit.types import distinct
 
 from .neural import corrected, correlations, varies
 
@@ -87,6 +87,7 @@ class EffectiveDimensionality(Evaluator):
 
 
 def effective_dimensionality(points: Float[np.ndarray, "n d"]) -> float:
+    """(Σ λ)² / Σ λ² of the eigenvalues λ of the covariance of `points`; 0 where they coincide."""
     if not varies(points).any():
         return 0.0
     values = np.linalg.svd(points.astype(np.float64) - points.mean(0), compute_uv=False) ** 2

@@ -77,7 +77,7 @@ class NeuralPrediction(Evaluator):
 
 
 def varies(points: Float[np.ndarray, "n s"]) -> Bool[np.ndarray, " s"]:
-    """Which columns are not constant; a variance would be that of rounding."""
+    """Which columns of `points` are not constant; a variance would be that of rounding."""
     return np.ptp(points, axis=0) > 0
 
 
@@ -98,8 +98,9 @@ def corrected(
     moving: Bool[np.ndarray, " s"],
     reliability: Float[np.ndarray, " s"] | None,
 ) -> dict[str, float]:
-    """The median of correlation / √reliability, under `name`_corrected, where it is known of the
-    sites (and not of something that an extractor made of them)."""
+    """The median of `correlation` / √`reliability` over the sites that are `moving`, under
+    `name`_corrected, where it is known of the sites (and not of something that an extractor made of
+    them)."""
     if reliability is None or reliability.shape != correlation.shape:
         return {}
     if not (usable := moving & (reliability > 0)).any():
@@ -109,8 +110,8 @@ def corrected(
 
 
 def decoder(responses: Float[np.ndarray, "n s"], labels: Int[np.ndarray, " n"]) -> GridSearchCV:
-    """App. H.5: a linear C-SVC (hinge loss, L2; LIBSVM's, by scikit-learn) on standardised
-    responses, C chosen by 5-fold cross-validation, fitted on all of them.
+    """App. H.5: a linear C-SVC (hinge loss, L2; LIBSVM's, by scikit-learn) from standardised
+    `responses` to `labels`, C chosen by 5-fold cross-validation, fitted on all of them.
 
     Raises ValueError if a class has fewer than 5 points, or there is one class only.
     """

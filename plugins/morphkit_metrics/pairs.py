@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.metrics import pairwise_distances_argmin, r2_score
 
-from morphkit.data.arrays import distinct
 from morphkit.interfaces import Better, Evaluator, Scene
+from morphkit.types import distinct
 
 from .scene import predictions
 

@@ -9,6 +9,7 @@ from morphkit.interfaces import Codec, Evaluator, Scene
 
 
 def labels_of(labels: Any, name: str, metric: Evaluator) -> Int[np.ndarray, " n"]:
+    """`labels`. Raises ValueError, in the name of `metric`, if they are None, called `name`."""
     if labels is None:
         raise ValueError(
             f"{type(metric).__name__}: {name} is missing; load data with class labels, or "
@@ -18,7 +19,11 @@ def labels_of(labels: Any, name: str, metric: Evaluator) -> Int[np.ndarray, " n"
 
 
 def predictions(scene: Scene, metric: Evaluator, *, key: PRNGKeyArray) -> Float[np.ndarray, "n q"]:
-    """The map's predictions for all test source points, from one call."""
+    """The predictions of the map of `scene` for all test source points, from one call with `key`.
+
+    Raises, in the name of `metric`, ValueError without a map, and FloatingPointError for
+    predictions that are not finite.
+    """
     if scene.map is None:
         raise ValueError(f"{type(metric).__name__}: scene.map is missing; it judges a fitted map")
     predicted = np.asarray(scene.map(scene.x.points, key=key))
@@ -28,6 +33,8 @@ def predictions(scene: Scene, metric: Evaluator, *, key: PRNGKeyArray) -> Float[
 
 
 def decoder_of(scene: Scene, metric: Evaluator) -> Codec:
+    """The target model of `scene`. Raises ValueError, in the name of `metric`, if it has no
+    decoder."""
     if not isinstance(scene.target, Codec):
         raise ValueError(
             f"{type(metric).__name__}: the target model has no decoder; use a Codec as target "

@@ -10,7 +10,8 @@ SIZE = 8
 
 
 class Memory(eqx.Module):
-    """The last SIZE images of a fixed-point map and how far each moved; `filled` counts them.
+    """The last SIZE `images` of a fixed-point map and their `moves`, how far each is from where it
+    came from, both (SIZE, n); `filled` counts them.
 
     Walker and Ni 2011: the next iterate is the mixture of the images whose moves cancel best.
     """
@@ -21,20 +22,21 @@ class Memory(eqx.Module):
 
     @classmethod
     def empty(cls, like: Float[Array, " n"]) -> "Memory":
-        """Of no images yet; they will have the size and the type of `like`."""
+        """One of no images yet, of a map of as many numbers as `like`, and of their type."""
         zeros = jnp.zeros((SIZE, like.size), like.dtype)
         return cls(zeros, zeros, jnp.array(0))
 
     def emptied(self, condition: Bool[Array, ""]) -> "Memory":
-        """Forgets everything where the condition holds."""
+        """Forgets everything where the `condition` holds."""
         return jax.tree.map(lambda value: jnp.where(condition, 0, value), self)
 
     def add(self, image: Float[Array, " n"], move: Float[Array, " n"]) -> "Memory":
+        """With one more `image` and its `move`, in place of the oldest."""
         at = self.filled % SIZE
         return Memory(self.images.at[at].set(image), self.moves.at[at].set(move), self.filled + 1)
 
     def shift(self, by: Float[Array, " n"]) -> "Memory":
-        """The same images from another origin."""
+        """The same images from another origin: `by` is added to each."""
         return Memory(self.images + by, self.moves, self.filled)
 
     def mixture(self) -> Float[Array, " n"]:

@@ -6,10 +6,14 @@ from jaxtyping import Array, Float, Scalar
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
 from morphkit.transport.couplings import BridgeCoupling, Convergence
-from morphkit.transport.geometry import BridgeGeometry, Geometry
+from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
 from morphkit.types import Cloud
 
 from .scaling import FactoredKernel, anneal
+
+ARRAYS = 3
+"""How often arrays of the size of the factors are held at once, beside these: in a solve the two of
+a kernel; then the tables to draw from, and what those are made with."""
 
 
 class BridgeSinkhorn(OTSolver):
@@ -19,9 +23,13 @@ class BridgeSinkhorn(OTSolver):
     c_ij = -ε log Σ_p exp(-(a_ip + b_jp) / ε), the Gibbs kernel factors exactly:
     exp(-c/ε) = A Bᵀ with A = exp(-a/ε), B = exp(-b/ε). A half-iteration is two thin matrix
     products, O((n + m) l). The soft minimum is below the minimum by at most ε log l, l the number
-    of bridges: within one, over the pairs of a shared point, the minimum is exact. All other
-    arguments are those of `Sinkhorn`; the cost's unit is that of the hard-minimum cost.
+    of bridges: within one, over the pairs of a shared point, the minimum is exact.
+
+    `epsilon`, `tau_x`, `tau_y`, `threshold`, `max_iterations` and `halvings` are those of
+    `Sinkhorn`; the cost's unit is that of the hard-minimum cost.
     """
+
+    takes = (BridgeGeometry,)
 
     # Not static: with arrays here (made outside jit) one program serves all values.
     epsilon: Positive = 5e-3
@@ -32,12 +40,10 @@ class BridgeSinkhorn(OTSolver):
     halvings: Whole = eqx.field(static=True, default=3)
 
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
-        """See `OTSolver.solve`. Raises ValueError unless `cost` is a bridge cost."""
-        if not isinstance(cost, BridgeGeometry):
-            raise ValueError(
-                f"BridgeSinkhorn needs a bridge cost, not {type(cost).__name__}; "
-                "use solver.Sinkhorn with other costs"
-            )
+        """See `OTSolver.solve`. Raises MemoryError where there is none for tables of the size of
+        its factors."""
+        assert isinstance(cost, BridgeGeometry)
+        ask_bridges(cost.shape, cost.a.shape[1], arrays=ARRAYS)
         f, g, epsilon, convergence = self._solve(cost, x, y)
         return BridgeCoupling(cost.a, cost.b, epsilon, f, g, convergence)
 

@@ -210,7 +210,7 @@ def _mass(costs: Scalar, total: float, epsilon: float, entropy: Scalar) -> Scala
 
 
 def intra_space(metric: str, cloud: Cloud) -> tuple[Float[Array, "n r"], Float[Array, "n r"]]:
-    """The intra-space cost, divided by its mean, as left @ right.T."""
+    """The intra-space cost `metric` of `cloud`, divided by its mean, as left @ right.T."""
     points = near_one(cloud.points)
     left, right = factors(metric, points, points)
     mean = PointGeometry(points, points, metric).mean(cloud.weights, cloud.weights)

@@ -67,8 +67,9 @@ class LowRankGromovWasserstein(OTSolver):
     relaxed marginal is KL, not KL⊗, and its λ = τ / (1 - τ), as in `LowRankSinkhorn`. c_XY is dense
     unless it has factors and is not squared.
 
-    `alpha`, `squared`, `metric_x` and `metric_y` are those of `FusedGromovWasserstein`, the other
-    arguments those of `LowRankSinkhorn`.
+    `alpha`, `squared`, `metric_x` and `metric_y` are those of `FusedGromovWasserstein`; `rank`,
+    `epsilon`, `tau_x`, `tau_y`, `gamma`, `threshold` and `max_iterations` are those of
+    `LowRankSinkhorn`.
     """
 
     rank: Count = eqx.field(static=True, default=32)
@@ -120,8 +121,9 @@ def _linear(
 
 
 def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeometry:
-    """The cost in its unit as OTT knows it, by its factors where it is one of points. Else it is
-    dense; raises MemoryError where there is no memory for the three that are held at once."""
+    """`cost` between `x` and `y` in its unit, or with `squared` its square, as OTT knows it, by its
+    factors where it is one of points. Else it is dense; raises MemoryError where there is no memory
+    for the three that are held at once."""
     if isinstance(cost, PointGeometry) and not squared:
         left, right = factors(cost.metric, cost.u, cost.v)
         return LRCGeometry(left / cost.scale(x.weights, y.weights), right)
@@ -130,7 +132,7 @@ def through(cost: Geometry, x: Cloud, y: Cloud, squared: bool = False) -> OTTGeo
 
 
 def mixture(out: Any) -> BridgeCoupling:
-    """Q diag(1/g) Rᵀ: a component takes the place of a bridge."""
+    """Q diag(1/g) Rᵀ from OTT's `out`: a component takes the place of a bridge."""
     errors = jnp.asarray(out.errors)  # -1 where no iteration measured one
     error = errors[jnp.maximum(jnp.sum(errors != -1) - 1, 0)]
     state = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)

@@ -29,20 +29,20 @@ class Kernel(eqx.Module):
 
     @abstractmethod
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        """log Σ_j exp(g_j - c_ij / ε)."""
+        """log Σ_j exp(g_j - c_ij / ε), of the potential `g` over ε."""
 
     @abstractmethod
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        """log Σ_i exp(f_i - c_ij / ε)."""
+        """log Σ_i exp(f_i - c_ij / ε), of the potential `f` over ε."""
 
     @abstractmethod
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         """(v, offset, τ) to u = offset - τ log K exp(v) and Kᵀ exp(u), by products with
-        K = exp(f_i + g_j - c_ij / ε)."""
+        K = exp(f_i + g_j - c_ij / ε), around the potentials `f` and `g`."""
 
 
 class DenseKernel(Kernel):
-    """A stored n × m kernel."""
+    """A stored n × m kernel, by its logarithm `log`."""
 
     log: Float[Array, "n m"]
 
@@ -90,16 +90,19 @@ class DenseKernel(Kernel):
 
 
 class FactoredKernel(Kernel):
-    """exp(-c_ij / ε) = Σ_p exp(-(a_ip + b_jp) / ε): O((n + m) l) memory and time."""
+    """exp(-c_ij / ε) = Σ_p exp(-(a_ip + b_jp) / ε) of `a` (n, l), `b` (m, l) and ε, `epsilon`:
+    O((n + m) l) memory and time."""
 
     a: Float[Array, "n l"]
     b: Float[Array, "m l"]
     epsilon: Scalar | float
 
     def left(self, f: Float[Array, " n"]) -> Float[Array, "n l"]:
+        """f_i - a_ip / ε, of the potential `f` over ε."""
         return self._after(self.a, f[:, None])
 
     def right(self, g: Float[Array, " m"]) -> Float[Array, "m l"]:
+        """g_j - b_jp / ε, of the potential `g` over ε."""
         return self._after(self.b, g[:, None])
 
     def _after(self, cost: Float[Array, "n l"], potential: Array) -> Float[Array, "n l"]:
@@ -132,7 +135,8 @@ class FactoredKernel(Kernel):
 
 
 def updated(mass: Float[Array, " n"], offset: Float[Array, " n"], tau: Scalar | float) -> Array:
-    """Log scalings offset - τ log mass; a point that no mass reaches keeps its potential."""
+    """Log scalings `offset` - τ log `mass`, τ being `tau`; a point that no mass reaches keeps its
+    potential."""
     return jnp.where(mass > jnp.finfo(mass.dtype).tiny, offset - tau * _log(mass), 0)
 
 
@@ -166,6 +170,8 @@ def sinkhorn(
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
     """Potentials f, g (divided by ε) with π_ij = exp(f_i + g_j - c_ij / ε), from Eq. 1 and 28.
 
+    `kernel` is exp(-c_ij / ε), `mu` and `nu` are the weights, `tau_x` and `tau_y` their τ.
+
     The entropy of Eq. 1 is relative to μ ⊗ ν, as in -KL(π | μ ⊗ ν): points that coincide then
     count as one, and for uniform weights only the total mass of unbalanced couplings differs.
     So f = log μ - τ_X log K exp(g) and g = log ν - τ_Y log Kᵀ exp(f), in turn, the fixed point
@@ -173,8 +179,8 @@ def sinkhorn(
     raises the error, the memory is emptied and plain iterations go on. An iteration in the log
     domain gives a centre (f, g); scalings around it need only matrix products, until they leave
     [1/RANGE, RANGE]. `start` is a first guess of g. Stops when an update of g would move less than
-    `threshold` of mass, of the coupling's mass where that is below 1 (balanced: the L1 error of
-    the second marginal, the first being exact).
+    `threshold` of mass, of the coupling's mass where that is below 1 (balanced: the L1 error of the
+    second marginal, the first being exact), at the latest after `max_iterations`.
     """
     log_mu, log_nu = log_weights(mu), log_weights(nu)
 
@@ -229,8 +235,8 @@ def sinkhorn(
 
 
 def log_weights(weights: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The logarithm; of a weight of zero, that of one so small that its points get no mass, and
-    still so large that their kernel entries stay in float32's range."""
+    """The logarithm of `weights`; of a weight of zero, that of one so small that its points get no
+    mass, and still so large that their kernel entries stay in float32's range."""
     return jnp.log(jnp.maximum(weights, 1e-25))
 
 
@@ -251,7 +257,8 @@ def anneal(
     mu: Float[Array, " n"],
     nu: Float[Array, " m"],
 ) -> tuple[Float[Array, " n"], Float[Array, " m"], Convergence]:
-    """`sinkhorn` at 2^k ε, …, 2 ε, ε, each from the last potentials; iterations are summed."""
+    """`sinkhorn` with the arguments of `solver` at 2^k ε, …, 2 ε, ε, each from the last potentials;
+    iterations are summed. `kernel` makes the kernel of an ε, `mu` and `nu` are the weights."""
     log_nu = log_weights(nu)
     epsilons = solver.epsilon * 2.0 ** jnp.arange(solver.halvings, -1, -1, dtype=nu.dtype)
 

@@ -21,13 +21,14 @@ logger = logging.getLogger("morphkit")
 class Sinkhorn(OTSolver):
     """Entropic optimal transport by Sinkhorn's iterations, for any cost (Eq. 1).
 
-    min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean, or by
-    its median where the cost asks for that, and τ = λ / (λ + ε) (Eq. 28); τ = 1 keeps a marginal
-    exactly, and the two may differ. H is relative to μ ⊗ ν; for uniform weights that matters only
-    to the mass of an unbalanced coupling. It stops when an update of the second potential would
-    move less than `threshold` of mass (balanced: the L1 error of the second marginal), at the
-    latest after `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε,
-    2^(k-1) ε, … (ε-annealing), each from the last and with as many iterations.
+    min_π <c, π> - ε H(π) + λ_X KL(π_X | μ) + λ_Y KL(π_Y | ν), with c divided by its mean, or by its
+    median where the cost asks for that. So `epsilon`, ε above 0, is in that unit. `tau_x`
+    and `tau_y`, in (0, 1], are τ = λ / (λ + ε) (Eq. 28) of either marginal: 1 keeps it exactly,
+    smaller values let mass go. H is relative to μ ⊗ ν; for uniform weights that matters only to the
+    mass of an unbalanced coupling. It stops when an update of the second potential would move less
+    than `threshold` of mass (balanced: the L1 error of the second marginal), at the latest after
+    `max_iterations`. With `halvings` = k the problem is first solved at 2^k ε, 2^(k-1) ε, …
+    (ε-annealing), each from the last and with as many iterations.
 
     The cost is stored, in at most `dense_bytes`; a larger bridge cost goes to `BridgeSinkhorn`,
     whose cost is the soft minimum of Eq. 6.

@@ -31,8 +31,8 @@ class OTTSinkhorn(OTSolver):
 
     OTT's entropy is relative to the counting measure, which changes nothing but the mass of an
     unbalanced coupling. It stops when the marginal error (unbalanced: the change of the
-    potentials) is below `threshold`, at the latest after `max_iterations`. The arguments are those
-    of `Sinkhorn`.
+    potentials) is below `threshold`, at the latest after `max_iterations`. `epsilon`, `tau_x` and
+    `tau_y` are those of `Sinkhorn`.
     """
 
     epsilon: Positive = eqx.field(static=True, default=5e-3)
@@ -75,8 +75,10 @@ class OTTFusedGromovWasserstein(OTSolver):
     grow with the mass, and it may stop unconverged. λ is Eq. 3's there: OTT, whose τ is that of
     (λ / 2) KL⊗, gets 2 τ / (1 + τ).
 
-    The arguments are those of `FusedGromovWasserstein`. `error` is the relative change of the last
-    cost, at α = 0 that of `OTTSinkhorn`.
+    `epsilon`, `alpha`, `tau_x`, `tau_y`, `metric_x`, `metric_y`, `squared` and `inner_iterations`
+    are those of `FusedGromovWasserstein`. It stops when the relative change of the cost, which is
+    the `error`, is below `threshold`, at the latest after `max_iterations` linear problems; at
+    α = 0 it is `OTTSinkhorn`, with `inner_iterations` at the most.
     """
 
     epsilon: Positive = eqx.field(static=True, default=5e-3)

@@ -1,0 +1,126 @@
+"""Predictions in blocks of fixed sizes: two programs serve any number of points and draws."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar, UInt32
+
+from .interfaces import VelocityField
+from .training.scaling import Scaling
+from .transport.memory import ask_memory
+
+LARGE, SMALL = 1024, 16
+"""The sizes of a block: the larger fits a core's cache, the smaller is for what would leave three
+quarters of the larger one empty."""
+
+GROUP = 4 * LARGE
+"""Draws that are held at once, all those of a point among them, where they are reduced."""
+
+ALIGNMENT = 64
+"""Bytes of which the address of an array is to be a multiple."""
+
+Reduce = Literal["mean", "medoid"] | None
+
+
+def predict(
+    field: VelocityField,
+    scaling: Scaling,
+    noise_scale: float,
+    x: Float[np.ndarray, "n p"],
+    *,
+    key: PRNGKeyArray,
+    draws: int,
+    reduce: Reduce,
+    steps: int,
+) -> Float[Array, "n q"] | Float[Array, "draws n q"]:
+    """What `Morph.__call__` predicts for `x` (n, p), finite; `key`, `draws`, `reduce` and `steps`
+    are its own, `field`, `scaling` and `noise_scale` the morph's. Raises MemoryError where there is
+    none for the predictions."""
+    n, q = len(x), field.target_dim
+    shape = (n, q) if reduce else (draws, n, q)
+    less = "predict fewer points at a time"
+    ask_memory(
+        f"a prediction of shape {shape if draws > 1 else (n, q)}",
+        4 * math.prod(shape) + 4 * 3 * max(GROUP, draws) * q,
+        less if reduce or draws == 1 else f"{less}, or reduce their draws",
+    )
+    found = _empty(shape)
+    at_once = max(1, GROUP // draws)
+    for start in range(0, n, at_once):
+        rows = np.arange(start, min(start + at_once, n), dtype=np.uint32)
+        draw = np.repeat(np.arange(draws, dtype=np.uint32), len(rows))
+        row = np.tile(rows, draws)
+        blocks = [
+            _integrate(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k], steps)
+            for k in _blocks(len(row))
+        ]
+        y = np.concatenate([np.asarray(block) for block in blocks])[: len(row)]
+        found[..., start : start + at_once, :] = REDUCTIONS[reduce](y.reshape(draws, len(rows), q))
+    return jax.device_put(found if reduce or draws > 1 else found[0])
+
+
+def _blocks(count: int) -> Iterator[np.ndarray]:
+    """0 … count - 1 in blocks of the two sizes; the end of the last says count - 1 once more."""
+    start = 0
+    while start < count:
+        size = LARGE if count - start > LARGE // 4 else SMALL
+        yield np.minimum(np.arange(start, start + size), count - 1)
+        start += size
+
+
+@eqx.filter_jit
+def _integrate(
+    field: VelocityField,
+    scaling: Scaling,
+    noise_scale: float,
+    x: Float[Array | np.ndarray, "b p"],
+    key: PRNGKeyArray,
+    draw: UInt32[Array | np.ndarray, " b"],
+    row: UInt32[Array | np.ndarray, " b"],
+    steps: int,
+) -> Float[Array, "b q"]:
+    """ODESolve of Eq. 12 from the noise of each draw for each row."""
+
+    def velocity(t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]) -> Float[Array, " q"]:
+        return field(t, y, x)
+
+    def solve(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
+        own = jax.random.fold_in(jax.random.fold_in(key, draw), row)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
+            diffrax.Midpoint(),
+            0.0,
+            1.0,
+            dt0=1 / steps,
+            y0=noise_scale * jax.random.normal(own, (field.target_dim,)),
+            args=x,
+        )
+        assert solution.ys is not None
+        return solution.ys[0]
+
+    return scaling.y_inverse(
+        jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
+    )
+
+
+def _empty(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    """An array that begins where JAX wants one to, and which it so takes over without a copy."""
+    raw = np.empty(4 * math.prod(shape) + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
+
+
+def _medoid(y: Float[np.ndarray, "draws n q"]) -> Float[np.ndarray, "n q"]:
+    apart = np.stack([np.linalg.norm(y - draw, axis=-1).sum(0) for draw in y])
+    return y[apart.argmin(0), np.arange(y.shape[1])]
+
+
+REDUCTIONS: dict[Reduce, Callable[[np.ndarray], np.ndarray]] = {
+    "mean": lambda y: y.mean(0), "medoid": _medoid, None: lambda y: y,
+}  # fmt: skip

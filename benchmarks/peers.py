@@ -151,10 +151,13 @@ def pot() -> Iterator[Setting]:
     stabilized = {"print_period": 10**6}  # it prints nothing, and would compute an error
     for method, label, backends, options in (
         ("sinkhorn_knopp", "sinkhorn", (*both, "NumPy, float32", "JAX, float64"), {}),
-        ("sinkhorn_stabilized", "sinkhorn_stabilized", (*both, "NumPy, float32"), stabilized),
         (
-            "sinkhorn_stabilized", "sinkhorn_stabilized, τ = 1e8",
-            ("NumPy, float64", "NumPy, float32", *single), stabilized | {"tau": 1e8},
+            "sinkhorn_stabilized", "sinkhorn_stabilized", (*both, "NumPy, float32", *single),
+            stabilized,
+        ),
+        (
+            "sinkhorn_stabilized", "sinkhorn_stabilized, τ = 1e8", both,
+            stabilized | {"tau": 1e8},
         ),
         ("sinkhorn_log", "sinkhorn_log", ("NumPy, float64", *single), {}),
     ):  # fmt: skip

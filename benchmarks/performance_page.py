@@ -191,8 +191,8 @@ matching alone.
   compilation. Settings within twice the best of their library are timed {repeats} times in turn,
   the others once. `Sinkhorn` is timed just before each, and *ratio* is to that.
 - Figures are the median (least to largest). *Error* is the larger one of both marginals' L1 errors,
-  *distance* the L1 distance to the coupling solved to 1e-6, *matching* the share of mass that joins
-  two points of one class.
+  *distance* the L1 distance to the coupling solved to 1e-6 (the script fails above 0.02),
+  *matching* the share of mass that joins two points of one class.
 """
 BY_SIZE = """\
 ## By size

@@ -475,7 +475,7 @@ def test_a_seed_that_random_numbers_would_not_tell_apart_is_named(seed):
     for call in (split_arrays, morphkit.align):
         with pytest.raises(ValueError, match=rf"^seed{where}"):
             call(points, points, pairs, seed=seed)
-    Digits(seed=np.int64(2**32 - 1))
+    Digits(seed=2**32 - 1)
 
 
 @pytest.mark.parametrize("seed", ["-1", str(2**32)])

@@ -247,7 +247,7 @@ def test_the_nearest_anchor_is_the_nearest(rng, metric, scale, offset):
 
 
 FAST = ["run.wandb = 'disabled'", "Training.steps = 5", "Training.steps_per_dispatch = 5",
-        "Training.batch_size = 32", "run.field = @field.MLP", "MLP.layers = 1", 
+        "Training.batch_size = 32", "run.field = @field.MLP", "MLP.layers = 1",
         "MLP.hidden = 16"]  # fmt: skip
 BARE = [*FAST, "run.evaluators = []", "run.baselines = []"]
 QUICK = [

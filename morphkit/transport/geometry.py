@@ -49,7 +49,7 @@ def embed(metric: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
 
 
 def near_one(points: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """The points over the power of two that brings their largest entry into [1, 2).
+    """The `points` over the power of two that brings their largest entry into [1, 2).
 
     For costs that are divided by a unit of theirs: no digit of them changes, and squares stay in
     float32's range.

@@ -97,8 +97,8 @@ def search(
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
     fractions and seeds, see `morphkit.experiment.search.search_grid`. Writes trials.csv and
     search.png (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be
-    drawn is left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError for
-    data that has no labels or points to judge.
+    drawn is left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError
+    for data that has no labels or points to judge.
     """
     out = Path(out)
     with configured(_names(files), bindings):

@@ -39,7 +39,7 @@ def available() -> int:
         return device["bytes_limit"] - device["bytes_in_use"]
     if not MEMINFO.exists():
         return UNKNOWN
-    lines = MEMINFO.read_text().splitlines()
+    lines = MEMINFO.read_text(encoding="utf-8").splitlines()
     machine = next((int(k.split()[1]) * 2**10 for k in lines if k.startswith("MemAvailable")), 0)
-    limits = [path.read_text().strip() for path in CONTAINER if path.exists()]
+    limits = [path.read_text(encoding="utf-8").strip() for path in CONTAINER if path.exists()]
     return min([machine or UNKNOWN, *(int(limit) for limit in limits if limit.isdigit())])

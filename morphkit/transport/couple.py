@@ -24,7 +24,7 @@ def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
 
 
 def taken(geometry: Geometry, solver: OTSolver) -> Geometry:
-    """`geometry`, if it is one that `solver.takes`; raises ValueError if it is not."""
+    """`geometry`, if it is one that `solver` takes; raises ValueError if it is not."""
     if isinstance(geometry, solver.takes):
         return geometry
     names = " or ".join(kind.__name__ for kind in solver.takes)

@@ -21,7 +21,6 @@ from morphkit_aligners.aligners import (
     LocalAlignment,
     LocalSampler,
     TrueAlignment,
-    local_diagnostics,
 )
 from morphkit_baselines.anchor import NearestAnchor
 from morphkit_baselines.cca import RidgeCCA
@@ -114,10 +113,10 @@ class Problem:
 
     def coupling(self, sampler) -> dict:
         if isinstance(sampler, LocalSampler):
-            found = local_diagnostics(sampler, TRAINING.batch_size, jax.random.key(0))
+            found = sampler.diagnostics(sampler.data, TRAINING.batch_size, jax.random.key(0))
             return {
-                "matching": found["coupling/matching_accuracy_exact"],
-                "converged": found["coupling/converged"],
+                "matching": found["matching_accuracy_exact"],
+                "converged": found["converged"],
             }
         assert isinstance(sampler, CouplingSampler)
         coupling = sampler.coupling

@@ -15,7 +15,7 @@ from pathlib import Path
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from morphkit_aligners.aligners import LocalAlignment, TrueAlignment, local_diagnostics
+from morphkit_aligners.aligners import LocalAlignment, TrueAlignment
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_costs.kcca import KCCACost
@@ -82,14 +82,14 @@ def main() -> None:
         for solver_name, solver in solvers.items():
             for name in COSTS:
                 sampler = LocalAlignment().sampler(data, Prepared(prepared[name]), solver)
-                ended = local_diagnostics(sampler, BATCH, jax.random.key(0))
+                ended = sampler.diagnostics(data, BATCH, jax.random.key(0))
                 local = loop(field, data, sampler)
                 rounds = [(reference(), local()) for _ in range(ROUNDS)]
                 steps = spread([1e3 * ours for ours, _ in rounds])
                 ratio = spread([theirs / ours for ours, theirs in rounds])
                 lines.append(
                     f"| AdaLN {size} | {name} | {solver_name} | {steps} | {ratio} | "
-                    f"{ended['coupling/iterations']:.0f} | {ended['coupling/converged']:.0%} |"
+                    f"{ended['iterations']:.0f} | {ended['converged']:.0%} |"
                 )
                 print(lines[-1], flush=True)
     (Path(__file__).parent / "results" / "local.md").write_text(

@@ -361,3 +361,15 @@ def test_the_site_builds(tmp_path):
         assert f'id="{component.cls.__module__}.{component.name}"' in reference, component.short
     text = re.sub(r"<[^>]+>", "", reference)
     assert re.search(r"BridgeCost\(\s+metric_x: Metric = (\"|&quot;)cosine", text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_benchmarks_find_what_they_import(path):
+    import ast
+    from importlib import import_module
+
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("morphkit"):
+            module = import_module(node.module or "")
+            for alias in node.names:
+                assert hasattr(module, alias.name), f"{node.module}.{alias.name}"

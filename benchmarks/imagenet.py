@@ -37,7 +37,7 @@ from problems import trained, training_clouds
 from tables import append, deviation, measured_by, read, summary
 
 from morphkit.data.imagenet import ImageNetFeatures
-from morphkit.experiment.run import choose_pairs
+from morphkit.experiment.prepare import choose_pairs
 from morphkit.interfaces import Baseline
 from morphkit.training.loop import Training
 from morphkit.types import PairedData, Pairs

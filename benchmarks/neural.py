@@ -30,7 +30,7 @@ from tables import append, deviation, measured_by, read, summary
 
 from morphkit.data.arrays import data_folder
 from morphkit.data.recordings import Recordings
-from morphkit.experiment.run import choose_pairs
+from morphkit.experiment.prepare import choose_pairs
 from morphkit.interfaces import Baseline, Scene
 from morphkit.morph import Morph
 from morphkit.report.significance import compare

@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from morphkit.data.arrays import data_folder
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.recordings import Recordings
-from morphkit.experiment.run import choose_pairs
+from morphkit.experiment.prepare import choose_pairs
 from morphkit.types import Cloud, PairedData, Pairs
 
 RNG = np.random.default_rng(0)

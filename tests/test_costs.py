@@ -124,6 +124,16 @@ def test_the_mean_of_a_side_is_under_its_weights(rng, paired):
     np.testing.assert_allclose(BridgeCost().prepare(data).a, expected, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("dim", [3, 17])
+def test_points_in_one_direction_have_no_unit(dim):
+    """Their angles are rounding, which a unit would make costs of; so is what centring leaves."""
+    ray = np.outer(np.arange(1, 61), np.linspace(0.3, 1, dim))
+    weights = jnp.full(60, 1 / 60)
+    for metric, points in (("cosine", ray), ("correlation", ray), ("sqeuclidean", 1e3 + 0 * ray)):
+        points = jnp.asarray(points, jnp.float32)
+        assert PointGeometry(points, points, metric).mean(weights, weights) == 0
+
+
 def test_points_that_coincide_have_no_unit():
     data = PairedData(
         *[Cloud.uniform(np.full((5, 3), 0.3))] * 2, Pairs.from_array(np.eye(2, dtype=int))

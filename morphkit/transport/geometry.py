@@ -249,8 +249,12 @@ class PointGeometry(Geometry):
         left, right = factors(self.metric, self.u, self.v)
         mean = (mu @ left) @ (nu @ right)
         # Points that coincide, or all lie in one direction: what is left is rounding, not a cost.
+        # The factors are centred, and such points' nothing but rounding: their own size tells.
+        u, v = embed(self.metric, self.u), embed(self.metric, self.v)
+        square = mu @ (u**2).sum(1) + nu @ (v**2).sum(1)
         size = (mu @ jnp.abs(left)) @ (nu @ jnp.abs(right))
-        return jnp.where(mean > jnp.finfo(mean.dtype).eps * size, mean, 0)
+        eps = jnp.finfo(mean.dtype).eps
+        return jnp.where(mean > jnp.maximum(eps * size, (8 * eps) ** 2 * square), mean, 0)
 
 
 class BridgeGeometry(Geometry):

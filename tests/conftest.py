@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Most of the tests' time is compilation: workers and subprocesses share what they compile.
@@ -10,6 +11,7 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,6 +24,22 @@ DATA = data_folder()
 def needs(folder: str) -> pytest.MarkDecorator:
     """For tests on data that is not ours to pass on."""
     return pytest.mark.skipif(not (DATA / folder).is_dir(), reason=f"no {DATA / folder}")
+
+
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 20_000
+"""Regions of memory after which compiled programs are forgotten: each takes some, and Linux gives a
+process 65,530, beyond which compilation ends in a segmentation fault."""
+
+
+@pytest.fixture(autouse=True)
+def forget_programs() -> Iterator[None]:
+    """Keeps a worker that compiles for a thousand tests from running out of memory regions."""
+    yield
+    if MAPS.exists():
+        with MAPS.open("rb") as file:
+            if sum(1 for _ in file) > MOST_MAPS:
+                jax.clear_caches()
 
 
 @pytest.fixture

@@ -23,6 +23,7 @@ from morphkit.report.tables import format_table
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
 COUPLING_DRAWS = 20_000
+MANIFEST = "morph/manifest.json"
 
 KEY = jax.random.key(0)
 METRICS = {
@@ -90,7 +91,8 @@ def write_run(dir, metrics, **story):
     dir.mkdir(parents=True, exist_ok=True)
     (dir / "metrics.json").write_text(json.dumps(metrics))
     if story:
-        (dir / "run.json").write_text(json.dumps(story))
+        (dir / "morph").mkdir(exist_ok=True)
+        (dir / "morph" / "manifest.json").write_text(json.dumps({"provenance": story}))
     return dir
 
 
@@ -454,7 +456,7 @@ def test_extremes_can_be_drawn(what, tmp_path):
 
 def test_a_picture_that_cannot_be_drawn_leaves_the_numbers(tmp_path):
     np.savez(tmp_path / "figures.npz", source=np.zeros(3), coupling=np.array(["x"]))
-    page = write_report(write_run(tmp_path, METRICS)).read_text()
+    page = write_report(write_run(tmp_path, METRICS, directions=DIRECTIONS)).read_text()
     assert "<img" not in page
     assert re.search('class="warning">Overview: this picture cannot be drawn', page)
     assert Tables(page).row("morph") == (["morph", "0.9100", "0.2000"], ["0.2000"])
@@ -465,17 +467,17 @@ def test_a_picture_that_cannot_be_drawn_leaves_the_numbers(tmp_path):
     [
         ("metrics.json", b"[]"), ("metrics.json", b'{"a": "1"}'), ("metrics.json", b'{"a": 1'),
         ("metrics.json", b'{"a": 1' + b"0" * 400 + b"x}"), ("metrics.json", b"\xff"),
-        ("run.json", b"[]"), ("run.json", b"{"), ("run.json", b'{"seed": 1}'),
-        ("run.json", b'{"seed": [], "paired_fraction": 1}'),
-        ("run.json", b'{"seed": 1, "paired_fraction": NaN}'),
-        ("run.json", b'{"seed": 1, "paired_fraction": 0}'),
+        (MANIFEST, b"[]"), (MANIFEST, b"{"), (MANIFEST, b'{"provenance": {"seed": 1}}'),
+        (MANIFEST, b'{"provenance": {"seed": [], "paired_fraction": 1}}'),
+        (MANIFEST, b'{"provenance": {"seed": 1, "paired_fraction": NaN}}'),
+        (MANIFEST, b'{"provenance": {"seed": 1, "paired_fraction": 0}}'),
         ("figures.npz", b""), ("figures.npz", b"PK\x03\x04"), ("config.gin", b"\xff\xfe"),
     ],
 )  # fmt: skip
 def test_damaged_files_of_a_run_are_named(tmp_path, capsys, name, content):
     write_run(tmp_path, METRICS, seed=0, paired_fraction=1.0)
     (tmp_path / name).write_bytes(content)
-    assert main(["report", str(tmp_path), *(["--out", str(tmp_path)] * (name == "run.json"))]) == 2
+    assert main(["report", str(tmp_path), *(["--out", str(tmp_path)] * (name == MANIFEST))]) == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert f"{tmp_path / name} is damaged" in line
     assert "run it again" in line
@@ -509,7 +511,7 @@ def test_a_comparison_reads_stories_of_any_shape(tmp_path):
     assert "<img" in page
 
 
-def test_without_its_own_file_the_story_is_that_of_the_morph(tmp_path):
+def test_the_story_of_a_run_is_that_of_its_morph(tmp_path):
     run = write_run(tmp_path / "run", METRICS)
     story = {"provenance": {"seed": 3, "paired_fraction": 0.25, "aligner": "global"}}
     (run / "morph").mkdir()

@@ -43,6 +43,18 @@ class Told(BaseModel):
     provenance: Story
 
 
+class Directed(BaseModel):
+    """What a run says of its metrics."""
+
+    directions: dict[str, str] = {}
+
+
+class Judged(BaseModel):
+    """The part of a morph's manifest that says which values are better."""
+
+    provenance: Directed = Directed()
+
+
 def read_story(dir: Path) -> dict[str, Any]:
     """How the run in `dir` was made: `seed`, `paired_fraction`, and the records of its components.
 
@@ -57,9 +69,8 @@ def read_story(dir: Path) -> dict[str, Any]:
 def read_directions(dir: Path) -> dict[str, str]:
     """Which values of each metric are better, "higher", "lower" or "neither"; empty where the run
     in the folder `dir` does not say."""
-    if not (RunFolder(dir).morph / "manifest.json").is_file():
-        return {}
-    return read_story(dir).get("directions", {})
+    manifest = RunFolder(dir).morph / "manifest.json"
+    return read_json(manifest, Judged, REMEDY).provenance.directions if manifest.is_file() else {}
 
 
 class Entry(BaseModel):

@@ -44,13 +44,13 @@ class Told(BaseModel):
 
 
 class Directed(BaseModel):
-    """What a run says of its metrics."""
+    """What a run says of its metrics: `directions` has "higher", "lower" or "neither" by name."""
 
     directions: dict[str, str] = {}
 
 
 class Judged(BaseModel):
-    """The part of a morph's manifest that says which values are better."""
+    """The part of a morph's manifest that says, in its `provenance`, which values are better."""
 
     provenance: Directed = Directed()
 

@@ -1,10 +1,12 @@
 """Gin files and bindings: composition, and every mistake answered early and helpfully."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import jax
 import pytest
 
 import gin
-import morphkit.experiment.experiment  # noqa: F401 (what gin calls `run`)
+from morphkit.api import asked
 from morphkit.wiring.configuration import (
     ConfigurationError,
     _check_values,
@@ -101,8 +103,6 @@ def test_the_callers_configuration_is_left_alone():
 
 def test_a_configured_run_is_a_value_of_its_own():
     """Bindings of classes, too, hold after gin has forgotten them."""
-    from morphkit.api import asked
-
     experiment, text = asked([QUICK], ["run.seed = 4", "VAEText.beta = 0.5"])
     built_later = experiment.target(input_shape=(10,), key=jax.random.key(0))
     assert (experiment.seed, built_later.beta) == (4, 0.5)
@@ -110,10 +110,6 @@ def test_a_configured_run_is_a_value_of_its_own():
 
 
 def test_two_threads_get_what_each_asked_for():
-    from concurrent.futures import ThreadPoolExecutor
-
-    from morphkit.api import asked
-
     def seed(number):
         return asked([QUICK], [f"run.seed = {number}"])[0].seed
 

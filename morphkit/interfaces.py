@@ -86,6 +86,36 @@ class FusedCost(Checked):
         O((n + m) l) memory for l pairs, wherever possible. Raises ValueError for data that the cost
         is not defined on."""
 
+    def fit(self, data: PairedData) -> "FittedCost":
+        """The cost as learned from `data`, for new points and for couplings to learn from. Raises
+        ValueError where this cost is not learned from anything, or as `prepare` does."""
+        raise ValueError(
+            f"{type(self).__name__} is the same whatever a coupling says, and not defined for new "
+            "points; take a cost that learns, such as cost.CanonicalCost"
+        )
+
+
+class FittedCost(eqx.Module):
+    """A cost that was learned from two clouds and the pairs between them, see `FusedCost.fit`."""
+
+    @property
+    @abstractmethod
+    def geometry(self) -> "Geometry":
+        """The n × m cost between the clouds."""
+
+    @abstractmethod
+    def at(self, x: Float[np.ndarray, "k p"]) -> "Geometry":
+        """The k × m cost between any source points `x` (k, p), new ones as well, and the target
+        cloud."""
+
+    @abstractmethod
+    def learn(
+        self, coupling: "Coupling", i: Int[Array, " r"], j: Int[Array, " c"], weight: float
+    ) -> Self:
+        """The cost learned from the pairs and, to the share `weight` in [0, 1], from the
+        `coupling` (r × c) of the source points `i`, which have no pair, and the target points
+        `j`."""
+
 
 class OTSolver(Checked):
     """A discrete optimal transport solver (Eq. 1–3).
@@ -116,6 +146,12 @@ class Sampler(eqx.Module):
     @abstractmethod
     def __call__(self, key: PRNGKeyArray, batch_size: int) -> Batch:
         """A batch of `batch_size` draws by `key`; traceable by `jax.jit`."""
+
+    @property
+    def map(self) -> "LatentMap | None":
+        """What its coupling says of any source point, the row "coupling" of every table; None if it
+        says nothing of new ones."""
+        return None
 
     def draws(
         self, key: PRNGKeyArray, num: int, batch_size: int
@@ -183,6 +219,20 @@ class Baseline(Checked):
         then leaves it out."""
 
 
+class WeightedBaseline(Baseline):
+    """A baseline whose pairs may count differently: one that a coupling can teach, too."""
+
+    @abstractmethod
+    def tuned(self, data: PairedData) -> Self:
+        """This baseline with every argument that it would choose on the pairs of `data` fixed."""
+
+    @abstractmethod
+    def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:
+        """The map learned from `data`, whose pair p counts `weights`[p], 0 or above, with the
+        penalties that it has for as many pairs as the weights sum to. Raises ValueError as `fit`
+        does, or where arguments are left to choose."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """Everything an evaluator may look at.
@@ -214,7 +264,8 @@ Better = Literal["higher", "lower", "neither"]
 class Evaluator(Checked):
     """One metric or several. `subject` says what they judge, and so the prefix they get:
 
-    "map" runs once for the morph (`morph/…`) and once for each baseline (`baseline/NAME/…`),
+    "map" runs once for the morph (`morph/…`), once for what the coupling says of new points
+    (`map/…`, see `Sampler.map`) and once for each baseline (`baseline/NAME/…`),
     "coupling" once on the training coupling (`coupling/…`), "features" once (`features/…`).
 
     `metrics` has the name of each, without prefix, and which values are better: a class variable,

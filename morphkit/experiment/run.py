@@ -49,7 +49,7 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
         with log.phase("evaluate"):
             scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
             judged, failures = evaluate(
-                scene, {"morph": morph} | fitted(experiment, scene.train, log),
+                scene, ours(morph, sampler) | fitted(experiment, scene.train, log),
                 experiment.evaluators, key_eval, log,
             )  # fmt: skip
         metrics = coupling_metrics | judged | log.times | asked(experiment, scene.train)
@@ -92,6 +92,11 @@ def trained(
         )  # fmt: skip
     with_story(morph, story).save(folder.morph)
     return morph, story
+
+
+def ours(morph: Morph, sampler: Sampler) -> dict[str, LatentMap]:
+    """The `morph` and, where `sampler` has one, the map of its coupling, by prefix."""
+    return {"morph": morph} | ({} if sampler.map is None else {"map": sampler.map})
 
 
 def fitted(experiment: Experiment, data: PairedData, log: Log) -> dict[str, LatentMap]:

@@ -16,6 +16,7 @@ from .figures import PALETTE, STYLE
 from .page import Section, pictured, render
 from .read import read_directions, read_metrics, read_story
 from .tables import (
+    MAP,
     MORPH,
     Directions,
     Row,
@@ -48,7 +49,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     cells: dict[str, dict[str, dict[float, dict[Any, list[float]]]]] = {}
     for (metrics, story), (label, data) in zip(runs, labels, strict=True):
         named = {
-            (label if row == MORPH else f"{data}{row}", metric): value
+            (_named(row, label, data), metric): value
             for row, values in results_of(metrics).items()
             for metric, value in values.items()
         }
@@ -62,7 +63,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
             by_seed = by_fraction.setdefault(story["paired_fraction"], {})
             by_seed.setdefault(story["seed"], []).append(value)
 
-    ours = {label for label, _ in labels}
+    ours = {_named(row, label, "") for label, _ in labels for row in (MORPH, MAP)}
     means = {
         metric: {row: {f: _stats(seeds) for f, seeds in fs.items()} for row, fs in rows.items()}
         for metric, rows in cells.items()
@@ -90,6 +91,11 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     )
     write_text(page, text)
     return page
+
+
+def _named(row: str, label: str, data: str) -> str:
+    """The name here of a `row` of one run: a baseline is the same in all runs on its data."""
+    return {MORPH: label, MAP: f"{label}, {MAP}"}.get(row, f"{data}{row}")
 
 
 def _labels(stories: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:

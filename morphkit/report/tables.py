@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 MORPH = "morph"
 
+MAP = "coupling"
+"""The row of what the coupling itself says of new points, `Sampler.map`."""
+
 Directions = Mapping[str, str]
 """Which values of a metric are better, "higher" or "lower", by its name; of one that is not there,
 or "neither", no value is called the best."""
@@ -62,10 +65,12 @@ def under(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:
 
 
 def results_of(metrics: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Rows of the table: `metrics` by name of map, the morph first."""
+    """Rows of the table: `metrics` by name of map, the morph first, then the coupling's own map."""
     results: dict[str, dict[str, float]] = {}
     if ours := under(metrics, "morph/"):
         results[MORPH] = ours
+    if mapped := under(metrics, "map/"):
+        results[MAP] = mapped
     for key, value in under(metrics, "baseline/").items():
         name, _, metric = key.partition("/")
         results.setdefault(name, {})[metric] = value

@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..types import Cloud, PairedData, Pairs
-from .couplings import Convergence, Coupling, bisect
+from .couplings import Convergence, Coupling
+from .drawing import bisect
 
 
 class Groups(eqx.Module):

@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from ..types import Cloud, Pairs
+from .drawing import cumulative, draw, draw_marginal
 from .memory import ask_memory
 
 
@@ -28,6 +29,17 @@ class Convergence(eqx.Module):
         return cls(jnp.array(True), jnp.array(0), jnp.array(0, dtype))
 
 
+class Potential(eqx.Module):
+    """What an entropic coupling says of any source point x: π(y_j | x) ∝ exp(g_j - c(x, y_j) / ε).
+
+    `g` (m,) is the potential of the targets over ε, `epsilon` is ε in the units of the cost as the
+    solver was given it.
+    """
+
+    g: Float[Array, " m"]
+    epsilon: Scalar | float
+
+
 class Coupling(eqx.Module):
     """A joint distribution π of n source and m target points; its mass need not be 1.
 
@@ -41,6 +53,11 @@ class Coupling(eqx.Module):
     @abstractmethod
     def shape(self) -> tuple[int, int]:
         """(n, m)."""
+
+    @property
+    def potential(self) -> Potential | None:
+        """The target potential, of an entropic coupling under a linear cost; else None."""
+        return None
 
     @abstractmethod
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
@@ -73,6 +90,11 @@ class Coupling(eqx.Module):
 
         indices = jnp.arange(self.shape[0])
         return jax.lax.map(one, indices, batch_size=min(blocksize, self.shape[0]))
+
+    def barycentres(self, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
+        """Σ_j π_ij `values`_j for every source point, not divided by its mass; no n × m numbers
+        where the coupling has none."""
+        return _barycentres(self, values)
 
     def matching_accuracy(
         self,
@@ -177,52 +199,13 @@ def _agreement(
 
 
 @eqx.filter_jit
+def _barycentres(coupling: Coupling, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
+    return coupling.fold(lambda row, i: row @ values)
+
+
+@eqx.filter_jit
 def _row_entropy(coupling: Coupling) -> Scalar:
     return coupling.fold(lambda row, i: jax.scipy.special.entr(row).sum()).sum()
-
-
-def cumulative(weights: Float[Array, "... k"]) -> Float[Array, "... k"]:
-    """Cumulative distribution of `weights` along the last axis; uniform where a row has no mass.
-
-    The last entry is exactly 1, so that no draw can fall beyond the support.
-    """
-    total = weights.sum(-1, keepdims=True)
-    weights = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / weights.shape[-1])
-    cdf = jnp.cumsum(weights, axis=-1)
-    return cdf / cdf[..., -1:]
-
-
-def draw(
-    key: PRNGKeyArray, cdf: Float[Array, "r k"], row: Int[Array, " num"]
-) -> Int[Array, " num"]:
-    """One draw by `key` from each of the distributions cdf[`row`], by bisection: O(num log k).
-
-    Only the entries that the bisection visits are read, so `cdf` may be large.
-    """
-    size = cdf.shape[1]
-    u = jax.random.uniform(key, row.shape, cdf.dtype)
-    bounds = (jnp.zeros_like(row), jnp.full_like(row, size - 1))
-    return bisect(lambda middle: cdf[row, middle] <= u, bounds, size)
-
-
-def bisect(
-    beyond: Callable[[Array], Array], bounds: tuple[Array, Array], size: int
-) -> Int[Array, " num"]:
-    """The first index between `bounds`, both included and at most `size` apart, that the answer
-    does not lie beyond, as `beyond` says of any index."""
-
-    def halve(_: int, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bounds
-        middle = (low + high) // 2
-        right = beyond(middle) & (low < high)
-        return jnp.where(right, middle + 1, low), jnp.where(right, high, middle)
-
-    return jax.lax.fori_loop(0, max(size - 1, 1).bit_length(), halve, bounds)[0]
-
-
-def draw_marginal(key: PRNGKeyArray, cdf: Float[Array, " n"], num: int) -> Int[Array, " num"]:
-    """`num` draws by `key` from one distribution, given its cumulative one, `cdf`."""
-    return draw(key, cdf[None], jnp.zeros(num, jnp.int32))
 
 
 class PairCoupling(Coupling):
@@ -257,15 +240,19 @@ class PairCoupling(Coupling):
 
 class DenseCoupling(Coupling):
     """A coupling stored as its n × m matrix `values`, non-negative, with the tables that draws are
-    made from; `convergence` is how its solver ended."""
+    made from; `convergence` is how its solver ended, `solved` the potential it ended with."""
 
     values: Float[Array, "n m"]
     conditional_cdf: Float[Array, "n m"]
     marginal_cdf: Float[Array, " n"]
     convergence: Convergence
+    solved: Potential | None
 
-    def __init__(self, values: Float[Array, "n m"], convergence: Convergence) -> None:
+    def __init__(
+        self, values: Float[Array, "n m"], convergence: Convergence, solved: Potential | None = None
+    ) -> None:
         self.values = values
+        self.solved = solved
         self.conditional_cdf = cumulative(values)
         self.marginal_cdf = cumulative(values.sum(1))
         self.convergence = convergence
@@ -275,8 +262,15 @@ class DenseCoupling(Coupling):
         n, m = self.values.shape
         return n, m
 
+    @property
+    def potential(self) -> Potential | None:
+        return self.solved
+
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         return self.values[i]
+
+    def barycentres(self, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
+        return self.values @ values
 
     def marginal(self, axis: int) -> Float[Array, " n"]:
         return self.values.sum(1 - axis)
@@ -335,6 +329,10 @@ class BridgeCoupling(Coupling):
     @property
     def shape(self) -> tuple[int, int]:
         return self.a.shape[0], self.b.shape[0]
+
+    @property
+    def potential(self) -> Potential:
+        return Potential(self.g, self.epsilon)
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         # Each factor is scaled by the square root of its bridge's mass, so that neither overflows.

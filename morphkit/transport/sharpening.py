@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from .couplings import Convergence, Coupling, DenseCoupling, cumulative, draw_marginal
+from .couplings import Convergence, Coupling, DenseCoupling
+from .drawing import cumulative, draw_marginal
 from .geometry import near_one, pairwise
 
 

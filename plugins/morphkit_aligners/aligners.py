@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from morphkit.checks import Count, NonNegative
-from morphkit.interfaces import Aligner, FusedCost, OTSolver, Sampler
+from morphkit.interfaces import Aligner, FusedCost, LatentMap, OTSolver, Sampler
 from morphkit.transport.couple import couple, prepared_geometry, taken
 from morphkit.transport.couplings import Coupling, PairCoupling
 from morphkit.transport.geometry import Geometry
@@ -27,19 +27,25 @@ DIAGNOSED = 20
 class CouplingSampler(Sampler):
     """Draws (x, y) from one coupling of the whole clouds of `data`, `drawn_from`, at every step.
 
-    `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1).
+    `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1). `new` is what the coupling says
+    of new points, if that is known.
     """
 
     data: PairedData
     drawn_from: Coupling
     eta: Array
     xi: Array
+    new: LatentMap | None = None
 
     @classmethod
-    def of(cls, data: PairedData, coupling: Coupling) -> Self:
-        """The sampler of `coupling`, between the clouds of `data`."""
+    def of(cls, data: PairedData, coupling: Coupling, new: LatentMap | None = None) -> Self:
+        """The sampler of `coupling`, between the clouds of `data`; `new` is its map, if known."""
         eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
-        return cls(data, coupling, eta, xi)
+        return cls(data, coupling, eta, xi, new)
+
+    @property
+    def map(self) -> LatentMap | None:
+        return self.new
 
     @property
     def coupling(self) -> Coupling:

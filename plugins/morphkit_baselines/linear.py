@@ -1,7 +1,8 @@
 """Linear maps of preprocessed source points, fitted to the pairs and chosen by cross-validation."""
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated, Any, Self
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from morphkit.checks import Count, Positive
-from morphkit.interfaces import Baseline, LatentMap
+from morphkit.interfaces import Baseline, LatentMap, WeightedBaseline
 from morphkit.types import PairedData
 
 from .pairs import TUNING_PAIRS, candidates, folds, paired_points
@@ -96,7 +97,7 @@ def linear_map(preprocessing: Preprocessing, weight: np.ndarray, offset: np.ndar
     return LinearMap(preprocessing.single(), *single)
 
 
-class Ridge(Baseline):
+class Ridge(WeightedBaseline):
     """Ridge regression with intercept on the preprocessed source points z of the pairs.
 
     ŷ(x) = W z(x) + b, minimising Σ_p |y_p - W z_p - b|² + α |W|² over the pairs. α among
@@ -115,17 +116,28 @@ class Ridge(Baseline):
     )
 
     def fit(self, data: PairedData) -> LatentMap:
+        return self.tuned(data).fit_weighted(data, np.ones(data.pairs.size))
+
+    def tuned(self, data: PairedData) -> Self:
+        if len(self.alphas) == len(self.preprocessing) == 1 or data.pairs.size == 1:
+            return replace(self, alphas=self.alphas[:1], preprocessing=self.preprocessing[:1])
         x, y = paired_points(data)
-        if len(x) == 1:
-            return constant(data)
         rows = np.random.default_rng(0).permutation(len(x))[:TUNING_PAIRS]
-        found: list[tuple[Any, Preprocessing, Any]] = []
+        found: list[tuple[Any, Kind, Any]] = []
         for kind in self.preprocessing:
             preprocessing = Preprocessing.of(kind, data.x)
             model = sklearn.linear_model.RidgeCV(self.alphas).fit(preprocessing(x)[rows], y[rows])
-            found.append((model.best_score_, preprocessing, model.alpha_))
-        _, preprocessing, alpha = max(found, key=lambda fit: fit[0])
-        model = sklearn.linear_model.Ridge(alpha).fit(preprocessing(x), y)
+            found.append((model.best_score_, kind, model.alpha_))
+        _, kind, alpha = max(found, key=lambda fit: fit[0])
+        return replace(self, alphas=(float(alpha),), preprocessing=(kind,))
+
+    def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:
+        x, y = paired_points(data)
+        if len(x) == 1:
+            return constant(data)
+        (alpha,), (kind,) = self.alphas, self.preprocessing
+        preprocessing = Preprocessing.of(kind, data.x)
+        model = sklearn.linear_model.Ridge(alpha).fit(preprocessing(x), y, weights)
         # One target dimension makes scikit-learn drop an axis.
         weight = np.reshape(model.coef_, (y.shape[1], x.shape[1])).T
         return linear_map(preprocessing, weight, np.broadcast_to(model.intercept_, y.shape[1]))

@@ -8,7 +8,7 @@ from jaxtyping import Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
-from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
+from morphkit.transport.couplings import BridgeCoupling, DenseCoupling, Potential
 from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, Geometry, dense
 from morphkit.types import Cloud
 
@@ -64,4 +64,5 @@ class Sinkhorn(OTSolver):
             return DenseKernel(-cost.values / (scale * epsilon))
 
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
-        return DenseCoupling(jnp.exp(kernel(self.epsilon).log + f[:, None] + g), convergence)
+        values = jnp.exp(kernel(self.epsilon).log + f[:, None] + g)
+        return DenseCoupling(values, convergence, Potential(g, scale * self.epsilon))

@@ -1,0 +1,82 @@
+"""The entropic map: what a coupling says of source points that it has never seen."""
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..interfaces import FittedCost, LatentMap
+from .couplings import Potential
+
+BLOCK = 2**22
+"""Costs between new points and targets that are held at once."""
+
+Estimate = Literal["mean", "mode", "draw"]
+
+
+class Matches(NamedTuple):
+    """The best target rows for each of n points, best first: `index` (n, k), and the probability of
+    each given the point, `probability` (n, k)."""
+
+    index: Int[np.ndarray, "n k"]
+    probability: Float[np.ndarray, "n k"]
+
+
+class EntropicMap(LatentMap):
+    """The conditional π(y_j | x) ∝ exp(g_j - c(x, y_j) / ε) of any source point x, new or not
+    (Pooladian and Niles-Weed 2021; Eq. 1's own conditional at the points that it was solved for).
+
+    `cost` is the cost c to the `targets` y (m, q), `potential` has g and ε. A call gives the
+    `estimate`: the "mean" of π(· | x), its "mode", or a "draw" by the key.
+    """
+
+    cost: FittedCost
+    potential: Potential
+    targets: Float[Array, "m q"]
+    estimate: Estimate = eqx.field(static=True, default="mean")
+
+    def log_conditional(self, x: Float[Array | np.ndarray, "n p"]) -> Float[Array, "n m"]:
+        """log π(y_j | x) for source points `x` (n, p), as a dense array."""
+        return _log_conditional(self.potential, self.cost.at(np.asarray(x)).matrix())
+
+    def __call__(
+        self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n q"]:
+        key = jax.random.key(0) if key is None else key
+        found = []
+        for k, log in enumerate(self._blocks(x)):
+            if self.estimate == "mean":
+                found.append(jnp.exp(log) @ self.targets)
+                continue
+            if self.estimate == "mode":
+                index = log.argmax(1)
+            else:
+                index = jax.random.categorical(jax.random.fold_in(key, k), log)
+            found.append(self.targets[index])
+        return jnp.concatenate(found)
+
+    def match(self, x: Float[Array | np.ndarray, "n p"], k: int = 1) -> Matches:
+        """The `k` most probable target rows of each source point of `x` (n, p). Raises ValueError
+        for a `k` below 1 or above the number of targets."""
+        if not 1 <= k <= len(self.targets):
+            raise ValueError(f"k = {k} must be from 1 to {len(self.targets)}, as many targets")
+        found = [jax.lax.top_k(log, k) for log in self._blocks(x)]
+        return Matches(
+            np.concatenate([np.asarray(index) for _, index in found]),
+            np.exp(np.concatenate([np.asarray(log) for log, _ in found])),
+        )
+
+    def _blocks(self, x: Float[Array | np.ndarray, "n p"]) -> Iterator[Float[Array, "b m"]]:
+        x = np.asarray(x)
+        size = max(1, BLOCK // len(self.targets))
+        for start in range(0, max(len(x), 1), size):
+            yield self.log_conditional(x[start : start + size])
+
+
+@jax.jit
+def _log_conditional(potential: Potential, cost: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    return jax.nn.log_softmax(potential.g - cost / potential.epsilon, axis=1)

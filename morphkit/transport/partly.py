@@ -1,0 +1,117 @@
+"""Couplings of which the known pairs are a part."""
+
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from ..types import Cloud, PairedData
+from .couplings import Convergence, Coupling
+from .drawing import cumulative, draw_marginal
+
+LEFT = 1e-6
+"""The share of its weight above which a target point is left something by the pairs."""
+
+
+class Unpaired(NamedTuple):
+    """What the pairs leave: the source points `i` without a pair and the target points `j` with
+    weight left, the clouds `x` and `y` of these, each of mass 1, and `known` (l,), the mass of each
+    pair."""
+
+    i: Int[Array, " r"]
+    j: Int[Array, " c"]
+    x: Cloud
+    y: Cloud
+    known: Float[Array, " l"]
+
+
+def unpaired(data: PairedData) -> Unpaired | None:
+    """What the pairs of `data` leave to be coupled; None if every source point has a pair.
+
+    A paired source point shares its weight equally among its pairs, and a target point keeps of its
+    own what these do not take. Where they take more than a target has, it is left nothing; if no
+    target has anything left, all keep their weights.
+    """
+    source, target = np.asarray(data.pairs.source), np.asarray(data.pairs.target)
+    weights_x, weights_y = (np.asarray(c.weights, np.float64) for c in (data.x, data.y))
+    pairs_of = np.bincount(source, minlength=data.x.size)
+    known = weights_x[source] / pairs_of[source]
+    i = np.flatnonzero((pairs_of == 0) & (weights_x > 0))
+    if len(i) == 0:
+        return None
+    left = weights_y - np.bincount(target, known, minlength=data.y.size)
+    j = np.flatnonzero(left > LEFT * weights_y)
+    if len(j) == 0:
+        left, j = weights_y, np.flatnonzero(weights_y > 0)
+
+    def part(cloud: Cloud, index: np.ndarray, weights: np.ndarray) -> Cloud:
+        labels = None if cloud.labels is None else cloud.labels[index]
+        weights = weights[index] / weights[index].sum()
+        return Cloud(cloud.points[index], jnp.asarray(weights, jnp.float32), labels)
+
+    return Unpaired(
+        jnp.asarray(i), jnp.asarray(j), part(data.x, i, weights_x), part(data.y, j, left),
+        jnp.asarray(known, jnp.float32),
+    )  # fmt: skip
+
+
+class PartlyKnownCoupling(Coupling):
+    """The pairs, and `rest` between the source points `i` and the target points `j` beside them.
+
+    Pair k joins `source`[k] and `target`[k] with mass `known`[k]; `rest` counts with what mass of
+    the source weights is left, in all `mass`. `size` is (n, m), `position` (n,) where a point is in
+    `i`, or -1. `convergence` is that of `rest`.
+    """
+
+    rest: Coupling
+    i: Int[Array, " r"]
+    j: Int[Array, " c"]
+    source: Int[Array, " l"]
+    target: Int[Array, " l"]
+    known: Float[Array, " l"]
+    mass: Float[Array, ""]
+    position: Int[Array, " n"]
+    size: tuple[int, int] = eqx.field(static=True)
+    convergence: Convergence
+
+    @classmethod
+    def of(cls, data: PairedData, part: Unpaired, rest: Coupling) -> "PartlyKnownCoupling":
+        """The pairs of `data` with `rest`, a coupling of what they leave, `part`."""
+        position = jnp.full(data.x.size, -1).at[part.i].set(jnp.arange(len(part.i)))
+        mass = 1 - part.known.sum()
+        size = data.x.size, data.y.size
+        return cls(
+            rest, part.i, part.j, data.pairs.source, data.pairs.target, part.known, mass, position,
+            size, rest.convergence,
+        )  # fmt: skip
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.size
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        hit = (i[:, None] == self.source) * self.known
+        rows = jnp.zeros((len(i), self.shape[1]), hit.dtype).at[:, self.target].add(hit)
+        position = self.position[i]
+        found = self.mass * self.rest.rows(jnp.maximum(position, 0))
+        return rows.at[:, self.j].add(jnp.where(position[:, None] >= 0, found, 0))
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        known, rest = (self.source, self.i) if axis == 0 else (self.target, self.j)
+        found = jnp.zeros(self.shape[axis], jnp.float32).at[known].add(self.known)
+        return found.at[rest].add(self.mass * self.rest.marginal(axis))
+
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        key_which, key_known, key_rest = jax.random.split(key, 3)
+        pair = draw_marginal(key_known, cumulative(self.known), num)
+        i, j = self.rest.sample(key_rest, num)
+        known = self.known.sum()
+        share = known / (known + self.mass * self.rest.marginal(0).sum())
+        here = jax.random.uniform(key_which, (num,)) < share
+        return (
+            jnp.where(here, self.source[pair], self.i[i]),
+            jnp.where(here, self.target[pair], self.j[j]),
+        )

@@ -1,0 +1,118 @@
+"""Alignment by a cost that learns from its own coupling."""
+
+import logging
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from morphkit.checks import Count, NonNegative, Share
+from morphkit.interfaces import Aligner, FittedCost, FusedCost, LatentMap, OTSolver
+from morphkit.transport.collapse import CollapsedCoupling, collapse
+from morphkit.transport.couple import taken
+from morphkit.transport.couplings import Coupling, PairCoupling
+from morphkit.transport.entropic import EntropicMap
+from morphkit.transport.partly import PartlyKnownCoupling, unpaired
+from morphkit.types import Cloud, PairedData
+
+from .aligners import CouplingSampler
+
+logger = logging.getLogger("morphkit")
+
+
+class Refined(NamedTuple):
+    """What refinement ends with: the `coupling`, the `map` of new points, and how far the coupling
+    of the unpaired points moved in each round, `moves`, in L1."""
+
+    coupling: Coupling
+    map: LatentMap | None
+    moves: list[float]
+
+
+class RefinedAlignment(Aligner):
+    """Couples, lets the cost learn from what the coupling says of the unpaired points, and again.
+
+    Round 0 couples the points that no pair joins, under the cost as the pairs make it. Each of
+    `rounds` more first lets the cost learn: to the share `weight` from the coupling, else from the
+    pairs, see `FittedCost.learn`. It ends earlier when the coupling moves by less than `rest`, in
+    L1, between 0 and 2. Known pairs keep their mass, and targets that are paired have so much less
+    left for others. Marginals are the solver's, kept or, by its τ, relaxed.
+
+    Training draws from the pairs and the coupling of the last round. New points are mapped by the
+    potential of one more problem, of all points under the last cost, since that of the unpaired
+    part would leave paired targets nothing (`EntropicMap`).
+
+    Few pairs of one-to-one data want a `weight` of .9 or more, targets that repeat about .6. The
+    solver's ε decides how fast it commits itself: .05 and .025 are of the right size, the default
+    of `Sinkhorn` (.005) too small.
+    """
+
+    rounds: Count = eqx.field(static=True, default=10)
+    weight: Share = eqx.field(static=True, default=0.9)
+    rest: NonNegative = eqx.field(static=True, default=0.01)
+
+    def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
+        return self.refine(data, cost, solver).coupling
+
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+        found = self.refine(data, cost, solver)
+        return CouplingSampler.of(data, found.coupling, found.map)
+
+    def refine(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Refined:
+        """The rounds on `data`, points that coincide as one. Raises ValueError for a `cost` that
+        cannot learn, or that `solver` does not take."""
+        distinct = collapse(data)
+        small = data if distinct is None else distinct.data
+        fitted = cost.fit(small)
+        coupling, fitted, moves = self._rounds(small, fitted, solver)
+        whole = _solved(fitted, solver, small.x, small.y)
+        found = None
+        if whole.potential is not None:
+            found = EntropicMap(_on_device(fitted), whole.potential, small.y.points)
+        if distinct is not None:
+            coupling = CollapsedCoupling(coupling, distinct.x, distinct.y, coupling.convergence)
+        return Refined(coupling, found, moves)
+
+    def _rounds(
+        self, data: PairedData, fitted: FittedCost, solver: OTSolver
+    ) -> tuple[Coupling, FittedCost, list[float]]:
+        part = unpaired(data)
+        if part is None:
+            return PairCoupling(data.pairs, (data.x.size, data.y.size)), fitted, []
+        moves: list[float] = []
+
+        def coupled(fitted: FittedCost) -> Coupling:
+            taken(fitted.geometry, solver)
+            return solver.solve(fitted.geometry.take(part.i, part.j), part.x, part.y)
+
+        coupling = coupled(fitted)
+        for k in range(self.rounds):
+            fitted = fitted.learn(coupling, part.i, part.j, self.weight)
+            last, coupling = coupling, coupled(fitted)
+            moves.append(_moved(last, coupling))
+            logger.info(f"round {k + 1} of {self.rounds}: the coupling moves by {moves[-1]:.3f}")
+            if moves[-1] < self.rest:
+                break
+        return PartlyKnownCoupling.of(data, part, coupling), fitted, moves
+
+
+def _on_device(fitted: FittedCost) -> FittedCost:
+    """In float32, as what samples batches has to be."""
+    return jax.tree.map(
+        lambda a: jnp.asarray(a, jnp.float32) if isinstance(a, np.ndarray) else a, fitted
+    )
+
+
+def _solved(fitted: FittedCost, solver: OTSolver, x: Cloud, y: Cloud) -> Coupling:
+    return solver.solve(taken(fitted.geometry, solver), x, y)
+
+
+@eqx.filter_jit
+def _distance(a: Coupling, b: Coupling):
+    return a.fold(lambda row, i: jnp.abs(row - b.rows(i[None])[0]).sum()).sum()
+
+
+def _moved(a: Coupling, b: Coupling) -> float:
+    return float(_distance(a, b))

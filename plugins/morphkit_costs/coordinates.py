@@ -1,0 +1,170 @@
+"""Coordinates of the points of one space that linear maps are then learned in."""
+
+from typing import Literal, get_args
+
+import equinox as eqx
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Float
+from scipy.sparse.linalg import eigsh
+from scipy.spatial.distance import cdist
+from sklearn.neighbors import NearestNeighbors
+
+from morphkit.types import Cloud
+
+Features = Literal["identity", "unit", "diffusion", "rbf"]
+
+LANDMARKS = 500
+"""Points that the kernel of "rbf" is known at; of a smaller cloud, all."""
+
+SPREADING = 0.99
+"""The α of label propagation that the weights of eigenvectors are taken from."""
+
+OWN_SCALE = 7
+"""A point's scale in its graph is the distance to this neighbour (Zelnik-Manor and Perona 2004)."""
+
+LEAST = 1e-3
+"""The least eigenvalue that Nyström's formula divides by."""
+
+
+class Coordinates(eqx.Module):
+    """Where the points of one space lie for a map that is linear; made by `coordinates`.
+
+    The coordinates of the points it was made from have weighted mean 0 and mean square 1.
+    """
+
+    center: Float[np.ndarray, " d"]
+    scale: float
+
+    def __call__(self, points: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k d"]:
+        """Coordinates (k, d) of `points` (k, p), of the cloud or new, in float64."""
+        return (self.raw(np.asarray(points, np.float64)) - self.center) / self.scale
+
+    def raw(self, points: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k d"]:
+        """Before they are centred and scaled: the `points` themselves."""
+        return points
+
+
+class Unit(Coordinates):
+    """Points from their `mean` (p,), at unit length."""
+
+    mean: Float[np.ndarray, " p"]
+
+    def raw(self, points: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k p"]:
+        apart = points - self.mean
+        return apart / np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-12)
+
+
+class RBF(Coordinates):
+    """exp(-γ |x - x_k|²) of the `landmarks` x_k (r, p), times `root` (r, r), the inverse square
+    root of the landmarks' own kernel: inner products are Nyström's approximation of the kernel
+    (Williams and Seeger 2000). `gamma` is γ."""
+
+    landmarks: Float[np.ndarray, "r p"]
+    root: Float[np.ndarray, "r r"]
+    gamma: float
+
+    def raw(self, points: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k r"]:
+        return np.exp(-self.gamma * cdist(points, self.landmarks, "sqeuclidean")) @ self.root
+
+
+class Diffusion(Coordinates):
+    """Leading eigenvectors of the random walk on a neighbour graph of the cloud's own `points`.
+
+    ψ_r are those of D^-1 W, W_ij = exp(-|x_i - x_j|² / (s_i s_j)) between the `neighbours` nearest
+    (on either side), s_i the distance to the OWN_SCALE-th, each times (1 - α λ_r)^-½, as label
+    propagation weighs them. A point z that is not of the cloud gets Nyström's extension,
+    ψ_r(z) = Σ_i w_i(z) ψ_r(x_i) / λ_r over its nearest neighbours.
+    """
+
+    points: Float[np.ndarray, "n p"]
+    vectors: Float[np.ndarray, "n d"]
+    values: Float[np.ndarray, " d"]
+    own_scale: Float[np.ndarray, " n"]
+    neighbours: int
+
+    def raw(self, points: Float[np.ndarray, "k p"]) -> Float[np.ndarray, "k d"]:
+        search = NearestNeighbors(n_neighbors=self.neighbours).fit(self.points)
+        distance, index = search.kneighbors(points)
+        here = distance[:, min(OWN_SCALE, self.neighbours) - 1][:, None]
+        weight = np.exp(-(distance**2) / np.maximum(here * self.own_scale[index], 1e-300))
+        weight /= np.maximum(weight.sum(1, keepdims=True), 1e-300)
+        found = np.einsum("nk,nkd->nd", weight, self.vectors[index]) / self.values
+        own = distance[:, 0] == 0  # of the cloud
+        found[own] = self.vectors[index[own, 0]]
+        return found
+
+
+def coordinates(
+    features: Features, cloud: Cloud, *, neighbours: int = 15, components: int = 100
+) -> tuple[Coordinates, Float[np.ndarray, "n d"]]:
+    """`features` of `cloud`: what maps points to coordinates, and those of its own points (n, d).
+
+    "identity" are the points, "unit" the same at unit length from their mean. "diffusion" is
+    `Diffusion` on the graph of the `neighbours` nearest, with `components` eigenvectors (fewer in
+    a small cloud); "rbf" is `RBF` at LANDMARKS points, γ being 1 / (2 median²) of their distances.
+    Raises ValueError for a cloud without spread, or "diffusion" of fewer than three points.
+    """
+    assert features in get_args(Features)
+    points = np.asarray(cloud.points, np.float64)
+    weights = np.asarray(cloud.weights, np.float64)
+    weights = weights / weights.sum()
+    mean = weights @ points
+    none, one = np.zeros(1), 1.0
+    if features == "identity":
+        made = Coordinates(none, one)
+    elif features == "unit":
+        made = Unit(none, one, mean)
+    elif features == "rbf":
+        made = _rbf(points, none, one)
+    else:
+        made = _diffusion(points, none, one, neighbours, components)
+    raw = made.vectors if isinstance(made, Diffusion) else made.raw(points)
+    center = weights @ raw
+    square = float(weights @ ((raw - center) ** 2).sum(1))
+    if not square > 0:
+        raise ValueError(
+            "CanonicalCost: all points of a side coincide; there is nothing to align them by"
+        )
+    scale = float(np.sqrt(square / raw.shape[1]))
+    made = eqx.tree_at(lambda m: (m.center, m.scale), made, (center, scale))
+    return made, (raw - center) / scale
+
+
+def _rbf(points: Float[np.ndarray, "n p"], none: np.ndarray, one: float) -> RBF:
+    rows = np.random.default_rng(0).permutation(len(points))[:LANDMARKS]
+    landmarks = np.unique(points[rows], axis=0)
+    squares = cdist(landmarks, landmarks, "sqeuclidean")
+    apart = squares[squares > 0]
+    gamma = float(1 / (2 * np.median(apart))) if len(apart) else 1.0
+    value, vector = np.linalg.eigh(np.exp(-gamma * squares))
+    kept = value > 1e-6 * value[-1]
+    root = vector[:, kept] / np.sqrt(value[kept])
+    return RBF(none, one, landmarks, root, gamma)
+
+
+def _diffusion(
+    points: Float[np.ndarray, "n p"], none: np.ndarray, one: float, k: int, components: int
+) -> Diffusion:
+    n = len(points)
+    if n < 3:
+        raise ValueError("CanonicalCost: diffusion coordinates need at least 3 points a side")
+    k = min(k, n - 1)
+    search = NearestNeighbors(n_neighbors=k).fit(points)
+    distance, index = search.kneighbors()  # of each point but itself
+    own_scale = np.maximum(distance[:, min(OWN_SCALE, k) - 1], 1e-12 * (distance.max() or 1))
+    weight = np.exp(-(distance**2) / (own_scale[:, None] * own_scale[index]))
+    rows = np.repeat(np.arange(n), k)
+    graph = sp.csr_array((np.maximum(weight.ravel(), 1e-300), (rows, index.ravel())), (n, n))
+    graph = graph.maximum(graph.T)
+    root = sp.diags_array(np.asarray(graph.sum(1)).ravel() ** -0.5)
+    walk = root @ graph @ root
+    count = min(components, n - 1)
+    if count < n - 1 and n > 4 * count:
+        value, vector = eigsh(walk, k=count, which="LA", v0=np.ones(n))
+    else:
+        value, vector = (a[..., -count:] for a in np.linalg.eigh(walk.toarray()))
+    order = np.argsort(-value)
+    value, vector = np.maximum(value[order], LEAST), vector[:, order]
+    height = (1 - SPREADING * np.minimum(value, 1)) ** -0.5
+    return Diffusion(none, one, points, (root @ vector) * height, value, own_scale, k)

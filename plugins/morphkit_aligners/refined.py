@@ -69,7 +69,7 @@ class RefinedAlignment(Aligner):
         coupling, fitted, moves = self._rounds(small, fitted, solver)
         whole = _solved(fitted, solver, small.x, small.y)
         found = None
-        if whole.potential is not None:
+        if whole.potential is not None and fitted.everywhere:
             found = EntropicMap(_on_device(fitted), whole.potential, small.y.points)
         if distinct is not None:
             coupling = CollapsedCoupling(coupling, distinct.x, distinct.y, coupling.convergence)

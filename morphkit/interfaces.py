@@ -126,7 +126,7 @@ class FittedCost(eqx.Module):
         `j`. Raises ValueError for a cost that learns nothing from a coupling."""
         raise ValueError(
             f"{type(self).__name__} learns nothing from a coupling; take a cost that learns, such "
-            "as cost.CanonicalCost, or aligner.GlobalAlignment"
+            "as cost.CanonicalCost"
         )
 
 

@@ -158,7 +158,7 @@ def test_refinement_takes_a_sum_and_maps_where_all_of_it_does(paired):
     assert aligner.refine(paired, bridged, solver).map is None
     with pytest.raises(ValueError, match="BridgeCost is not defined for new points"):
         bridged.fit(paired).at(paired.x.points)
-    with pytest.raises(ValueError, match="FittedSum learns nothing"):
+    with pytest.raises(ValueError, match="SumCost learns nothing"):
         aligner.refine(paired, SumCost([RelativeCost(), BridgeCost()]), solver)
 
 

@@ -159,19 +159,21 @@ def test_a_coupling_is_perfect_silent_or_fully_told(rng):
     assert UnpairedRetrieval().evaluate(coupled(values, both(N), N), key=KEY) == {}
 
 
-def test_a_target_whose_pairs_are_not_all_known_stays_a_candidate(rng):
+@pytest.mark.parametrize("side", ["x", "y"])
+def test_a_point_whose_pairs_are_not_all_known_stays_a_candidate(rng, side):
     """Four classes of ten points as rows of their own, the first two of each known: no class is
-    used up, its mass is summed, and no target is left to ask about."""
+    used up, its mass is summed, and none is left to be asked about."""
     labels = np.arange(N) % 4
     values = rng.dirichlet(np.ones(N * N)).reshape(N, N)
-    s = coupled(values, both(N), 8)
-    s = replace(s, train=replace(s.train, y=Cloud.uniform(np.eye(4)[labels])))
+    s = coupled(values if side == "y" else values.T, both(N), 8)
+    s = replace(s, train=replace(s.train, **{side: Cloud.uniform(np.eye(4)[labels])}))
     mass = np.stack([values[:, labels == c].sum(1) for c in range(4)], axis=1)[8:]
     found = UnpairedRetrieval().evaluate(s, key=KEY)
     ranks = 1 + np.sum(mass > mass[np.arange(32), labels[8:]][:, None], axis=1)
-    assert found["unpaired_mrr"] == pytest.approx(np.mean(1 / ranks))
+    asked, silent = ("", "reverse_") if side == "y" else ("reverse_", "")
+    assert found[f"unpaired_{asked}mrr"] == pytest.approx(np.mean(1 / ranks))
     assert found["unpaired_foscttm"] == pytest.approx(np.mean(ranks - 1) / 3)
-    assert "unpaired_reverse_mrr" not in found
+    assert f"unpaired_{silent}mrr" not in found
 
 
 def test_linear_cka_is_that_of_centred_kernels(rng):

@@ -66,6 +66,11 @@ class RefinedAlignment(Aligner):
         distinct = collapse(data)
         small = data if distinct is None else distinct.data
         fitted = cost.fit(small)
+        if not fitted.learns:
+            raise ValueError(
+                f"RefinedAlignment: {type(cost).__name__} learns nothing from a coupling; take a "
+                "cost that learns, such as cost.CanonicalCost, or aligner.GlobalAlignment"
+            )
         coupling, fitted, moves = self._rounds(small, fitted, solver)
         whole = _solved(fitted, solver, small.x, small.y)
         found = None

@@ -20,6 +20,9 @@ logger = logging.getLogger("morphkit")
 WITHIN = (1, 5, 10)
 """The k of R@k."""
 
+WAYS = ("", "reverse_")
+"""How names of metrics begin: of source points as queries, and of targets."""
+
 BLOCK = 2**24
 """Scores that are held at once."""
 
@@ -32,7 +35,7 @@ targets."""
 
 
 class Side(NamedTuple):
-    """Which points of a side are `asked` about, and which are candidates for the other side's."""
+    """Of each point of a side, whether it is `asked` about, and a `candidate` for the other's."""
 
     asked: Bool[np.ndarray, " n"]
     candidate: Bool[np.ndarray, " n"]
@@ -61,10 +64,8 @@ def names(prefix: str) -> dict[str, Better]:
     """The metrics that `summary` gives with `prefix`."""
     merits = [*(f"recall_at_{k}" for k in WITHIN), "mrr"]
     found: dict[str, Better] = {f"{prefix}{way}{m}": "higher" for way in WAYS for m in merits}
-    return found | {f"{prefix}foscttm": "lower"}
-
-
-WAYS = ("", "reverse_")
+    found[f"{prefix}foscttm"] = "lower"
+    return found
 
 
 def summary(ranks: tuple[Ranks, Ranks], prefix: str) -> dict[str, float]:
@@ -206,7 +207,8 @@ class UnpairedRetrieval(Evaluator):
 
         known = groups(np.asarray(train.pairs.source), np.asarray(train.pairs.target))
         every = groups(*np.asarray(scene.inputs.pairs).T)
-        told = np.isin(*(pairs @ np.array([y.size, 1]) for pairs in (every, known)))
+        number = np.array([y.size, 1])
+        told = np.isin(every @ number, known @ number)
         hidden = every[~told]
         if len(hidden) == 0:
             logger.info("UnpairedRetrieval: the run knows every pair of the training split")
@@ -221,8 +223,11 @@ class UnpairedRetrieval(Evaluator):
 
         def scores(start: int, end: int) -> Float[np.ndarray, "b m"]:
             first, last = start_x[start], start_x[end]
-            rows = np.asarray(coupling.rows(jnp.asarray(order_x[first:last])))[:, order_y]
-            rows = np.add.reduceat(rows, start_y[:-1], axis=1)
-            return np.add.reduceat(rows, start_x[start:end] - first, axis=0)
+            rows = np.asarray(coupling.rows(jnp.asarray(order_x[first:last])))
+            if y.size < train.y.size:
+                rows = np.add.reduceat(rows[:, order_y], start_y[:-1], axis=1)
+            if x.size < train.x.size:
+                rows = np.add.reduceat(rows, start_x[start:end] - first, axis=0)
+            return rows
 
         return summary(ranked(scores, hidden, side(0, x.size), side(1, y.size)), "unpaired_")

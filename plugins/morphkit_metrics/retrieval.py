@@ -26,8 +26,9 @@ WAYS = ("", "reverse_")
 BLOCK = 2**24
 """Scores that are held at once."""
 
-ROUNDING = 1e-6
-"""The share of a score within which another is tied with it."""
+ROUNDING = 1e-12
+"""The share of a score within which another is tied with it: of float64, since the cosines of
+points in nearly one direction differ by less than float32 could tell."""
 
 Scores = Callable[[int, int], Float[np.ndarray, "b m"]]
 """The scores of the source points from one index to another, the latter left out, with all

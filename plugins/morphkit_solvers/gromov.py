@@ -1,5 +1,7 @@
 """Quadratic and fused entropic optimal transport (Eq. 2 and 3)."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -42,8 +44,8 @@ class FusedGromovWasserstein(OTSolver):
 
     Eq. 3 is not convex for α > 0: where it ends depends on where it begins, by default at μ ⊗ ν.
     `solve` takes a coupling to start from, and `starts` > 1 tries others (`random_coupling`) and
-    keeps what has the least `objective`. From a good coupling a few iterations can lift one-to-one
-    data; take the cost unsquared there, since the squared one may give up known pairs.
+    keeps what has the least `objective`. For one-to-one data take the cost unsquared: squared, as
+    in Eq. 3, it can give up known pairs for the intra-space costs.
 
     Args:
         epsilon: ε, above 0, in units of the mean costs.
@@ -86,14 +88,13 @@ class FusedGromovWasserstein(OTSolver):
                 f"start: a coupling of {start.shape} points is no start for a cost of "
                 f"{cost.shape}; give one of the same clouds"
             )
-        arrays = ARRAYS + (3 if self.starts > 1 else int(start is not None))
-        whole = normalised(cost, x.weights, y.weights, arrays=arrays)
-        first = None if start is None else start.to_dense()
-        best = _solve(self, whole, x, y, first)
+        arrays = ARRAYS + (start is not None) + 3 * (self.starts > 1)
+        linear = normalised(cost, x.weights, y.weights, arrays=arrays)
+        best = _solve(self, linear, x, y, None if start is None else start.to_dense())
         for k in range(1, self.starts):
-            other = _solve(self, whole, x, y, random_coupling(jax.random.key(k), x, y))
-            least, value = (objective(self, whole, x, y, c.values) for c in (best, other))
-            best = jax.tree.map(lambda a, b: jnp.where(value < least, b, a), best, other)  # noqa: B023
+            other = _solve(self, linear, x, y, random_coupling(jax.random.key(k), x, y))
+            kept, new = (objective(self, linear, x, y, c.values) for c in (best, other))
+            best = jax.tree.map(partial(jnp.where, new < kept), other, best)
         return best
 
 

@@ -106,15 +106,28 @@ class FittedCost(eqx.Module):
     @abstractmethod
     def at(self, x: Float[np.ndarray, "k p"]) -> "Geometry":
         """The k × m cost between any source points `x` (k, p), new ones as well, and the target
-        cloud."""
+        cloud. Raises ValueError for a cost that is not defined for them, see `everywhere`."""
 
-    @abstractmethod
+    @property
+    def everywhere(self) -> bool:
+        """Whether it is defined for new source points, too."""
+        return True
+
+    @property
+    def learns(self) -> bool:
+        """Whether a coupling teaches it anything."""
+        return type(self).learn is not FittedCost.learn
+
     def learn(
         self, coupling: "Coupling", i: Int[Array, " r"], j: Int[Array, " c"], weight: float
     ) -> Self:
         """The cost learned from the pairs and, to the share `weight` in [0, 1], from the
         `coupling` (r × c) of the source points `i`, which have no pair, and the target points
-        `j`."""
+        `j`. Raises ValueError for a cost that learns nothing from a coupling."""
+        raise ValueError(
+            f"{type(self).__name__} learns nothing from a coupling; take a cost that learns, such "
+            "as cost.CanonicalCost"
+        )
 
 
 class OTSolver(Checked):

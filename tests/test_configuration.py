@@ -4,6 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import pytest
+from morphkit_costs.bridge import BridgeCost
+from morphkit_costs.relative import RelativeCost
+from morphkit_costs.total import SumCost
 
 import gin
 from morphkit.api import asked
@@ -194,3 +197,15 @@ def test_a_list_does_for_a_tuple_and_unreadable_annotations_are_left_alone(monke
     monkeypatch.setitem(VAEText.__init__.__annotations__, "encoder", "OnlyForATypeChecker")
     with configured([QUICK], ["VAEText.encoder = 3"]):
         _check_values()
+
+
+def test_gin_makes_a_sum():
+    bindings = [
+        "run.cost = @cost.SumCost()",
+        "SumCost.costs = [@cost.BridgeCost(), @wide/cost.RelativeCost()]",
+        "SumCost.weights = [1.0, 0.5]",
+        "wide/RelativeCost.comparison = 'jensen-shannon'",
+    ]
+    with configured([], bindings):
+        found = built(["cost"])["cost"]
+    assert found == SumCost([BridgeCost(), RelativeCost("jensen-shannon")], [1.0, 0.5])

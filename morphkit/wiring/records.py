@@ -19,16 +19,19 @@ def record(component: eqx.Module) -> dict[str, Any]:
     """What it takes to build `component` again, as JSON. Raises LookupError if it is not
     registered."""
     known = registry.of(component)
-    values = {
-        name: record(value) if isinstance(value, eqx.Module) else value
-        for name, value in arguments(component).items()
-    }
+    values = {name: _value(value) for name, value in arguments(component).items()}
     return {
         "component": known.selector,
         "distribution": known.distribution,
         "version": known.version,
         "arguments": values,
     }
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_value(v) for v in value]
+    return record(value) if isinstance(value, eqx.Module) else value
 
 
 def rebuild(saved: dict[str, Any], **extra: Any) -> Any:

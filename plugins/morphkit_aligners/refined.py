@@ -66,10 +66,15 @@ class RefinedAlignment(Aligner):
         distinct = collapse(data)
         small = data if distinct is None else distinct.data
         fitted = cost.fit(small)
+        if not fitted.learns:
+            raise ValueError(
+                f"RefinedAlignment: {type(cost).__name__} learns nothing from a coupling; take a "
+                "cost that learns, such as cost.CanonicalCost, or aligner.GlobalAlignment"
+            )
         coupling, fitted, moves = self._rounds(small, fitted, solver)
         whole = _solved(fitted, solver, small.x, small.y)
         found = None
-        if whole.potential is not None:
+        if whole.potential is not None and fitted.everywhere:
             found = EntropicMap(_on_device(fitted), whole.potential, small.y.points)
         if distinct is not None:
             coupling = CollapsedCoupling(coupling, distinct.x, distinct.y, coupling.convergence)

@@ -10,7 +10,11 @@ def morphkit_register(registry) -> None:
     from .geodesic import GeodesicBridgeCost
     from .kcca import KCCACost
     from .knn import KNNCost
+    from .relative import RelativeCost
     from .teacher import TeacherCost
+    from .total import SumCost
 
-    for cost in (BridgeCost, CanonicalCost, GeodesicBridgeCost, KCCACost, KNNCost, TeacherCost):
+    for cost in (BridgeCost, GeodesicBridgeCost, KCCACost, KNNCost, RelativeCost, SumCost):
         registry.add(cost)
+    for learned in (CanonicalCost, TeacherCost):
+        registry.add(learned)

@@ -5,6 +5,7 @@ from morphkit import hookimpl
 
 @hookimpl
 def morphkit_register(registry) -> None:
+    from .alignable import Alignability
     from .classes import LabelAccuracy, NearestTargetAccuracy
     from .features import FeatureOverlap, KNNAccuracy
     from .held_out import HeldOutPairs
@@ -13,6 +14,7 @@ def morphkit_register(registry) -> None:
     from .matching import MatchingAccuracy
     from .neural import CategoryDecoding, NeuralPrediction, TargetDecoding
     from .pairs import PairedError
+    from .retrieval import Retrieval, UnpairedRetrieval
 
     registry.add(LabelAccuracy)
     registry.add(NearestTargetAccuracy)
@@ -20,6 +22,9 @@ def morphkit_register(registry) -> None:
     registry.add(PairedError)
     registry.add(MatchingAccuracy)
     registry.add(HeldOutPairs)
+    registry.add(Retrieval)
+    registry.add(UnpairedRetrieval)
+    registry.add(Alignability)
     registry.add(FeatureOverlap)
     registry.add(KNNAccuracy)
     for neural in (NeuralPrediction, CategoryDecoding, TargetDecoding):

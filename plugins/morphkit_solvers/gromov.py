@@ -1,14 +1,16 @@
 """Quadratic and fused entropic optimal transport (Eq. 2 and 3)."""
 
+from functools import partial
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import xlogy
-from jaxtyping import Array, Bool, Float, Int, Scalar
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
-from morphkit.transport.couplings import Convergence, DenseCoupling
+from morphkit.transport.couplings import Convergence, Coupling, DenseCoupling
 from morphkit.transport.geometry import (
     Geometry,
     PointGeometry,
@@ -40,6 +42,11 @@ class FusedGromovWasserstein(OTSolver):
     shape. The costs grow with m², the entropy with m: the less mass τ leaves, the larger ε / m,
     to which the shape is due, and the mass ends above nought.
 
+    Eq. 3 is not convex for α > 0: where it ends depends on where it begins, by default at μ ⊗ ν.
+    `solve` takes a coupling to start from, and `starts` > 1 tries others (`random_coupling`) and
+    keeps what has the least `objective`. For one-to-one data take the cost unsquared: squared, as
+    in Eq. 3, it can give up known pairs for the intra-space costs.
+
     Args:
         epsilon: ε, above 0, in units of the mean costs.
         alpha: The weight α of the intra-space costs, in [0, 1].
@@ -51,6 +58,8 @@ class FusedGromovWasserstein(OTSolver):
         threshold: The L1 change, of the coupling over its mass, below which it has converged.
         max_iterations: Linear problems, at the most.
         inner_iterations: Sinkhorn's iterations for each, at the most.
+        starts: From how many couplings to start, the first of them given or μ ⊗ ν, the others
+            random, always the same.
     """
 
     epsilon: Positive = eqx.field(static=True, default=5e-3)
@@ -63,18 +72,52 @@ class FusedGromovWasserstein(OTSolver):
     threshold: Positive = eqx.field(static=True, default=1e-3)
     max_iterations: Count = eqx.field(static=True, default=50)
     inner_iterations: Count = eqx.field(static=True, default=1000)
+    starts: Count = eqx.field(static=True, default=1)
 
-    def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling:
+    def solve(
+        self, cost: Geometry, x: Cloud, y: Cloud, start: Coupling | None = None
+    ) -> DenseCoupling:
         """See `OTSolver.solve`. `error` is the last change, of the coupling over its mass, in L1.
 
-        Raises MemoryError where `ARRAYS` times the dense cost is not available.
+        `start` is the coupling (n × m) that the first cost is linearised at, of whatever mass; by
+        default μ ⊗ ν. Raises ValueError for one of another shape, MemoryError where `ARRAYS` times
+        the dense cost is not available, and one more for a start, three more for several.
         """
-        return _solve(self, normalised(cost, x.weights, y.weights, arrays=ARRAYS), x, y)
+        if start is not None and start.shape != cost.shape:
+            raise ValueError(
+                f"start: a coupling of {start.shape} points is no start for a cost of "
+                f"{cost.shape}; give one of the same clouds"
+            )
+        arrays = ARRAYS + (start is not None) + 3 * (self.starts > 1)
+        linear = normalised(cost, x.weights, y.weights, arrays=arrays)
+        best = _solve(self, linear, x, y, None if start is None else start.to_dense())
+        for k in range(1, self.starts):
+            other = _solve(self, linear, x, y, random_coupling(jax.random.key(k), x, y))
+            kept, new = (objective(self, linear, x, y, c.values) for c in (best, other))
+            best = jax.tree.map(partial(jnp.where, new < kept), other, best)
+        return best
 
 
 ARRAYS = 8
 """The n × m arrays that a solve holds at once: the cost, the coupling and its table to draw from,
 and five of its own."""
+
+
+@jax.jit
+def random_coupling(key: PRNGKeyArray, x: Cloud, y: Cloud) -> Float[Array, "n m"]:
+    """A coupling that matches the clouds `x` and `y` in the order of their points along a direction
+    of each, by `key`: a start that is far from μ ⊗ ν, with both marginals."""
+
+    def intervals(key: PRNGKeyArray, cloud: Cloud) -> tuple[Array, Array]:
+        """The part of [0, 1] that each point takes, in that order."""
+        order = jnp.argsort(cloud.points @ jax.random.normal(key, (cloud.dim,)))
+        end = jnp.zeros_like(cloud.weights).at[order].set(jnp.cumsum(cloud.weights[order]))
+        return end - cloud.weights, end
+
+    (start_x, end_x), (start_y, end_y) = map(intervals, jax.random.split(key), (x, y))
+    common = jnp.minimum(end_x[:, None], end_y) - jnp.maximum(start_x[:, None], start_y)
+    return jnp.maximum(common, 0)
+
 
 MIX_BELOW = 0.02
 """The change of the coupling below which Anderson's method may look for the fixed point: before,
@@ -106,13 +149,51 @@ class _State(eqx.Module):
 
 
 @eqx.filter_jit
+def objective(
+    solver: FusedGromovWasserstein,
+    linear: Float[Array, "n m"],
+    x: Cloud,
+    y: Cloud,
+    values: Float[Array, "n m"],
+) -> Scalar:
+    """Eq. 3 with the arguments of `solver`, of the coupling `values` (n, m) of `x` and `y`.
+
+    `linear` (n, m) is c_XY over its mean. H and KL⊗ are relative to the weights, with the terms
+    that make them divergences of any mass, 0 at μ ⊗ ν.
+    """
+    mass, marginals, weights = values.sum(), (values.sum(1), values.sum(0)), (x.weights, y.weights)
+    intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
+    quadratic = marginals[0] @ _squares(intra_x, marginals[0])
+    quadratic += marginals[1] @ _squares(intra_y, marginals[1])
+    moment = intra_x[1].T @ values @ intra_y[0]
+    quadratic -= 2 * jnp.sum(moment * (intra_x[0].T @ values @ intra_y[1]))
+    found = solver.alpha * quadratic + mass * jnp.sum(_linear(solver, linear) * values)
+    entropy = xlogy(values, values / (weights[0][:, None] * weights[1])).sum()
+    found += solver.epsilon * (entropy - mass + 1)
+    for tau, p, w in zip((solver.tau_x, solver.tau_y), marginals, weights, strict=True):
+        if tau < 1:
+            divergence = 2 * mass * xlogy(p, p / w).sum() - mass**2 + 1
+            found += solver.epsilon * tau / (1 - tau) * divergence
+    return found
+
+
+def _linear(solver: FusedGromovWasserstein, cost: Float[Array, "n m"]) -> Float[Array, "n m"]:
+    """(1 - α) c_XY², or c_XY, of the `cost` c_XY over its mean."""
+    return (1 - solver.alpha) * (cost**2 if solver.squared else cost)
+
+
+@eqx.filter_jit
 def _solve(
-    solver: FusedGromovWasserstein, linear: Float[Array, "n m"], x: Cloud, y: Cloud
+    solver: FusedGromovWasserstein,
+    linear: Float[Array, "n m"],
+    x: Cloud,
+    y: Cloud,
+    first: Float[Array, "n m"] | None = None,
 ) -> DenseCoupling:
     alpha, epsilon, tau_x, tau_y = solver.alpha, solver.epsilon, solver.tau_x, solver.tau_y
     balanced = tau_x == tau_y == 1
     mu, nu = x.weights, y.weights
-    linear = (1 - alpha) * (linear**2 if solver.squared else linear)
+    linear = _linear(solver, linear)
     intra_x, intra_y = intra_space(solver.metric_x, x), intra_space(solver.metric_y, y)
     # The smaller ε, the further they move it. No iteration can end below float32's rounding.
     most_precise = solver.threshold * min(max(10 * epsilon, 1 / 100), 1 / 20)
@@ -177,13 +258,15 @@ def _solve(
     def unfinished(s: _State) -> Array:
         return ~done(s) & (s.iteration < solver.max_iterations)
 
-    independent, infinite = mu[:, None] * nu, jnp.array(jnp.inf, mu.dtype)
-    moment = moment_of(independent)
+    infinite, share = jnp.array(jnp.inf, mu.dtype), jnp.array(SHARES[0], mu.dtype)
+    gamma = mu[:, None] * nu if first is None else first / first.sum()
+    moment = moment_of(gamma)
     start = _State(
-        gamma=independent, g=log_weights(nu), moment=moment, memory=Memory.empty(moment),
-        mix_below=jnp.array(MIX_BELOW, mu.dtype), plain=jnp.array(True),
-        share=jnp.array(SHARES[0], mu.dtype), iteration=jnp.array(0), change=infinite,
-        inner_error=infinite,
+        gamma=gamma, g=log_weights(nu), moment=moment, memory=Memory.empty(moment),
+        mix_below=jnp.array(MIX_BELOW, mu.dtype), plain=jnp.array(True), share=share,
+        iteration=jnp.array(0),
+        # A rough first step would leave the start that was given.
+        change=infinite if first is None else precise / share, inner_error=infinite,
     )  # fmt: skip
     s = jax.lax.while_loop(unfinished, step, start)
     values = s.gamma if balanced else s.gamma * linearised(s.gamma, s.moment)[1]

@@ -373,3 +373,10 @@ def test_benchmarks_find_what_they_import(path):
             module = import_module(node.module or "")
             for alias in node.names:
                 assert hasattr(module, alias.name), f"{node.module}.{alias.name}"
+
+
+def test_the_page_on_performance_says_what_was_measured(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    page = importlib.import_module("performance_page")
+    page.write(ROOT / "benchmarks" / "results" / "performance.json", tmp_path)
+    assert (tmp_path / "performance.md").read_text() == PAGES["performance.md"]

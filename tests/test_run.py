@@ -20,6 +20,7 @@ from morphkit.folder import RunFolder
 # As many steps as one dispatch takes: a remainder would be compiled again.
 FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP", "MLP.layers = 1",
         "MLP.hidden = 64"]  # fmt: skip
+BARE = [*FAST, "run.evaluators = [@eval.LabelAccuracy()]", "run.baselines = []"]
 SET = [part for binding in FAST for part in ("--set", binding)]
 
 
@@ -140,8 +141,9 @@ def test_an_aligned_run_can_be_run_again_from_its_folder(arrays, tmp_path, monke
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
     first = morphkit.align(
-        x, y, pairs, seed=3, test_fraction=0.3, method="local", bindings=FAST, out=tmp_path / "a"
-    )
+        x, y, pairs, seed=3, test_fraction=0.3, method="local",
+        bindings=[*FAST, "run.baselines = []"], out=tmp_path / "a",
+    )  # fmt: skip
     monkeypatch.chdir(tmp_path)
     again = morphkit.run(tmp_path / "a" / "config.gin", out=tmp_path / "b").metrics
     manifest = json.loads((tmp_path / "a" / "morph" / "manifest.json").read_text())
@@ -166,11 +168,11 @@ def test_an_argument_that_only_encodes_is_no_reason_to_train_again(tmp_path, mon
     monkeypatch.setenv("MORPHKIT_CACHE", str(tmp_path / "cache"))
     for sample in (True, False):
         binding = f"VAEText.sample = {sample}"
-        morphkit.run("quickstart.gin", [*FAST, binding], tmp_path / str(sample))
+        morphkit.run("quickstart.gin", [*BARE, binding], tmp_path / str(sample))
     assert len(list((tmp_path / "cache" / "extractors").iterdir())) == 1
     assert len(list((tmp_path / "cache" / "features").iterdir())) == 4
     monkeypatch.setenv("MORPHKIT_CACHE", str(tmp_path / "True" / "metrics.json"))  # no folder
-    morphkit.run("quickstart.gin", FAST, tmp_path / "uncached")
+    morphkit.run("quickstart.gin", BARE, tmp_path / "uncached")
     assert "nothing is cached" in capsys.readouterr().err
 
 

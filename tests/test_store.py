@@ -306,7 +306,8 @@ def test_the_whole_path_from_images_to_a_run(tmp_path, models):
     store = morphkit.extract(file, out=tmp_path / "store")
     bindings = [
         "run.data = @data.Stored()", f"data.Stored.path = {str(store)!r}", "Training.steps = 20",
-        "run.wandb = 'disabled'",
+        "run.wandb = 'disabled'", "run.evaluators = [@eval.NearestTargetAccuracy()]",
+        "run.baselines = [@baseline.Ridge()]",
     ]  # fmt: skip
     result = morphkit.run("imagenet/image_to_text.gin", bindings, tmp_path / "run")
     assert result.metrics["config/pairs"] == 40

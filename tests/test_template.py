@@ -64,7 +64,9 @@ def test_it_runs_from_gin_and_aligns(environment, tmp_path):
         environment, "align", "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv",
         "--out", "out", "--set", "run.cost = @cost.ProcrustesCost()",
         "--set", "ProcrustesCost.metric = 'sqeuclidean'",
-        "--set", "Training.steps = 200",
+        "--set", "Training.steps = 20",
+        "--set", "run.field = @field.MLP",
+        "--set", "run.baselines = []",
         "--set", "run.wandb = 'disabled'", cwd=tmp_path,
     )  # fmt: skip
     manifest = tmp_path / "out" / "morph" / "manifest.json"

@@ -76,7 +76,8 @@ def test_a_target_has_no_say_in_the_prediction_that_it_is_compared_with(paired):
             other = PairedData(paired.x, Cloud.uniform(moved), both)
             one, two = (np.asarray(Anchor.fit(baseline, d).known) for d in (data, other))
             np.testing.assert_array_equal(one[3], two[3])
-            assert np.abs(one[:9] - two[:9]).max() > 1
+            if baseline is RIDGE:  # for the other, it is nobody's nearest
+                assert np.abs(one[:9] - two[:9]).max() > 1
     whole = RIDGE.fit(data)(data.x.points)
     np.testing.assert_allclose(Anchor.fit(RIDGE, data).known[9:], whole[9:], atol=1e-5)
 

@@ -68,8 +68,8 @@ class Networks(eqx.Module):
 
 
 class Noise(NamedTuple):
-    """The random part of the loss: the arguments of `flow_loss`, there called `noise_scale`,
-    `time`, `at_zero` and `dropout`."""
+    """The random part of the loss, as `flow_loss` has it: `scale` is its `noise_scale`; `time`,
+    `at_zero` and `dropout` are called the same there."""
 
     scale: float = 1.0
     time: Time = "uniform"

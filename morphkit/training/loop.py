@@ -140,7 +140,8 @@ class Training(Checked):
             return best, found | {"validation": float(loss)}
 
         best = None if held is None else Best(_copied(networks), jnp.int32(0), jnp.float32(np.inf))
-        start, (state, best) = _resume(checkpoint, self.steps, (state, best))
+        start, (*found, best) = _resume(checkpoint, self.steps, (*state, best))
+        state = tuple(found)
         saved = time.monotonic()
         if start:
             logger.info(f"training goes on from step {start} of {self.steps}")
@@ -168,10 +169,10 @@ class Training(Checked):
                     best, found = evaluate(step, best)
                 tell(step, self.steps, {"loss": loss} | found)
                 if checkpoint and time.monotonic() - saved > self.checkpoint_seconds:
-                    _save(checkpoint, step, (state, best))
+                    _save(checkpoint, step, (*state, best))
                     saved = time.monotonic()
             if checkpoint and stopped():
-                _save(checkpoint, step, (state, best))
+                _save(checkpoint, step, (*state, best))
                 logger.info(f"asked to stop: step {step} of {self.steps} is saved in {checkpoint}")
         if best is None:
             return _result(state)
@@ -249,14 +250,14 @@ def _copied(networks: Networks) -> Networks:
 
 
 def _save(file: Path, step: int, state: Any) -> None:
-    save_arrays(file, (np.int32(step), *state))
+    save_arrays(file, (np.int32(step), state))
 
 
 def _resume(file: Path | None, steps: int, state: Any) -> tuple[int, Any]:
     if file is None or not file.exists():
         return 0, state
     remedy = "delete it to train from the start"
-    step, *state = load_arrays(file, (np.int32(0), *state), remedy)
+    step, state = load_arrays(file, (np.int32(0), state), remedy)
     if not 0 <= step <= steps:
         raise ValueError(f"{file} is of step {step}, but Training.steps = {steps}; {remedy}")
     return int(step), state

@@ -77,7 +77,7 @@ def hold_out(
 
 
 def drawn(batch: Batch) -> Int[Array, " b"]:
-    """`batch.i`. Raises ValueError for a batch that does not say it."""
+    """Which source points are in `batch`. Raises ValueError for one that does not say it."""
     if batch.i is None:
         raise ValueError(
             "the sampler does not say which source points it drew (Batch.i), which an anchor and "

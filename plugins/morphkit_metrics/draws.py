@@ -42,7 +42,7 @@ class DrawScores(Evaluator):
 
     @property
     def _beyond(self) -> int:
-        return round((1 - self.level) / 2 * (self.draws + 1))
+        return int((1 - self.level) / 2 * (self.draws + 1) + 1e-9)
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         pairs = np.asarray(scene.test.pairs)

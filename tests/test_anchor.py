@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import equinox as eqx
@@ -125,6 +126,8 @@ def test_an_anchored_morph_is_the_same_in_another_process(bent, paired, trained,
     sampler = RefinedAlignment(rounds=2).sampler(paired, CanonicalCost(), Sinkhorn(epsilon=0.05))
     anchor = anchored("coupling", paired, sampler)
     np.testing.assert_allclose(anchor.known, sampler.map(paired.x.points), atol=1e-4)
+    drawing = replace(sampler.map, estimate="draw")
+    np.testing.assert_array_equal(drawing.expected(paired.x.points), sampler.map(paired.x.points))
     coupled = morph_of(paired, sampler, anchor, Training(5, 16, steps_per_dispatch=5))
     for name, morph, data in (("a", trained, bent), ("b", coupled, paired)):
         morph.save(tmp_path / name)

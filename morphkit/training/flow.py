@@ -40,16 +40,14 @@ class Preconditioned(VelocityField):
     N(0, I), where s is `noise_scale`. With `field` at rest the flow only rescales its noise.
     """
 
+    source_dim: int = eqx.field(static=True)
+    target_dim: int = eqx.field(static=True)
     field: VelocityField
     noise_scale: Positive = eqx.field(static=True)
 
-    @property
-    def source_dim(self) -> int:
-        return self.field.source_dim
-
-    @property
-    def target_dim(self) -> int:
-        return self.field.target_dim
+    def __init__(self, field: VelocityField, noise_scale: float) -> None:
+        self.source_dim, self.target_dim = field.source_dim, field.target_dim
+        self.field, self.noise_scale = field, noise_scale
 
     def __call__(
         self, t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]

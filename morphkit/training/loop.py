@@ -232,9 +232,9 @@ def _dispatch(
 
 
 def _averaged(average: Networks, networks: Networks, decay: float, index: Array) -> Networks:
-    decay = jnp.minimum(decay, (1 + index) / (10 + index))
+    kept = jnp.minimum(decay, (1 + index) / (10 + index))
     return jax.tree.map(
-        lambda a, b: decay * a + (1 - decay) * b if eqx.is_inexact_array(a) else a,
+        lambda a, b: kept * a + (1 - kept) * b if eqx.is_inexact_array(a) else a,
         average, networks,
     )  # fmt: skip
 

@@ -35,7 +35,8 @@ class Anchor(eqx.Module):
     @classmethod
     def of(cls, base: LatentMap, data: PairedData) -> Self:
         """The anchor `base`, at the source points of `data`: what a coupling says of new points,
-        say."""
+        say. It knows the pairs already, so held-out pairs (`Training.hold_out`) are not new to it,
+        and speak for the start."""
         base = _on_device(base)
         return cls(base, jnp.asarray(base(data.x.points), jnp.float32))
 

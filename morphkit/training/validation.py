@@ -63,7 +63,8 @@ def hold_out(
     mask = np.zeros(data.x.size, bool)
     mask[sources[held]] = True
     if of == "pairs":
-        chosen = np.flatnonzero(np.isin(row, held))[:MOST]
+        chosen = np.flatnonzero(np.isin(row, held))
+        chosen = np.asarray(jax.random.permutation(key_draws, chosen))[:MOST]
         i = data.pairs.source[chosen]
         return HeldOut(data.x_paired[chosen], data.y_paired[chosen], i, jnp.asarray(mask))
     batch = _draws(sampler, key_draws, batch_size)

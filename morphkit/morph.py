@@ -103,8 +103,8 @@ class Morph(LatentMap):
         of them, up to rounding; without a key, key 0 is used. `steps` is the number of steps of the
         midpoint rule, two evaluations of the field each.
 
-        `reduce` = "expected" is E[y | x] by one evaluation: at t = 0 the velocity that minimises
-        Eq. 4 is E[y | x] - z for every z. Averaged over `draws` z, 8 unless told.
+        `reduce` = "expected" is E[y | x] without integration: at t = 0 the velocity that minimises
+        Eq. 4 is E[y | x] - z for every z. Averaged over `draws` z, 8 unless told, and over -z.
 
         Computed in blocks of fixed sizes: memory is that of the result and, beside it, of a few
         thousand draws, or those of one point. The same under JAX_ENABLE_X64. Raises ValueError

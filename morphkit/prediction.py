@@ -26,7 +26,7 @@ ALIGNMENT = 64
 """Bytes of which the address of an array is to be a multiple."""
 
 EXPECTED = 8
-"""Points of noise that an expected value is averaged over, unless told."""
+"""Points of noise, each with its opposite, that an expected value is averaged over."""
 
 Reduce = Literal["mean", "medoid", "std", "expected"] | None
 
@@ -131,11 +131,11 @@ def _expected(
     row: UInt32[Array | np.ndarray, " b"],
 ) -> Float[Array, "b q"]:
     """E[y | x] = z + v(0, z, x): at t = 0 the velocity that minimises Eq. 4 is E[y - z | z, x], and
-    z says nothing of y."""
+    z says nothing of y. Of z and -z the mean: what v has not learned of that is linear, mostly."""
 
     def one(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
         z = noise_scale * _noise(key, draw, row, field.target_dim)
-        return z + field(jnp.zeros(()), z, x)
+        return (field(jnp.zeros(()), z, x) + field(jnp.zeros(()), -z, x)) / 2
 
     return scaling.y_inverse(
         jax.vmap(one)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))

@@ -14,7 +14,7 @@ import pytest
 from morphkit_aligners.aligners import TrueAlignment
 from morphkit_aligners.refined import RefinedAlignment
 from morphkit_baselines.anchor import NearestAnchor
-from morphkit_baselines.linear import Ridge
+from morphkit_baselines.linear import PLS, Ridge
 from morphkit_baselines.spreading import LabelSpreading
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.canonical import CanonicalCost
@@ -23,6 +23,7 @@ from morphkit_fields.mlp import MLP
 from morphkit_solvers.sinkhorn import Sinkhorn
 
 import morphkit
+from morphkit.api import asked
 from morphkit.experiment.train import anchored, build_networks, train
 from morphkit.morph import load
 from morphkit.training.anchor import Anchor
@@ -197,11 +198,20 @@ def test_runs_with_an_anchor(tmp_path):
         assert morph.base is not None
         np.testing.assert_array_equal(morphkit.load(out)(x), morph(x))
         story = json.loads(morph.provenance)
-        asked = story["anchor"] if name == "coupling" else story["anchor"]["component"]
-        assert asked.endswith({"ridge": "baseline.Ridge", "coupling": "coupling"}[name])
+        said = story["anchor"] if name == "coupling" else story["anchor"]["component"]
+        assert said.endswith({"ridge": "baseline.Ridge", "coupling": "coupling"}[name])
     lines = map(json.loads, (tmp_path / "ridge" / "log.jsonl").read_text().splitlines())
     curve = [line["metrics"] for line in lines if "train/validation" in line.get("metrics", {})]
     assert len(curve) == 3
     assert all("train/paired_mse" in point for point in curve)
     with pytest.raises(ConfigurationError, match=r"run.anchor takes @baseline.NAME\(\) or 'coupl"):
         morphkit.align(x, y, pairs, bindings=[*FAST, "run.anchor = 'couplings'"])
+
+
+def test_an_anchor_is_asked_for_in_gin():
+    for binding, kind in (("None", type(None)), ("'coupling'", str), ("@baseline.PLS()", PLS)):
+        experiment, _ = asked(["quickstart.gin"], [f"run.anchor = {binding}"])
+        assert isinstance(experiment.anchor, kind)
+    experiment, _ = asked(["quickstart.gin", "anchored.gin"], [])
+    assert isinstance(experiment.anchor, Ridge)
+    assert experiment.training.validation > 0

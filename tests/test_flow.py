@@ -1,5 +1,7 @@
 """The U-GENOT loss and its training loop, against closed forms."""
 
+from dataclasses import replace
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,6 +18,7 @@ from scipy.stats import norm
 
 from morphkit.interfaces import VelocityField
 from morphkit.morph import Morph, load
+from morphkit.training import loop
 from morphkit.training.flow import Networks, Noise, Reweighting, flow_loss
 from morphkit.training.loop import Training
 from morphkit.training.scaling import Scaling
@@ -312,7 +315,7 @@ def fitted(paired, sampler, rate, **options):
         small_networks(), scaling, KeptSampler(sampler, held.mask), key=jax.random.key(0),
         held=held, tell=lambda step, total, metrics: told.append((step, metrics)),
     )  # fmt: skip
-    return networks, told, validation_loss(networks.field, scaling, held, Noise())
+    return networks, told, validation_loss(networks.field, scaling, held, Noise())[0]
 
 
 @pytest.mark.parametrize("of", ["pairs", "sources"])
@@ -323,6 +326,35 @@ def test_the_networks_that_are_kept_have_the_least_validation_loss(paired, of):
     curve = [metrics["validation"] for _, metrics in told]
     assert min(curve) < 0.8 * curve[0]
     assert float(loss) == pytest.approx(min(curve), rel=1e-6)
+
+
+def test_a_lower_loss_is_not_enough_where_expected_values_are_worse(paired, monkeypatch):
+    """Step 20 has the least loss, and a larger error than the start; step 10 is kept."""
+    found = iter([(5.0, 1.0), (4.0, 0.9), (3.0, 1.2), (4.5, 0.5)])
+    monkeypatch.setattr(loop, "validation_loss", lambda *_: map(jnp.float32, next(found)))
+    sampler = TrueAlignment().sampler(paired, BridgeCost(), Sinkhorn())
+    held = hold_out(paired, sampler, 0.3, "pairs", 32, jax.random.key(2))
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
+    training = Training(30, 32, 1e-2, steps_per_dispatch=10, validation=0.3, evaluate_every=10)
+    seen = []
+    kept = training.fit(
+        small_networks(), scaling, sampler, key=jax.random.key(0), held=held,
+        watch=lambda networks: seen.append(leaves(networks)) or {},
+    )  # fmt: skip
+    assert len(seen) == 4
+    for one, other in zip(leaves(kept), seen[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert np.abs(seen[1][0] - seen[2][0]).max() > 0
+
+
+def test_the_validation_error_is_that_of_expected_values(paired):
+    """GaussianField is exact: its E[y | x] is x, whatever the noise."""
+    sampler = TrueAlignment().sampler(paired, BridgeCost(), Sinkhorn())
+    held = hold_out(paired, sampler, 0.3, "pairs", 32, jax.random.key(2))
+    held = replace(held, x=held.x[:, :3])
+    scaling = Scaling.fit(held.x, held.y, "none")
+    _, error = validation_loss(GaussianField(3, 3, 0.7, 2.0), scaling, held, Noise(0.7))
+    np.testing.assert_allclose(error, np.mean((held.x - held.y) ** 2), rtol=1e-5)
 
 
 def test_training_that_only_hurts_keeps_the_start_and_ends(paired):

@@ -32,11 +32,13 @@ Watch = Callable[[Networks], dict[str, float]]
 
 
 class Best(eqx.Module):
-    """The `networks` with the least validation `loss` so far, and their `step`."""
+    """The `networks` with the least validation `loss` so far, and their `step`, among those whose
+    expected values are no worse than at the start: their squared error is at most `most`."""
 
     networks: Networks
     step: Array
     loss: Array
+    most: Array
 
 
 class Training(Checked):
@@ -59,8 +61,9 @@ class Training(Checked):
     - `validation`, a share of the source points that training does not see: of those with a pair
       (`hold_out` = "pairs") or of all ("sources"). Every `evaluate_every` steps, also before the
       first and after the last, the loss is asked there, and the result is the networks with the
-      least, those of step 0 among them. With `patience`, training ends after so many times without
-      a lesser one;
+      least, those of step 0 among them. It falls already when the spread is learned, so their
+      expected values have to be at least as good as at the start, too. With `patience`, training
+      ends after so many times without a better one;
     - `watch`: every `evaluate_every` steps, a run's evaluators of maps say how far it is (Fig. 12).
     """
 
@@ -119,7 +122,8 @@ class Training(Checked):
 
         `scaling` maps features to what the networks see, and `tell` is told the step and the
         loss, a mean over the last dispatch; every `evaluate_every` steps also the "validation" loss
-        on `held`, where that is given, and what `watch` says of the networks. The noise of step s
+        on `held`, where that is given, with the "validation_error" of expected values, and what
+        `watch` says of the networks. The noise of step s
         depends on `key` and s alone. The state is saved in the file `checkpoint`, if one is given:
         every `checkpoint_seconds`, and when SIGTERM or SIGINT comes, which is then delivered. A run
         that finds it goes on from it to the same result. Raises FloatingPointError when the loss is
@@ -134,12 +138,15 @@ class Training(Checked):
             found = {} if watch is None else watch(now)
             if held is None or best is None:
                 return best, found
-            loss = validation_loss(now.field, scaling, held, self.noise)
-            if loss < best.loss:
-                best = Best(_copied(now), jnp.int32(step), loss)
-            return best, found | {"validation": float(loss)}
+            loss, error = validation_loss(now.field, scaling, held, self.noise)
+            if loss < best.loss and error <= best.most:
+                most = error if step == 0 else best.most
+                best = Best(_copied(now), jnp.int32(step), loss, most)
+            return best, found | {"validation": float(loss), "validation_error": float(error)}
 
-        best = None if held is None else Best(_copied(networks), jnp.int32(0), jnp.float32(np.inf))
+        best, none = None, jnp.float32(np.inf)
+        if held is not None:
+            best = Best(_copied(networks), jnp.int32(0), none, none)
         start, (*found, best) = _resume(checkpoint, self.steps, (*state, best))
         state = tuple(found)
         saved = time.monotonic()
@@ -178,7 +185,7 @@ class Training(Checked):
             return _result(state)
         logger.info(
             f"the networks of step {int(best.step)} are kept, after {step}: their validation loss, "
-            f"{float(best.loss):.4g}, is the least"
+            f"{float(best.loss):.4g}, is the least of those that predict no worse than the start"
         )
         return best.networks
 

@@ -116,8 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("directory", metavar="DIR", help="a morph, or a run's folder")
     sub.add_argument("--input", required=True, metavar="X.npy")
     sub.add_argument("--output", required=True, metavar="Y.npy")
-    sub.add_argument("--draws", type=int, default=1, help="draws per point (default 1)")
-    sub.add_argument("--reduce", choices=("mean", "medoid"), help="how draws become one point")
+    sub.add_argument("--draws", type=int, help="draws per point (default 1)")
+    sub.add_argument("--reduce", choices=("expected", "mean", "medoid", "std"),
+                     help="how draws become one point, or their spread")  # fmt: skip
     sub.add_argument("--seed", type=int, default=0)
 
     sub = command("plugins", _plugins, "List the installed plugin packages.")

@@ -211,6 +211,16 @@ class VelocityField(Checked):
         """The velocity at time `t` in [0, 1] of the target point `y`, given the source point `x`;
         both scaled, see `Scaling`."""
 
+    def at_rest(self) -> Self:
+        """This field with a last layer of zeros: it gives 0 everywhere, and learns from there.
+
+        What an anchored flow starts from. Raises ValueError for a field that has not said how.
+        """
+        raise ValueError(
+            f"{type(self).__name__} does not say how it starts at zero (at_rest), as an anchored "
+            "flow has to; take field.MLP or field.AdaLN, or set run.anchor = None"
+        )
+
 
 class LatentMap(eqx.Module):
     """A fitted map from source to target features: a morph or a fitted baseline."""
@@ -221,6 +231,13 @@ class LatentMap(eqx.Module):
     ) -> Float[Array, "n q"]:
         """Predictions (n, q) for source points `x` (n, p), in the units of the features. `key`
         matters only to stochastic maps."""
+
+    def expected(
+        self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n q"]:
+        """E[y | x], the best point estimate in squared error, for source points `x` (n, p), in the
+        units of the features: the prediction itself where that is no draw. `key` as in a call."""
+        return self(x, key=key)
 
 
 class Baseline(Checked):

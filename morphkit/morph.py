@@ -24,12 +24,14 @@ from .files import (
 )
 from .interfaces import LatentMap
 from .precision import as_float32, in_float32
-from .prediction import Reduce, predict
-from .training.flow import Networks, Reweighting
+from .prediction import EXPECTED, REDUCTIONS, Reduce, predict
+from .training.flow import Networks, Preconditioned, Reweighting
 from .training.scaling import Scaling
 from .wiring.records import rebuild, record
+from .wiring.structure import restored, structure
 
-FORMAT = 1
+FORMAT = 2
+"""The newest version of a manifest, that of an anchored morph; of others it is 1."""
 REMEDY = "copy it anew, or train and save the morph again"
 
 
@@ -48,7 +50,8 @@ class Manifest(Versioned):
     `field` is the record of the velocity field (component and arguments), `noise_scale` that of
     `Morph`, and `reweight` whether η and ξ are among the weights. `sha256` is the checksum of
     weights.safetensors, in hexadecimal. `seed` is that of the run, `plugins` has its distributions
-    and their versions, and `provenance` is `Morph.provenance`, read.
+    and their versions, and `provenance` is `Morph.provenance`, read. `base` is the structure of
+    `Morph.base`, if there is one.
     """
 
     p: Count
@@ -60,6 +63,7 @@ class Manifest(Versioned):
     seed: int | None
     plugins: dict[str, str]
     provenance: dict[str, Any]
+    base: dict[str, Any] | None = None
 
 
 class Morph(LatentMap):
@@ -68,7 +72,8 @@ class Morph(LatentMap):
     `morph(x)` draws from p(y | x). `networks` holds the velocity field and, if trained, η and ξ;
     `scaling` has the maps between features and what the networks see, `noise_scale` the standard
     deviation of the noise at t = 0; `provenance` is JSON that says how it was made, `gin` the
-    configuration for people.
+    configuration for people. With a `base` the flow is anchored: what it gives is added to what the
+    base predicts, and its velocity is `Preconditioned`.
     """
 
     networks: Networks
@@ -76,6 +81,7 @@ class Morph(LatentMap):
     noise_scale: float = eqx.field(static=True)
     provenance: str = eqx.field(static=True, default="{}")
     gin: str = eqx.field(static=True, default="")
+    base: LatentMap | None = None
 
     @in_float32
     def __call__(
@@ -83,18 +89,22 @@ class Morph(LatentMap):
         x: Float[Array | np.ndarray, "n p"],
         *,
         key: PRNGKeyArray | None = None,
-        draws: int = 1,
+        draws: int | None = None,
         reduce: Reduce = None,
         steps: int = 20,
     ) -> Float[Array, "n q"] | Float[Array, "draws n q"]:
         """Predictions by integrating Eq. 9 from noise at t = 0 to t = 1 (Eq. 12).
 
         `x` (n, p) are source features as the morph was trained on, in their own units. Each gets
-        `draws` draws: one gives (n, q); more give (draws, n, q), or (n, q) with `reduce`: their
-        "mean", or their "medoid" (the draw nearest to all others). The noise of draw k for row i
+        `draws` draws: one, the default, gives (n, q); more give (draws, n, q), or (n, q) with
+        `reduce`: their "mean", their "medoid" (the draw nearest to all others), or "std", the
+        standard deviation of each coordinate, how sure the morph is. The noise of draw k for row i
         depends on `key`, k and i alone, so that a call with fewer points or draws gives the first
         of them, up to rounding; without a key, key 0 is used. `steps` is the number of steps of the
         midpoint rule, two evaluations of the field each.
+
+        `reduce` = "expected" is E[y | x] without integration: at t = 0 the velocity that minimises
+        Eq. 4 is E[y | x] - z for every z. Averaged over `draws` z, 8 unless told, and over -z.
 
         Computed in blocks of fixed sizes: memory is that of the result and, beside it, of a few
         thousand draws, or those of one point. The same under JAX_ENABLE_X64. Raises ValueError
@@ -102,16 +112,24 @@ class Morph(LatentMap):
         before anything is computed where the result is more than there is memory.
         """
         x = self._check(x)
-        for name, value in (("draws", draws), ("steps", steps)):
-            if value < 1:
-                raise ValueError(f"{name} = {value} must be at least 1")
-        if reduce not in (None, "mean", "medoid"):
-            raise ValueError(f"reduce = {reduce!r} is unknown; use 'mean', 'medoid' or None")
+        if reduce not in REDUCTIONS:
+            known = ", ".join(repr(name) for name in REDUCTIONS if name)
+            raise ValueError(f"reduce = {reduce!r} is unknown; use {known} or None")
+        if draws is None:
+            draws = EXPECTED if reduce == "expected" else 1
+        for name, value, least in (("draws", draws, 1 + (reduce == "std")), ("steps", steps, 1)):
+            if value < least:
+                raise ValueError(f"{name} = {value} must be at least {least}")
         key = jax.random.key(0) if key is None else key
         return predict(
-            self.networks.field, self.scaling, self.noise_scale, x,
+            self.networks.field, self.scaling, self.noise_scale, self.base, x,
             key=key, draws=draws, reduce=reduce, steps=steps,
         )  # fmt: skip
+
+    def expected(
+        self, x: Float[Array | np.ndarray, "n p"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n q"]:
+        return self(x, key=key, reduce="expected")
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -136,12 +154,14 @@ class Morph(LatentMap):
         `directory`, made if need be, and returns it; see `load`."""
         directory = Path(directory)
         weights = directory / "weights.safetensors"
-        save_arrays(weights, (self.networks, self.scaling))
+        base = None if self.base is None else structure(self.base)
+        save_arrays(weights, (self.networks, self.scaling, eqx.filter(self.base, eqx.is_array)))
         if self.gin:
             write_text(directory / "config.gin", self.gin)
         field, story = self.networks.field, json.loads(self.provenance)
+        field = field.field if isinstance(field, Preconditioned) else field
         manifest = Manifest(
-            format=FORMAT,
+            format=1 if base is None else FORMAT,
             p=field.source_dim,
             q=field.target_dim,
             field=record(field),
@@ -151,6 +171,7 @@ class Morph(LatentMap):
             seed=story.get("seed"),
             plugins=story.get("plugins", {}),
             provenance=story,
+            base=base,
         )
         write_json(directory / "manifest.json", asdict(manifest))
         return directory
@@ -161,7 +182,8 @@ def load(directory: str | Path) -> Morph:
     """The morph saved in `directory`. Touches no global configuration.
 
     Raises FileNotFoundError if there is none, LookupError if the package of its velocity field
-    is not installed, ValueError if a file is damaged or its weights do not fit its manifest.
+    or of its base is not installed, ValueError if a file is damaged or its weights do not fit its
+    manifest.
     """
     directory = Path(directory)
     path = directory / "manifest.json"
@@ -184,6 +206,8 @@ def load(directory: str | Path) -> Morph:
     def skeleton() -> tuple[Networks, Scaling]:
         key = jax.random.key(0)
         field = rebuild(manifest.field, key=key)
+        if manifest.base is not None:
+            field = Preconditioned(field, manifest.noise_scale)
         eta, xi = (
             Reweighting(dim, key=key) if used else None
             for dim, used in zip((manifest.p, manifest.q), manifest.reweight, strict=True)
@@ -193,9 +217,12 @@ def load(directory: str | Path) -> Morph:
 
     with reading(path, REMEDY):
         shapes = eqx.filter_eval_shape(skeleton)
-    networks, scaling = load_arrays(weights, shapes, REMEDY)
+        base = restored(manifest.base)
+    # Numbers of the base that are no arrays are in the manifest.
+    arrays, rest = eqx.partition(base, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    networks, scaling, arrays = load_arrays(weights, (*shapes, arrays), REMEDY)
     config = directory / "config.gin"
     return Morph(
         networks, scaling, manifest.noise_scale, json.dumps(manifest.provenance),
-        read_text(config, REMEDY) if config.exists() else "",
+        read_text(config, REMEDY) if config.exists() else "", eqx.combine(arrays, rest),
     )  # fmt: skip

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar, UInt32
 
-from .interfaces import VelocityField
+from .interfaces import LatentMap, VelocityField
 from .training.scaling import Scaling
 from .transport.memory import ask_memory
 
@@ -25,13 +25,17 @@ GROUP = 4 * LARGE
 ALIGNMENT = 64
 """Bytes of which the address of an array is to be a multiple."""
 
-Reduce = Literal["mean", "medoid"] | None
+EXPECTED = 8
+"""Points of noise, each with its opposite, that an expected value is averaged over."""
+
+Reduce = Literal["mean", "medoid", "std", "expected"] | None
 
 
 def predict(
     field: VelocityField,
     scaling: Scaling,
     noise_scale: float,
+    base: LatentMap | None,
     x: Float[np.ndarray, "n p"],
     *,
     key: PRNGKeyArray,
@@ -40,8 +44,8 @@ def predict(
     steps: int,
 ) -> Float[Array, "n q"] | Float[Array, "draws n q"]:
     """What `Morph.__call__` predicts for `x` (n, p), finite; `key`, `draws`, `reduce` and `steps`
-    are its own, `field`, `scaling` and `noise_scale` the morph's. Raises MemoryError where there is
-    none for the predictions."""
+    are its own, `field`, `scaling`, `noise_scale` and `base` the morph's. Raises MemoryError where
+    there is none for the predictions."""
     n, q = len(x), field.target_dim
     shape = (n, q) if reduce else (draws, n, q)
     less = "predict fewer points at a time"
@@ -57,11 +61,19 @@ def predict(
         draw = np.repeat(np.arange(draws, dtype=np.uint32), len(rows))
         row = np.tile(rows, draws)
         blocks = [
-            _integrate(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k], steps)
+            _expected(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k])
+            if reduce == "expected"
+            else _integrate(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k], steps)
             for k in _blocks(len(row))
         ]
         y = np.concatenate([np.asarray(block) for block in blocks])[: len(row)]
-        found[..., start : start + at_once, :] = REDUCTIONS[reduce](y.reshape(draws, len(rows), q))
+        part = found[..., start : start + at_once, :]
+        part[:] = REDUCTIONS[reduce](y.reshape(draws, len(rows), q))
+        if base is not None and reduce != "std":
+            # The same for all draws of a row, so every reduction moves along with it.
+            part += np.concatenate(
+                [np.asarray(base(jnp.asarray(x[rows[k]]))) for k in _blocks(len(rows))]
+            )[: len(rows)]
     return jax.device_put(found if reduce or draws > 1 else found[0])
 
 
@@ -91,14 +103,13 @@ def _integrate(
         return field(t, y, x)
 
     def solve(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
-        own = jax.random.fold_in(jax.random.fold_in(key, draw), row)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
             diffrax.Midpoint(),
             0.0,
             1.0,
             dt0=1 / steps,
-            y0=noise_scale * jax.random.normal(own, (field.target_dim,)),
+            y0=noise_scale * _noise(key, draw, row, field.target_dim),
             args=x,
         )
         assert solution.ys is not None
@@ -107,6 +118,32 @@ def _integrate(
     return scaling.y_inverse(
         jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
     )
+
+
+@eqx.filter_jit
+def _expected(
+    field: VelocityField,
+    scaling: Scaling,
+    noise_scale: float,
+    x: Float[Array | np.ndarray, "b p"],
+    key: PRNGKeyArray,
+    draw: UInt32[Array | np.ndarray, " b"],
+    row: UInt32[Array | np.ndarray, " b"],
+) -> Float[Array, "b q"]:
+    """E[y | x] = z + v(0, z, x): at t = 0 the velocity that minimises Eq. 4 is E[y - z | z, x], and
+    z says nothing of y. Of z and -z the mean: what v has not learned of that is linear, mostly."""
+
+    def one(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
+        z = noise_scale * _noise(key, draw, row, field.target_dim)
+        return (field(jnp.zeros(()), z, x) + field(jnp.zeros(()), -z, x)) / 2
+
+    return scaling.y_inverse(
+        jax.vmap(one)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
+    )
+
+
+def _noise(key: PRNGKeyArray, draw: Array, row: Array, dim: int) -> Float[Array, " q"]:
+    return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, draw), row), (dim,))
 
 
 def _empty(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
@@ -123,4 +160,5 @@ def _medoid(y: Float[np.ndarray, "draws n q"]) -> Float[np.ndarray, "n q"]:
 
 REDUCTIONS: dict[Reduce, Callable[[np.ndarray], np.ndarray]] = {
     "mean": lambda y: y.mean(0), "medoid": _medoid, None: lambda y: y,
+    "expected": lambda y: y.mean(0), "std": lambda y: y.std(0, ddof=1),
 }  # fmt: skip

@@ -131,7 +131,8 @@ class Batch(NamedTuple):
 
     `x`, `y` are draws (x_k, y_k) of the coupling. `x_marginal`, `y_marginal` are draws of the
     clouds' own weights mu and nu, and `eta`, `xi` (b,) the densities of the coupling's
-    marginals there, pi_X / mu and pi_Y / nu: all ones for a balanced coupling.
+    marginals there, pi_X / mu and pi_Y / nu: all ones for a balanced coupling. `i` says which of
+    the source points each `x` is; a sampler that gives none cannot be anchored or validated.
     """
 
     x: Float[Array, "b p"]
@@ -140,6 +141,7 @@ class Batch(NamedTuple):
     y_marginal: Float[Array, "b q"]
     eta: Float[Array, " b"]
     xi: Float[Array, " b"]
+    i: Int[Array, " b"] | None = None
 
 
 def distinct(values: Shaped[np.ndarray, " k"]) -> tuple[np.ndarray, Int[np.ndarray, " k"]]:

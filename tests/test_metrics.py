@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
+from morphkit_metrics.draws import DrawScores, energy_score
 from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
 from morphkit_metrics.held_out import HeldOutPairs
 from morphkit_metrics.images import ClassImageMSE
@@ -483,3 +484,64 @@ def test_evaluators_that_fail_leave_the_numbers_of_the_others(tmp_path, capsys):
         "gives 'rmse', which is not among its metrics", failures[0],
     ):  # fmt: skip
         assert text in said
+
+
+class Normal(LatentMap):
+    """Draws from N(x, scale² I)."""
+
+    scale: float
+
+    def __call__(self, x, *, key=None):
+        return x + self.scale * jax.random.normal(key, x.shape)
+
+    def expected(self, x, *, key=None):
+        return x
+
+
+def normal_scene(map, n=1500, d=2):
+    """y ~ N(x, I), so that a map is right or known to be wrong."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, d))
+    y = x + rng.normal(size=(n, d))
+    pairs = np.stack([np.arange(n), rng.permutation(n)], 1)
+    test = Split(x, y[np.argsort(pairs[:, 1])], pairs)
+    return replace(
+        scene(Identity(), (d,)),
+        x=Cloud.uniform(x),
+        y=Cloud.uniform(test.target),
+        test=test,
+        map=map,
+    )
+
+
+def test_draws_of_the_right_distribution_have_its_energy_score_and_coverage():
+    """E|N(0, 2 I)| = √π in the plane, so that the score of N(x, I) itself is √π / 2."""
+    right, narrow, wide = (
+        DrawScores().evaluate(normal_scene(Normal(s)), key=KEY) for s in (1.0, 0.3, 3.0)
+    )
+    assert right["energy_score"] == pytest.approx(np.sqrt(np.pi) / 2, rel=0.03)
+    assert right["coverage"] == pytest.approx(0.9, abs=0.015)
+    assert right["energy_score"] < min(narrow["energy_score"], wide["energy_score"])
+    assert narrow["coverage"] < 0.6 < 0.95 < wide["coverage"]
+    half = DrawScores(draws=39, level=0.5).evaluate(normal_scene(Normal(1.0)), key=KEY)
+    assert half["coverage"] == pytest.approx(0.5, abs=0.02)
+    with pytest.raises(ValueError, match=r"level = 0.95 needs 39 draws or more, not 19"):
+        DrawScores(level=0.95)
+
+
+def test_the_energy_score_of_few_draws_is_that_of_all_their_pairs(rng):
+    drawn, true = rng.normal(size=(4, 5, 3)), rng.normal(size=(5, 3))
+    for row, found in enumerate(energy_score(drawn, true)):
+        apart = cdist(drawn[:, row], drawn[:, row])[np.triu_indices(4, 1)].mean()
+        expected = cdist(drawn[:, row], true[row : row + 1]).mean() - apart / 2
+        assert found == pytest.approx(expected)
+
+
+def test_a_point_is_judged_by_the_expected_value_and_a_draw_where_that_is_asked():
+    s = normal_scene(Normal(2.0))
+    assert PairedError().evaluate(s, key=KEY)["paired_mse"] == pytest.approx(1, rel=0.05)
+    drawn = PairedError(estimate="draw").evaluate(s, key=KEY)
+    assert drawn["paired_mse"] == pytest.approx(5, rel=0.05)
+    predicted = DrawScores().evaluate(normal_scene(Linear(jnp.eye(2))), key=KEY)
+    assert predicted["energy_score"] == pytest.approx(np.sqrt(np.pi / 2), rel=0.03)
+    assert predicted["coverage"] == 0

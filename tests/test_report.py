@@ -283,6 +283,21 @@ def test_a_run_that_does_not_say_what_is_better_has_no_best(tmp_path):
     assert page.count("Higher is better.") == 2  # test_accuracy, coupling matching_accuracy
 
 
+def test_runs_that_differ_by_their_anchor_are_not_averaged(tmp_path):
+    ridge = {"component": "morphkit_align.baseline.Ridge", "arguments": {}}
+    dirs = [
+        write_run(
+            tmp_path / str(k), {"morph/test_accuracy": value}, seed=0, paired_fraction=1.0,
+            aligner="global", anchor=anchor, directions=DIRECTIONS,
+        )
+        for k, (value, anchor) in enumerate([(0.5, None), (0.7, ridge), (0.9, "coupling")])
+    ]  # fmt: skip
+    rows = [cells for cells, _ in Tables(write_comparison(dirs, tmp_path / "out").read_text()).rows]
+    expected = [["global", "0.5000 (1)"], ["global · Ridge", "0.7000 (1)"],
+                ["global · coupling", "0.9000 (1)"]]  # fmt: skip
+    assert [cells for cells in rows if cells and cells[0].startswith("global")] == expected
+
+
 def test_loss_curve_of_a_resumed_and_torn_log(tmp_path):
     steps = [(0, 9.0), (10, 8.0), (20, 7.0), (10, 3.0), (20, None), (30, 1.0)]
     lines = [json.dumps({"step": s, "metrics": {"train/loss": v}}) for s, v in steps]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 from pydantic import Field
@@ -43,6 +43,8 @@ class Experiment(Checked):
 
     A share `paired_fraction` in (0, 1] of the known pairs, at least one, is used: chosen one by
     one, also where they share a point, by `seed`, which also sets initialisation and training.
+    `anchor` is what the flow starts from, see `morphkit.training.anchor`: a baseline, or
+    "coupling", what the coupling says of new points; with None, as in the paper, it is nothing.
     `wandb` is a mode of Weights & Biases, see `morphkit.loggers.Log`. Raises ValueError for
     arguments that cannot work.
     """
@@ -60,6 +62,7 @@ class Experiment(Checked):
     paired_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Seed = 0
     wandb: WandbMode = eqx.field(static=True, default="auto")
+    anchor: Baseline | Literal["coupling"] | None = None
 
     def __check_init__(self) -> None:
         names = [type(baseline).__name__ for baseline in self.baselines]
@@ -68,6 +71,10 @@ class Experiment(Checked):
                 f"Experiment.baselines has two that are called {twice[0]}; use one a run"
             )
         check_evaluators(self.evaluators)
+        if not (self.anchor in (None, "coupling") or isinstance(self.anchor, Baseline)):
+            raise ValueError(
+                f"Experiment.anchor = {self.anchor!r} must be a baseline, 'coupling' or None"
+            )
 
     @property
     def rows(self) -> dict[str, Baseline]:
@@ -88,6 +95,7 @@ class Experiment(Checked):
             "aligner": record(self.aligner), "cost": record(self.cost),
             "solver": record(self.solver), "field": record(field),
             "training": arguments(self.training),
+            "anchor": record(self.anchor) if isinstance(self.anchor, Baseline) else self.anchor,
             "paired_fraction": self.paired_fraction, "seed": self.seed,
             "directions": directions(self.evaluators),
             "plugins": {p.distribution: p.version for p in installed_plugins() if p.enabled},

@@ -18,7 +18,7 @@ from .evaluate import evaluate
 from .experiment import Experiment
 from .prepare import prepare
 from .results import jsonable, with_story, write_pages, write_results
-from .train import build_networks, train
+from .train import anchored, build_networks, train
 
 
 class Result(NamedTuple):
@@ -78,17 +78,26 @@ def trained(
 
     The networks that `experiment` asks for are initialised by the first of `keys` and trained with
     the second on batches of `sampler`, made of the training part of `scene`. `folder` has the
-    checkpoint, and then the morph; `log` shows the progress. Raises what `Training.fit` does.
+    checkpoint, and then the morph; `log` shows the progress, and what evaluators of maps say on
+    the way where `Training.watch` asks for it. Raises what `anchored` and `Training.fit` do.
     """
     data, training = scene.train, experiment.training
     networks = build_networks(experiment.field, data.x.dim, data.y.dim, training.reweight, keys[0])
     story = experiment.record(scene.source, scene.target, networks.field)
     story["features"] = fingerprint(*(np.asarray(c.points) for c in (data.x, data.y)))
     identity = fingerprint(story, *map(np.asarray, jax.tree.leaves(data)))
+    judges = [e for e in experiment.evaluators if e.subject == "map"]
+
+    def watch(morph: Morph) -> dict[str, float]:
+        found, _ = evaluate(scene, {"": morph}, judges, keys[1], log)
+        return {name.removeprefix("/"): value for name, value in found.items()}
+
     with log.progress("train") as tell:
         morph = train(
             data, sampler, networks, training, key=keys[1], tell=tell,
             checkpoint=folder.checkpoint(identity),
+            anchor=anchored(experiment.anchor, data, sampler),
+            watch=watch if training.watch else None,
         )  # fmt: skip
     with_story(morph, story).save(folder.morph)
     return morph, story

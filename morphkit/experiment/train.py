@@ -1,17 +1,25 @@
 """From a sampler of training batches to a morph."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ..interfaces import Sampler, Tell, VelocityField, silent
+from ..interfaces import Baseline, Sampler, Tell, VelocityField, silent
 from ..morph import Morph
+from ..training.anchor import Anchor, residual_scaling
 from ..training.flow import Networks, Reweighting
 from ..training.loop import Training
 from ..training.scaling import Scaling
+from ..training.validation import KeptSampler, hold_out
 from ..types import PairedData
+from ..wiring.structure import structure
+
+HELD_OUT = 2**32 - 1
+"""The part of the key that chooses what is held out: no step has this number."""
 
 
 def build_networks(
@@ -35,6 +43,27 @@ def build_networks(
     return build(key)
 
 
+def anchored(
+    anchor: Baseline | Literal["coupling"] | None, data: PairedData, sampler: Sampler
+) -> Anchor | None:
+    """What the flow starts from, if anything: the baseline `anchor`, fitted to the pairs of `data`,
+    or what the coupling of `sampler` says of new points. Raises ValueError where it says nothing of
+    them, where the baseline cannot be fitted, and for a map that could not be saved."""
+    if anchor is None:
+        return None
+    if isinstance(anchor, Baseline):
+        found = Anchor.fit(anchor, data)
+    elif sampler.map is None:
+        raise ValueError(
+            "run.anchor = 'coupling': this coupling says nothing of new points; take "
+            "aligner.RefinedAlignment, or a baseline as anchor, such as @baseline.Ridge()"
+        )
+    else:
+        found = Anchor.of(sampler.map, data)
+    structure(found.base)
+    return found
+
+
 def train(
     data: PairedData,
     sampler: Sampler,
@@ -44,12 +73,35 @@ def train(
     key: PRNGKeyArray,
     tell: Tell = silent,
     checkpoint: Path | None = None,
+    anchor: Anchor | None = None,
+    watch: Callable[[Morph], dict[str, float]] | None = None,
 ) -> Morph:
     """The morph of `networks` trained on batches of `sampler` (Algorithm 1); see `Training.fit`.
 
     Features are scaled by the points of `data`; the arrays of `networks` are consumed. `training`,
-    `key`, `tell` and `checkpoint` are those of `Training.fit`.
+    `key`, `tell` and `checkpoint` are those of `Training.fit`, and `watch` sees what it would
+    return as a morph. With an `anchor` the flow is that of what its base leaves over. Raises
+    ValueError for networks that cannot be anchored, and where `Training.validation` leaves nothing.
     """
     scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
-    networks = training.fit(networks, scaling, sampler, key=key, tell=tell, checkpoint=checkpoint)
-    return Morph(networks, scaling, training.noise_scale)
+    held = None
+    if training.validation:
+        held = hold_out(
+            data, sampler, training.validation, training.hold_out, training.batch_size,
+            jax.random.fold_in(key, HELD_OUT),
+        )  # fmt: skip
+        sampler = KeptSampler(sampler, held.mask)
+    if anchor is not None:
+        networks = anchor.networks(networks, training.noise_scale)
+        sampler, held = anchor.sampler(sampler), held and anchor.held(held)
+        scaling = residual_scaling(scaling, sampler, training.batch_size, jax.random.key(0))
+
+    def morph(networks: Networks) -> Morph:
+        base = None if anchor is None else anchor.base
+        return Morph(networks, scaling, training.noise_scale, base=base)
+
+    networks = training.fit(
+        networks, scaling, sampler, key=key, tell=tell, checkpoint=checkpoint, held=held,
+        watch=watch and (lambda networks: watch(morph(networks))),
+    )  # fmt: skip
+    return morph(networks)

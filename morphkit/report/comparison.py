@@ -28,7 +28,7 @@ from .tables import (
 )  # fmt: skip
 
 _PARTS = ("aligner", "cost", "solver")
-_PARTS_IF_VARIED = ("field", "training")
+_PARTS_IF_VARIED = ("field", "anchor", "training")
 
 
 def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
@@ -36,7 +36,7 @@ def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
     over seeds.
 
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
-    morph says of features, aligner, cost and solver (and field and training where these
+    morph says of features, aligner, cost and solver (and field, anchor and training where these
     differ), and by paired fraction. The best are marked where the runs agree which values are
     better. A baseline that several runs of one seed fitted counts once. Returns the path of the
     HTML. Raises ValueError if a directory is no run directory.

@@ -1,6 +1,7 @@
 """The entropic map: what a coupling says of source points that it has never seen."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -58,6 +59,11 @@ class EntropicMap(LatentMap):
                 index = jax.random.categorical(jax.random.fold_in(key, k), log)
             found.append(self.targets[index])
         return jnp.concatenate(found)
+
+    def expected(
+        self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n q"]:
+        return replace(self, estimate="mean")(x)
 
     def match(self, x: Float[Array | np.ndarray, "n p"], k: int = 1) -> Matches:
         """The `k` most probable target rows of each source point of `x` (n, p). Raises ValueError

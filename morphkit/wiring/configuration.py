@@ -11,6 +11,7 @@ import re
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import equinox as eqx
@@ -154,7 +155,11 @@ def _kind(hint: Any) -> type[eqx.Module] | None:
 def _check_kind(name: str, value: Any, hint: Any) -> None:
     """Raises ConfigurationError, with the way to write it, for another kind than the hint's."""
     kind = _kind(hint)
-    if kind is None:
+    beside = get_args(hint)[1:]
+    words = [word for part in beside for word in get_args(part)]
+    if kind is None or (value is None and NoneType in beside):
+        return
+    if isinstance(value, str) and value in words:
         return
     module = next((k for k, interface in KINDS.items() if interface is kind), "")
     example = f"@{module}.NAME" if module else f"@{kind.__name__}"
@@ -171,6 +176,7 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
         names = ", ".join(c.name for c in registry if c.kind == module)
         raise ConfigurationError(
             f"{name} takes {form}"
+            + "".join(f" or {word!r}" for word in words)
             + (f", with NAME one of {names}" if names else "")
             + "; this is "
             + (f"the class {got}, without parentheses" if inspect.isclass(value) else f"of {got}")

@@ -57,8 +57,9 @@ class CouplingSampler(Sampler):
         i, j = self.drawn_from.sample(key_pi, batch_size)
         i_mu, j_nu = _draw(key_mu, x, batch_size), _draw(key_nu, y, batch_size)
         return Batch(
-            x.points[i], y.points[j], x.points[i_mu], y.points[j_nu], self.eta[i_mu], self.xi[j_nu]
-        )
+            x.points[i], y.points[j], x.points[i_mu], y.points[j_nu],
+            self.eta[i_mu], self.xi[j_nu], i,
+        )  # fmt: skip
 
 
 class TrueAlignment(Aligner):
@@ -129,7 +130,7 @@ class LocalSampler(Sampler):
         x, y = self.data.x.points[i], self.data.y.points[j]
         row, col = coupling.sample(key_pi, batch_size)
         eta, xi = batch_size * coupling.marginal(0), batch_size * coupling.marginal(1)
-        return Batch(x[row], y[col], x, y, eta, xi)
+        return Batch(x[row], y[col], x, y, eta, xi, i[row])
 
     def draws(
         self, key: PRNGKeyArray, num: int, batch_size: int

@@ -1,5 +1,7 @@
 """The velocity field with adaptive layer normalisation of App. E.1, after DiT's adaLN-Zero."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -114,3 +116,6 @@ class AdaLN(VelocityField):
         h, _ = jax.lax.scan(step, self.noise(y), weights)
         scale, shift = jnp.split(self.modulation(condition), 2)
         return self.output(_normalise(h, scale, shift))
+
+    def at_rest(self) -> Self:
+        return eqx.tree_at(lambda field: field.output, self, self.output.zero())

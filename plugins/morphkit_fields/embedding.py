@@ -1,7 +1,7 @@
 """What both fields are made of: time features, SiLU layers, and how many parameters there are."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import equinox as eqx
 import jax
@@ -45,6 +45,10 @@ class Linear(eqx.Module):
     def __call__(self, x: Float[Array, " a"]) -> Float[Array, " b"]:
         """The map at one point `x`."""
         return self.weight @ x + self.bias
+
+    def zero(self) -> Self:
+        """The layer that gives 0 for every point."""
+        return jax.tree.map(jnp.zeros_like, self)
 
 
 class Dense(eqx.Module):

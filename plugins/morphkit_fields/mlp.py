@@ -1,5 +1,7 @@
 """The baseline velocity field of App. E: three embeddings, one concatenation, one block."""
 
+from typing import Self
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -76,3 +78,6 @@ class MLP(VelocityField):
     ) -> Float[Array, " q"]:
         embedded = self.noise(y), self.time(time_features(t)), self.condition(x)
         return self.output(self.merge(jnp.concatenate(embedded)))
+
+    def at_rest(self) -> Self:
+        return eqx.tree_at(lambda field: field.output, self, self.output.zero())

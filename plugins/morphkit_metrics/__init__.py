@@ -7,6 +7,7 @@ from morphkit import hookimpl
 def morphkit_register(registry) -> None:
     from .alignable import Alignability
     from .classes import LabelAccuracy, NearestTargetAccuracy
+    from .draws import DrawScores
     from .features import FeatureOverlap, KNNAccuracy
     from .held_out import HeldOutPairs
     from .images import ClassImageMSE
@@ -20,6 +21,7 @@ def morphkit_register(registry) -> None:
     registry.add(NearestTargetAccuracy)
     registry.add(ClassImageMSE)
     registry.add(PairedError)
+    registry.add(DrawScores)
     registry.add(MatchingAccuracy)
     registry.add(HeldOutPairs)
     registry.add(Retrieval)

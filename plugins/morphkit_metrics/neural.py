@@ -31,8 +31,8 @@ class NeuralPrediction(Evaluator):
     - `prediction_error`: the mean over stimuli and sites s of (ŷ_s - y_s)² / var(y_s), the
       variance being over the training points: 1 is what the mean response gives. ŷ is one draw
       of the map, as in Eq. 12;
-    - `mean_prediction_error`: the same for the mean of `draws` draws, which is what a squared
-      error asks of a map that draws;
+    - `mean_prediction_error`: the same for E[y | x], which is what a squared error asks of a map
+      that draws: `LatentMap.expected`, or the mean of `draws` draws where that is given;
     - `site_correlation`: Pearson's correlation of y_s with that mean over stimuli, the median
       over sites; a constant prediction has 0;
     - `site_correlation_corrected`: likewise, of each site's correlation over √reliability, for
@@ -41,7 +41,7 @@ class NeuralPrediction(Evaluator):
     Raises ValueError without test pairs, or for fewer than 1 draw.
     """
 
-    draws: Count = eqx.field(static=True, default=20)
+    draws: Count | None = eqx.field(static=True, default=None)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
     metrics: ClassVar[Mapping[str, Better]] = {
         "prediction_error": "lower",
@@ -55,9 +55,11 @@ class NeuralPrediction(Evaluator):
         if len(pairs) == 0:
             raise ValueError("NeuralPrediction: test.pairs is empty; give the test split pairs")
         true = np.asarray(scene.y.points)[pairs[:, 1]]
-        keys = jax.random.split(key, self.draws)
+        keys = jax.random.split(key, self.draws or 1)
         drawn = [predictions(scene, self, key=k)[pairs[:, 0]] for k in keys]
         mean = np.mean(drawn, axis=0)
+        if self.draws is None:
+            mean = predictions(scene, self, key=key, estimate="expected")[pairs[:, 0]]
         learned = np.asarray(scene.train.y.points, np.float64)
         variance = learned.var(0)
         moving = varies(learned) & varies(true)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.metrics import pairwise_distances_argmin, r2_score
@@ -10,12 +11,13 @@ from sklearn.metrics import pairwise_distances_argmin, r2_score
 from morphkit.interfaces import Better, Evaluator, Scene
 from morphkit.types import distinct
 
-from .scene import predictions
+from .scene import Estimate, predictions
 
 
 class PairedError(Evaluator):
     """Predictions ŷ against the paired targets y, over all pairs of the test split.
 
+    ŷ is the `estimate`: "expected", E[y | x], or one "draw".
     Gives `paired_mse` (mean over points and dimensions), `paired_cosine` (mean cosine
     similarity), `paired_r2` (1 − Σ‖ŷ − y‖² / Σ‖y − ȳ‖²: dimensions weigh by their variance)
     and `retrieval_at_1`: for how many source points x the test target nearest to ŷ by cosine is
@@ -23,6 +25,7 @@ class PairedError(Evaluator):
     has no `paired_r2`. Raises ValueError without test pairs.
     """
 
+    estimate: Estimate = eqx.field(static=True, default="expected")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
     metrics: ClassVar[Mapping[str, Better]] = {
         "paired_mse": "lower",
@@ -40,7 +43,7 @@ class PairedError(Evaluator):
             )
         targets = np.asarray(scene.y.points)
         sources, row = distinct(pairs[:, 0])
-        answers = predictions(scene, self, key=key)[sources]
+        answers = predictions(scene, self, key=key, estimate=self.estimate)[sources]
         predicted = answers[row]
         true = targets[pairs[:, 1]]
         norms = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)

@@ -1,6 +1,6 @@
 """What evaluators take from a scene, with an error that names what is not there."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
@@ -18,15 +18,23 @@ def labels_of(labels: Any, name: str, metric: Evaluator) -> Int[np.ndarray, " n"
     return np.asarray(labels)
 
 
-def predictions(scene: Scene, metric: Evaluator, *, key: PRNGKeyArray) -> Float[np.ndarray, "n q"]:
-    """The predictions of the map of `scene` for all test source points, from one call with `key`.
+Estimate = Literal["expected", "draw"]
+"""What of a map is judged: E[y | x] (`LatentMap.expected`), or one draw."""
+
+
+def predictions(
+    scene: Scene, metric: Evaluator, *, key: PRNGKeyArray, estimate: Estimate = "draw"
+) -> Float[np.ndarray, "n q"]:
+    """The predictions of the map of `scene` for all test source points, from one call with `key`:
+    the `estimate` that is judged.
 
     Raises, in the name of `metric`, ValueError without a map, and FloatingPointError for
     predictions that are not finite.
     """
     if scene.map is None:
         raise ValueError(f"{type(metric).__name__}: scene.map is missing; it judges a fitted map")
-    predicted = np.asarray(scene.map(scene.x.points, key=key))
+    predict = scene.map if estimate == "draw" else scene.map.expected
+    predicted = np.asarray(predict(scene.x.points, key=key))
     if not np.isfinite(predicted).all():
         raise FloatingPointError(f"{type(metric).__name__}: the predictions are not finite")
     return predicted

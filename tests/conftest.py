@@ -1,5 +1,6 @@
 """Fixtures shared by the tests."""
 
+import gc
 import importlib.util
 import os
 from collections.abc import Iterator
@@ -30,6 +31,9 @@ def needs(folder: str) -> pytest.MarkDecorator:
     """For tests on data that is not ours to pass on."""
     return pytest.mark.skipif(not (DATA / folder).is_dir(), reason=f"no {DATA / folder}")
 
+
+# Programs are many small objects, which live for long: looking for garbage among them takes time.
+gc.set_threshold(50_000, 20, 50)
 
 MAPS = Path("/proc/self/maps")
 MOST_MAPS = 20_000

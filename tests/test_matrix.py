@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 from morphkit_aligners.aligners import LocalSampler, TrueAlignment
+from morphkit_aligners.refined import RefinedAlignment
 from morphkit_fields.mlp import MLP
 from morphkit_metrics.classes import NearestTargetAccuracy
 from morphkit_metrics.matching import MatchingAccuracy
@@ -56,8 +57,9 @@ def data(tmp_path_factory) -> Iterator[Arrays]:
 
 def asked(data: Arrays, aligner: Component, cost: Component, solver: Component) -> Experiment:
     identity = registry.find("extractor.Identity").cls
+    aligned = RefinedAlignment(1) if aligner.cls is RefinedAlignment else aligner.cls()
     return Experiment(
-        data, identity, identity, aligner.cls(), cost.cls(), solver.cls(),
+        data, identity, identity, aligned, cost.cls(), solver.cls(),
         partial(MLP, layers=1, hidden=8), Training(5, 16, reweight=True, steps_per_dispatch=5),
         [MatchingAccuracy(100), NearestTargetAccuracy()], [], wandb="disabled",
     )  # fmt: skip
@@ -74,6 +76,19 @@ def scene(data, tmp_path_factory) -> Scene:
 def kinds(scene) -> dict[str, type]:
     """The geometry that each cost prepares."""
     return {cost.selector: type(cost.cls().prepare(scene.train)) for cost in COSTS}
+
+
+@pytest.fixture(scope="module")
+def learning(scene) -> set[str]:
+    """The costs that a coupling teaches something."""
+
+    def learns(cost: Component) -> bool:
+        try:
+            return cost.cls().fit(scene.train).learns
+        except ValueError:
+            return False
+
+    return {cost.selector for cost in COSTS if learns(cost)}
 
 
 def check(out, morph, metrics, scene, cell) -> None:
@@ -100,11 +115,16 @@ def undiagnosed(monkeypatch) -> None:
 @pytest.mark.parametrize("solver", SOLVERS, ids=lambda c: c.selector)
 @pytest.mark.parametrize("cost", COSTS, ids=lambda c: c.selector)
 @pytest.mark.parametrize("aligner", ALIGNERS, ids=lambda c: c.selector)
-def test_every_cell(aligner, cost, solver, data, scene, kinds, tmp_path):
-    """Finite and labelled or, where the solver does not claim to take the cost, refused."""
+def test_every_cell(aligner, cost, solver, data, scene, kinds, learning, tmp_path):
+    """Finite and labelled or, where the solver does not claim to take the cost, or where the
+    aligner wants a cost that learns, refused."""
     experiment = asked(data, aligner, cost, solver)
     keys = jax.random.split(jax.random.key(0), 3)
     with Log(tmp_path, wandb="disabled") as log:
+        if aligner.cls is RefinedAlignment and cost.selector not in learning:
+            with pytest.raises(ValueError, match="a cost that learns"):
+                align(experiment, scene.train, log)
+            return
         if aligner.cls is not TrueAlignment and not issubclass(
             kinds[cost.selector], solver.cls.takes
         ):
@@ -120,9 +140,14 @@ def test_every_cell(aligner, cost, solver, data, scene, kinds, tmp_path):
 
 
 @pytest.mark.parametrize("k", range(max(map(len, (ALIGNERS, COSTS, SOLVERS)))))
-def test_every_component_in_a_whole_run(k, data, scene, kinds, tmp_path):
+def test_every_component_in_a_whole_run(k, data, scene, kinds, learning, tmp_path):
     aligner, solver = ALIGNERS[k % len(ALIGNERS)], SOLVERS[k % len(SOLVERS)]
-    costs = [c for c in COSTS if issubclass(kinds[c.selector], solver.cls.takes)]
+    taken = [c for c in COSTS if issubclass(kinds[c.selector], solver.cls.takes)]
+    if aligner.cls is RefinedAlignment:
+        taken = [c for c in taken if c.selector in learning]
+        if not taken:  # of a solver for bridge costs alone
+            aligner, taken = ALIGNERS[0], COSTS
+    costs = taken
     cell = aligner, costs[k % len(costs)], solver
     with RunFolder(tmp_path / "run").opened() as folder:
         found = run(asked(data, *cell), folder)

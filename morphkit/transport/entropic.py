@@ -20,10 +20,10 @@ Estimate = Literal["mean", "mode", "draw"]
 
 
 class Matches(NamedTuple):
-    """The best target rows for each of n points, best first: `index` (n, k), and the probability of
+    """The best target rows for each of n points, best first: `targets` (n, k), and the probability of
     each given the point, `probability` (n, k)."""
 
-    index: Int[np.ndarray, "n k"]
+    targets: Int[np.ndarray, "n k"]
     probability: Float[np.ndarray, "n k"]
 
 

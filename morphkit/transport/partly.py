@@ -84,8 +84,8 @@ class PartlyKnownCoupling(Coupling):
         mass = 1 - part.known.sum()
         size = data.x.size, data.y.size
         return cls(
-            rest, part.i, part.j, data.pairs.source, data.pairs.target, part.known, mass, position,
-            size, rest.convergence,
+            rest=rest, i=part.i, j=part.j, source=data.pairs.source, target=data.pairs.target,
+            known=part.known, mass=mass, position=position, size=size, convergence=rest.convergence,
         )  # fmt: skip
 
     @property

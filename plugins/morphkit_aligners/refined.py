@@ -77,7 +77,9 @@ class RefinedAlignment(Aligner):
         if whole.potential is not None and fitted.everywhere:
             found = EntropicMap(_on_device(fitted), whole.potential, small.y.points)
         if distinct is not None:
-            coupling = CollapsedCoupling(coupling, distinct.x, distinct.y, coupling.convergence)
+            coupling = CollapsedCoupling(
+                groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
+            )
         return Refined(coupling, found, moves)
 
     def _rounds(

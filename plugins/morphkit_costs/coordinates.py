@@ -30,7 +30,8 @@ LEAST = 1e-3
 class Coordinates(eqx.Module):
     """Where the points of one space lie for a map that is linear; made by `coordinates`.
 
-    The coordinates of the points it was made from have weighted mean 0 and mean square 1.
+    Raw coordinates less their weighted mean over the points that it was made from, `center` (d,),
+    over `scale`, so that their mean square is 1.
     """
 
     center: Float[np.ndarray, " d"]
@@ -46,7 +47,7 @@ class Coordinates(eqx.Module):
 
 
 class Unit(Coordinates):
-    """Points from their `mean` (p,), at unit length."""
+    """Points from their `mean` (p,), at unit length; `center` and `scale` as in `Coordinates`."""
 
     mean: Float[np.ndarray, " p"]
 
@@ -58,7 +59,7 @@ class Unit(Coordinates):
 class RBF(Coordinates):
     """exp(-γ |x - x_k|²) of the `landmarks` x_k (r, p), times `root` (r, r), the inverse square
     root of the landmarks' own kernel: inner products are Nyström's approximation of the kernel
-    (Williams and Seeger 2000). `gamma` is γ."""
+    (Williams and Seeger 2000). `gamma` is γ; `center` and `scale` are as in `Coordinates`."""
 
     landmarks: Float[np.ndarray, "r p"]
     root: Float[np.ndarray, "r r"]
@@ -75,6 +76,9 @@ class Diffusion(Coordinates):
     (on either side), s_i the distance to the OWN_SCALE-th, each times (1 - α λ_r)^-½, as label
     propagation weighs them. A point z that is not of the cloud gets Nyström's extension,
     ψ_r(z) = Σ_i w_i(z) ψ_r(x_i) / λ_r over its nearest neighbours.
+
+    `vectors` (n, d) are the weighted ψ, `values` (d,) the λ, `own_scale` (n,) the s; `center` and
+    `scale` are as in `Coordinates`.
     """
 
     points: Float[np.ndarray, "n p"]

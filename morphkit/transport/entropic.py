@@ -20,7 +20,7 @@ Estimate = Literal["mean", "mode", "draw"]
 
 
 class Matches(NamedTuple):
-    """The best target rows of each of n points, best first: `targets` (n, k), and the probability of
+    """The best target rows of n points, best first: `targets` (n, k), and the probability of
     each given the point, `probability` (n, k)."""
 
     targets: Int[np.ndarray, "n k"]

@@ -428,7 +428,7 @@ def test_reweighting_learns_the_marginals_of_an_unbalanced_coupling(paired):
     solver = BridgeSinkhorn(epsilon=0.05, tau_x=0.8, tau_y=0.8)
     sampler = GlobalAlignment().sampler(paired, BridgeCost(), solver)
     scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
-    training = Training(steps=1500, batch_size=128, learning_rate=2e-3, reweight=True)
+    training = Training(steps=1000, batch_size=128, learning_rate=2e-3, reweight=True)
     trained = training.fit(small_networks(reweight=True), scaling, sampler, key=jax.random.key(0))
     eta = jax.vmap(trained.eta)(scaling.x(paired.x.points))
     expected = 60 * np.asarray(sampler.coupling.marginal(0))

@@ -20,7 +20,8 @@ from morphkit.folder import RunFolder
 # As many steps as one dispatch takes: a remainder would be compiled again.
 FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP", "MLP.layers = 1",
         "MLP.hidden = 64"]  # fmt: skip
-BARE = [*FAST, "run.evaluators = [@eval.LabelAccuracy()]", "run.baselines = []"]
+QUICK = [*FAST, "VAEText.steps = 200"]
+BARE = [*QUICK, "run.evaluators = [@eval.LabelAccuracy()]", "run.baselines = []"]
 SET = [part for binding in FAST for part in ("--set", binding)]
 
 
@@ -50,7 +51,7 @@ def arrays(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """The quickstart, with few steps."""
-    return morphkit.run("quickstart.gin", FAST, tmp_path_factory.mktemp("runs") / "quick")
+    return morphkit.run("quickstart.gin", QUICK, tmp_path_factory.mktemp("runs") / "quick")
 
 
 def test_a_run_leaves_everything(quick):
@@ -83,7 +84,7 @@ def test_the_saved_morph_predicts_the_same(quick):
 def test_a_finished_run_is_not_overwritten(quick):
     before = (quick.out / "metrics.json").read_bytes()
     with pytest.raises(ValueError, match=r"finished run.*--overwrite"):
-        morphkit.run("quickstart.gin", FAST, quick.out)
+        morphkit.run("quickstart.gin", QUICK, quick.out)
     assert (quick.out / "metrics.json").read_bytes() == before
 
 
@@ -128,11 +129,11 @@ def test_a_full_disk_leaves_no_finished_run(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(place, fail(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
-            morphkit.run("quickstart.gin", FAST, tmp_path)
+            morphkit.run("quickstart.gin", QUICK, tmp_path)
         assert not RunFolder(tmp_path).state["finished"]
         # Goes on, and need not be told to overwrite; a picture that cannot be drawn ends nothing.
         patch.setattr(place, fail(RuntimeError("an odd picture")))
-        assert "morph/test_accuracy" in morphkit.run("quickstart.gin", FAST, tmp_path).metrics
+        assert "morph/test_accuracy" in morphkit.run("quickstart.gin", QUICK, tmp_path).metrics
     assert "an odd picture" in capsys.readouterr().err
     assert RunFolder(tmp_path).state["finished"]
 

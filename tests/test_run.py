@@ -274,7 +274,7 @@ def test_a_callers_wandb_run_is_left_alone(arrays, tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
-    with wandb.init(dir=str(tmp_path), project="caller") as mine:
+    with wandb.init(dir=str(tmp_path), project="caller", mode="offline") as mine:
         morphkit.align(x, y, pairs, bindings=FAST[1:], out=tmp_path / "run")
         assert wandb.run is mine
         mine.log({"still": 1.0})

@@ -47,15 +47,9 @@ def unpaired(data: PairedData) -> Unpaired | None:
     if len(j) == 0:
         left, j = weights_y, np.flatnonzero(weights_y > 0)
 
-    def part(cloud: Cloud, index: np.ndarray, weights: np.ndarray) -> Cloud:
-        labels = None if cloud.labels is None else cloud.labels[index]
-        weights = weights[index] / weights[index].sum()
-        return Cloud(cloud.points[index], jnp.asarray(weights, jnp.float32), labels)
-
-    return Unpaired(
-        jnp.asarray(i), jnp.asarray(j), part(data.x, i, weights_x), part(data.y, j, left),
-        jnp.asarray(known, jnp.float32),
-    )  # fmt: skip
+    y = Cloud(data.y.points, jnp.asarray(left, jnp.float32), data.y.labels)
+    i, j = jnp.asarray(i), jnp.asarray(j)
+    return Unpaired(i, j, data.x.take(i), y.take(j), jnp.asarray(known, jnp.float32))
 
 
 class PartlyKnownCoupling(Coupling):

@@ -91,8 +91,8 @@ class RefinedAlignment(Aligner):
         moves: list[float] = []
 
         def coupled(fitted: FittedCost) -> Coupling:
-            taken(fitted.geometry, solver)
-            return solver.solve(fitted.geometry.take(part.i, part.j), part.x, part.y)
+            geometry = taken(fitted.geometry, solver)
+            return solver.solve(geometry.take(part.i, part.j), part.x, part.y)
 
         coupling = coupled(fitted)
         for k in range(self.rounds):

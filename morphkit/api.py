@@ -27,6 +27,7 @@ from .types import PairedData, Pairs
 from .wiring.configuration import build, built, configured, text
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
+"""The paper's alignments by their short names; "auto" is a choice made on the pairs."""
 
 
 @in_float32
@@ -116,10 +117,19 @@ def search(
     return trials
 
 
-def method_binding(method: str | None) -> list[str]:
-    """The binding that chooses an alignment by its short name, a key of METHODS; none for a
-    `method` of None. Raises KeyError for another name."""
-    return [] if method is None else [f"run.aligner = @aligner.{METHODS[method]}()"]
+def alignment(method: str | None, config: str | Path | None) -> tuple[list[str | Path], list[str]]:
+    """The gin files and bindings that ask for an alignment: `config`, or align.gin, by the
+    `method`, a key of METHODS or "auto". None is "auto", or with a `config` what that says. Raises
+    ValueError for another method."""
+    files: list[str | Path] = [config or "align.gin"]
+    if method == "auto" or (method is None and config is None):
+        return [*files, "auto.gin"], []
+    if method is None:
+        return files, []
+    if method not in METHODS:
+        known = ", ".join(["auto", *METHODS])
+        raise ValueError(f"method = {method!r} is unknown; choose one of {known}")
+    return files, [f"run.aligner = @aligner.{METHODS[method]}()"]
 
 
 @in_float32
@@ -140,24 +150,24 @@ def align(
 
     `pairs` lists known correspondences: x[pairs[k, 0]] goes with y[pairs[k, 1]]. A share
     `test_fraction` of them is held out to measure the morph and the baselines; `morph.metrics` has
-    the numbers. `config` is a gin file (default: align.gin, which comes with morphkit); `method`
-    ("true", "global" or "local", Sec. 3.2), `seed` and `bindings` win over it. Without any of them
-    the alignment is global and the seed 0. With `out`, the whole run is kept there with the arrays,
-    as by `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a
-    finished run there. Without `out`, the arrays pass through a temporary file.
+    the numbers. How the two sides are aligned is chosen on the other pairs, among couplings and
+    baselines, with `method` "auto", the default: see `morph.report()`. "true", "global" and "local"
+    are the paper's alignments (Sec. 3.2). `config` is a gin file, in place of align.gin, which
+    comes with morphkit; it decides where no method is given. `method`, `seed`, by default 0, and
+    `bindings` win over it. With `out`, the whole run is kept there with the arrays, as by
+    `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a finished run
+    there. Without `out`, the arrays pass through a temporary file.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method, for
     a seed below 0 or of more than 32 bits, and for a wrong configuration.
     """
-    if method is not None and method not in METHODS:
-        raise ValueError(f"method = {method!r} is unknown; choose one of {', '.join(METHODS)}")
+    files, chosen = alignment(method, config)
     x, y, pairs = np.asarray(x), np.asarray(y), np.asarray(pairs)
     # Only for its errors; Arrays.hold_out, which may be bound, can find more.
     split_arrays(x, y, pairs, test_fraction=test_fraction, hold_out="sources", seed=seed or 0)
-    chosen = [] if seed is None else [f"run.seed = {seed}", f"data.Arrays.seed = {seed}"]
-    chosen += method_binding(method)
+    if seed is not None:
+        chosen += [f"run.seed = {seed}", f"data.Arrays.seed = {seed}"]
     chosen += bindings
-    files = [config or "align.gin"]
     if out is not None:
         return _align(RunFolder(out), files, chosen, test_fraction, overwrite, x, y, pairs)
     with tempfile.TemporaryDirectory(prefix="morphkit-") as folder:

@@ -95,8 +95,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--pairs", required=True, metavar="PAIRS.csv", help="row numbers of known pairs, (l, 2)"
     )
-    sub.add_argument("--method", choices=("true", "global", "local"))
-    sub.add_argument("--config", default="align.gin", metavar="FILE.gin")
+    sub.add_argument(
+        "--method", choices=("auto", "true", "global", "local"),
+        help="how (default: auto, chosen on the pairs, unless --config says it)",
+    )  # fmt: skip
+    sub.add_argument("--config", metavar="FILE.gin", help="in place of align.gin")
     run_options(sub, out_required=True)
 
     sub = command("extract", _extract, "Make a store of the features that a run would make.")
@@ -172,14 +175,9 @@ def _align(arguments: argparse.Namespace) -> int:
     from . import api
 
     names = {"source": arguments.source, "target": arguments.target, "pairs": arguments.pairs}
-    bindings = [
-        *api.data_bindings(**names),
-        *api.method_binding(arguments.method),
-        *arguments.bindings,
-    ]
-    return _finish(
-        api.run(arguments.config, bindings, arguments.out, overwrite=arguments.overwrite)
-    )
+    files, how = api.alignment(arguments.method, arguments.config)
+    bindings = [*api.data_bindings(**names), *how, *arguments.bindings]
+    return _finish(api.run(files, bindings, arguments.out, overwrite=arguments.overwrite))
 
 
 def _extract(arguments: argparse.Namespace) -> int:

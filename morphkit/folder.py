@@ -15,8 +15,9 @@ from .files import write_json
 
 FORMAT = 1
 _FILES = (
-    "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "metrics.json", "figures.npz",
-    "overview.png", "report.html", "arrays-*.npz", "checkpoint-*.safetensors", "*.partial.*",
+    "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "choice.json",
+    "metrics.json", "figures.npz", "overview.png", "report.html", "arrays-*.npz",
+    "checkpoint-*.safetensors", "*.partial.*",
     "morph/weights.safetensors", "morph/manifest.json", "morph/config.gin", "morph/*.partial.*",
 )  # fmt: skip
 _FOLDERS = ("morph", "wandb", "replaced")
@@ -37,6 +38,7 @@ class RunFolder:
         self.config = self.path / "config.gin"
         self.morph = self.path / "morph"
         self.split = self.path / "split.json"
+        self.choice = self.path / "choice.json"
         self.metrics = self.path / "metrics.json"
         self.figures = self.path / "figures.npz"
         self.overview = self.path / "overview.png"
@@ -58,6 +60,16 @@ class RunFolder:
         """Where the training of that `identity`, a fingerprint of all it depends on, keeps its
         state."""
         return self.path / f"checkpoint-{identity}.safetensors"
+
+    def kept_choice(self, identity: str) -> dict[str, Any] | None:
+        """What choice.json says, if it is of that `identity`, a fingerprint of all it depends
+        on."""
+        try:
+            found = json.loads(self.choice.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        known = isinstance(found, dict) and found.get("identity") == identity
+        return found if known else None
 
     def arrays(self, identity: str) -> Path:
         """Where `morphkit.align` keeps arrays, named by their content's fingerprint `identity`."""

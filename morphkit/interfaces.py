@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
@@ -117,6 +119,12 @@ class FittedCost(eqx.Module):
     def learns(self) -> bool:
         """Whether a coupling teaches it anything."""
         return type(self).learn is not FittedCost.learn
+
+    def settled(self) -> Self:
+        """The cost without what only learning needs, its arrays on the device: what a map keeps."""
+        return jax.tree.map(
+            lambda a: jnp.asarray(a, jnp.float32) if isinstance(a, np.ndarray) else a, self
+        )
 
     def learn(
         self, coupling: "Coupling", i: Int[Array, " r"], j: Int[Array, " c"], weight: float
@@ -248,13 +256,14 @@ class Baseline(Checked):
         """The map learned from `data`. Raises ValueError, saying why, for data it is not for: a run
         then leaves it out."""
 
+    def tuned(self, data: PairedData) -> Self:
+        """This baseline with what it would choose on the pairs of `data` fixed, as far as it can
+        say; itself otherwise, and then it chooses whenever it is fitted."""
+        return self
+
 
 class WeightedBaseline(Baseline):
     """A baseline whose pairs may count differently: one that a coupling can teach, too."""
-
-    @abstractmethod
-    def tuned(self, data: PairedData) -> Self:
-        """This baseline with every argument that it would choose on the pairs of `data` fixed."""
 
     @abstractmethod
     def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:

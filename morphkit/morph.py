@@ -1,6 +1,7 @@
 """The result of a run: a trained morph, its predictions, and its life on disk."""
 
 import json
+import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +26,17 @@ from .files import (
 from .interfaces import LatentMap
 from .precision import as_float32, in_float32
 from .prediction import EXPECTED, REDUCTIONS, Reduce, predict
+from .report.choice import format_choice
+from .report.tables import format_table
 from .training.flow import Networks, Preconditioned, Reweighting
 from .training.scaling import Scaling
+from .transport.matching import Matcher, Matches
+from .types import Cloud
 from .wiring.records import rebuild, record
 from .wiring.structure import restored, structure
 
 FORMAT = 2
-"""The newest version of a manifest, that of an anchored morph; of others it is 1."""
+"""The newest version of a manifest, of a morph with a base or a matcher; of others it is 1."""
 REMEDY = "copy it anew, or train and save the morph again"
 
 
@@ -50,8 +55,8 @@ class Manifest(Versioned):
     `field` is the record of the velocity field (component and arguments), `noise_scale` that of
     `Morph`, and `reweight` whether η and ξ are among the weights. `sha256` is the checksum of
     weights.safetensors, in hexadecimal. `seed` is that of the run, `plugins` has its distributions
-    and their versions, and `provenance` is `Morph.provenance`, read. `base` is the structure of
-    `Morph.base`, if there is one.
+    and their versions, and `provenance` is `Morph.provenance`, read. `base` and `matcher` are the
+    structures of those of `Morph`, if there are such.
     """
 
     p: Count
@@ -64,6 +69,7 @@ class Manifest(Versioned):
     plugins: dict[str, str]
     provenance: dict[str, Any]
     base: dict[str, Any] | None = None
+    matcher: dict[str, Any] | None = None
 
 
 class Morph(LatentMap):
@@ -73,7 +79,8 @@ class Morph(LatentMap):
     `scaling` has the maps between features and what the networks see, `noise_scale` the standard
     deviation of the noise at t = 0; `provenance` is JSON that says how it was made, `gin` the
     configuration for people. With a `base` the flow is anchored: what it gives is added to what the
-    base predicts, and its velocity is `Preconditioned`.
+    base predicts, and its velocity is `Preconditioned`. The `matcher` ranks the targets that it was
+    trained with.
     """
 
     networks: Networks
@@ -82,6 +89,7 @@ class Morph(LatentMap):
     provenance: str = eqx.field(static=True, default="{}")
     gin: str = eqx.field(static=True, default="")
     base: LatentMap | None = None
+    matcher: Matcher | None = None
 
     @in_float32
     def __call__(
@@ -131,37 +139,74 @@ class Morph(LatentMap):
     ) -> Float[Array, "n q"]:
         return self(x, key=key, reduce="expected")
 
+    @in_float32
+    def match(
+        self,
+        x: Float[Array | np.ndarray, "n p"],
+        k: int = 1,
+        *,
+        targets: Float[Array | np.ndarray, "m q"] | None = None,
+        reverse: bool = False,
+    ) -> Matches:
+        """The `k` best target rows of every source point of `x` (n, p), with their probabilities.
+
+        Rows are those of the target features that the morph was trained with, the first of those
+        that coincide, and the posterior is that of what was best at ranking them on known pairs
+        (or of the coupling, in a run without a choice). Other `targets` (m, q), such as the rows
+        of a vector store, are ranked by their cosine with E[y | x], both from the mean of the
+        targets; a probability is then one of the softmax at the temperature found on the pairs.
+        In `reverse`, every target is a query and the rows of `x` are ranked for it.
+
+        Raises ValueError for a wrong shape, NaN, a `k` beyond the candidates, and for a morph that
+        keeps no targets where none are given.
+        """
+        x = self._check(x)
+        if targets is not None:
+            cloud = Cloud.uniform(finite_rows("targets", targets, self.networks.field.target_dim))
+            temperature = 1.0 if self.matcher is None else self.matcher.temperature
+            return Matcher.of(self, cloud, temperature).match(x, k, reverse=reverse)
+        if self.matcher is None:
+            raise ValueError(
+                "this morph keeps no targets to match with, since its coupling says nothing of new "
+                "points; give targets=, the rows to be found"
+            )
+        matcher = self.matcher
+        if matcher.map is None:
+            matcher = replace(matcher, map=self.base)
+        return matcher.match(x, k, reverse=reverse)
+
     @property
     def metrics(self) -> dict[str, float]:
         """What the run that trained this morph measured; as in its metrics.json."""
         return json.loads(self.provenance).get("metrics", {})
 
+    def report(self) -> str:
+        """What the run that trained this morph found, as text: the candidates as they did on
+        held-out pairs, where it chose, and the table of the morph beside the baselines."""
+        story = json.loads(self.provenance)
+        choice = story.get("choice")
+        metrics = {k: math.nan if v is None else v for k, v in self.metrics.items()}
+        parts = [format_choice(choice)] if choice else []
+        parts += [format_table(metrics, story.get("directions", {}))] if metrics else []
+        return "\n\n".join(parts) or "Nothing is known of how this morph was made."
+
     def _check(self, x: Any) -> Float[np.ndarray, "n p"]:
-        x = np.asarray(x)
-        if x.dtype.kind not in "fiub":
-            raise ValueError(f"x has type {x.dtype}, but must be real numbers")
-        x = as_float32("x", x)
-        p = self.networks.field.source_dim
-        if x.ndim != 2 or x.shape[1] != p:
-            raise ValueError(f"x has shape {x.shape}; this morph takes (n, {p}) source features")
-        if not (finite := np.isfinite(x).all(1)).all():
-            rows = np.flatnonzero(~finite)[:5].tolist()
-            raise ValueError(f"x has NaN or infinite values, first in rows {rows}; drop them first")
-        return x
+        return finite_rows("x", x, self.networks.field.source_dim, "source")
 
     def save(self, directory: str | Path) -> Path:
         """Writes weights.safetensors, manifest.json and config.gin (if known) into the folder
         `directory`, made if need be, and returns it; see `load`."""
         directory = Path(directory)
         weights = directory / "weights.safetensors"
-        base = None if self.base is None else structure(self.base)
-        save_arrays(weights, (self.networks, self.scaling, eqx.filter(self.base, eqx.is_array)))
+        extra = (self.base, self.matcher)
+        base, matcher = (None if part is None else structure(part) for part in extra)
+        save_arrays(weights, (self.networks, self.scaling, *eqx.filter(extra, eqx.is_array)))
         if self.gin:
             write_text(directory / "config.gin", self.gin)
         field, story = self.networks.field, json.loads(self.provenance)
         field = field.field if isinstance(field, Preconditioned) else field
         manifest = Manifest(
-            format=1 if base is None else FORMAT,
+            format=1 if base is None and matcher is None else FORMAT,
             p=field.source_dim,
             q=field.target_dim,
             field=record(field),
@@ -172,9 +217,27 @@ class Morph(LatentMap):
             plugins=story.get("plugins", {}),
             provenance=story,
             base=base,
+            matcher=matcher,
         )
         write_json(directory / "manifest.json", asdict(manifest))
         return directory
+
+
+def finite_rows(name: str, x: Any, dim: int, side: str = "target") -> Float[np.ndarray, "n dim"]:
+    """`x`, features of a `side`, in float32. Raises ValueError, naming the argument `name`, unless
+    they are finite numbers of `dim` columns."""
+    x = np.asarray(x)
+    if x.dtype.kind not in "fiub":
+        raise ValueError(f"{name} has type {x.dtype}, but must be real numbers")
+    x = as_float32(name, x)
+    if x.ndim != 2 or x.shape[1] != dim:
+        raise ValueError(f"{name} has shape {x.shape}; this morph takes (n, {dim}) {side} features")
+    if not (finite := np.isfinite(x).all(1)).all():
+        rows = np.flatnonzero(~finite)[:5].tolist()
+        raise ValueError(
+            f"{name} has NaN or infinite values, first in rows {rows}; drop them first"
+        )
+    return x
 
 
 @in_float32
@@ -217,12 +280,12 @@ def load(directory: str | Path) -> Morph:
 
     with reading(path, REMEDY):
         shapes = eqx.filter_eval_shape(skeleton)
-        base = restored(manifest.base)
-    # Numbers of the base that are no arrays are in the manifest.
-    arrays, rest = eqx.partition(base, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
-    networks, scaling, arrays = load_arrays(weights, (*shapes, arrays), REMEDY)
+        extra = restored(manifest.base), restored(manifest.matcher)
+    # Their numbers that are no arrays are in the manifest.
+    arrays, rest = eqx.partition(extra, lambda leaf: isinstance(leaf, jax.ShapeDtypeStruct))
+    networks, scaling, *arrays = load_arrays(weights, (*shapes, *arrays), REMEDY)
     config = directory / "config.gin"
     return Morph(
         networks, scaling, manifest.noise_scale, json.dumps(manifest.provenance),
-        read_text(config, REMEDY) if config.exists() else "", eqx.combine(arrays, rest),
+        read_text(config, REMEDY) if config.exists() else "", *eqx.combine(tuple(arrays), rest),
     )  # fmt: skip

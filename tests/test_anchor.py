@@ -125,7 +125,7 @@ def test_a_trained_one_is_better_than_its_base(bent, trained):
 def test_an_anchored_morph_is_the_same_in_another_process(bent, paired, trained, tmp_path):
     """Anchored on a baseline, and on what a coupling says, whose cost is a plugin's."""
     sampler = RefinedAlignment(rounds=2).sampler(paired, CanonicalCost(), Sinkhorn(epsilon=0.05))
-    anchor = anchored("coupling", paired, sampler)
+    anchor = anchored("coupling", paired, sampler.map)
     np.testing.assert_allclose(anchor.known, sampler.map(paired.x.points), atol=1e-4)
     drawing = replace(sampler.map, estimate="draw")
     np.testing.assert_array_equal(drawing.expected(paired.x.points), sampler.map(paired.x.points))
@@ -171,11 +171,11 @@ def test_a_base_of_a_missing_package_or_another_version_is_named(trained, tmp_pa
 def test_what_cannot_be_an_anchor_is_explained(paired, bent, pairs_only):
     single = PairedData(paired.x, paired.y, Pairs(jnp.array([3, 3]), jnp.array([1, 2])))
     with pytest.raises(ValueError, match=r"run.anchor = Ridge needs pairs of two source points"):
-        anchored(RIDGE, single, pairs_only)
+        anchored(RIDGE, single, pairs_only.map)
     with pytest.raises(ValueError, match=r"SpreadMap.neighbours is of sklearn.* cannot be saved"):
-        anchored(LabelSpreading(), paired, pairs_only)
+        anchored(LabelSpreading(), paired, pairs_only.map)
     with pytest.raises(ValueError, match=r"says nothing of new points; take aligner.Refined"):
-        anchored("coupling", bent, pairs_only)
+        anchored("coupling", bent, pairs_only.map)
     reweighted = build_networks(MLP, 4, 3, True, KEY)
     with pytest.raises(ValueError, match=r"set Training.reweight = False or run.anchor = None"):
         train(bent, pairs_only, reweighted, Training(), key=KEY, anchor=Anchor.fit(RIDGE, bent))

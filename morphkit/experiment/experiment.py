@@ -23,9 +23,11 @@ from ..interfaces import (
 from ..loggers import WandbMode
 from ..training.loop import Training
 from ..transport.couplings import Coupling
+from ..transport.entropic import Reading
 from ..types import PairedData
 from ..wiring.discovery import installed_plugins
 from ..wiring.records import arguments, record
+from .choice import Choice
 from .evaluate import check_evaluators, directions
 
 
@@ -45,6 +47,8 @@ class Experiment(Checked):
     one, also where they share a point, by `seed`, which also sets initialisation and training.
     `anchor` is what the flow starts from, see `morphkit.training.anchor`: a baseline, or
     "coupling", what the coupling says of new points; with None, as in the paper, it is nothing.
+    `reading` is how that is read. With a `choice`, aligner, cost, solver, anchor and reading are
+    replaced by those that are best on known pairs, see `morphkit.experiment.chosen`.
     `wandb` is a mode of Weights & Biases, see `morphkit.loggers.Log`. Raises ValueError for
     arguments that cannot work.
     """
@@ -63,6 +67,8 @@ class Experiment(Checked):
     seed: Seed = 0
     wandb: WandbMode = eqx.field(static=True, default="auto")
     anchor: Baseline | Literal["coupling"] | None = None
+    reading: Reading = Reading()
+    choice: Choice | None = None
 
     def __check_init__(self) -> None:
         names = [type(baseline).__name__ for baseline in self.baselines]
@@ -96,6 +102,7 @@ class Experiment(Checked):
             "solver": record(self.solver), "field": record(field),
             "training": arguments(self.training),
             "anchor": record(self.anchor) if isinstance(self.anchor, Baseline) else self.anchor,
+            "reading": arguments(self.reading),
             "paired_fraction": self.paired_fraction, "seed": self.seed,
             "directions": directions(self.evaluators),
             "plugins": {p.distribution: p.version for p in installed_plugins() if p.enabled},

@@ -13,6 +13,7 @@ from ..interfaces import LatentMap, Sampler, Scene
 from ..loggers import Log
 from ..morph import Morph
 from ..types import PairedData
+from .chosen import choose
 from .diagnose import diagnose
 from .evaluate import evaluate
 from .experiment import Experiment
@@ -42,6 +43,9 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
         folder.note(wandb=log.run_id)
         with log.phase("features"):
             scene = prepare(experiment, log)
+        with log.phase("choose"):
+            chosen = choose(experiment, scene.train, folder, log)
+            experiment = chosen.experiment
         with log.phase("align"):
             sampler, coupling_metrics = align(experiment, scene.train, log)
         with log.phase("train"):
@@ -49,11 +53,12 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
         with log.phase("evaluate"):
             scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
             judged, failures = evaluate(
-                scene, ours(morph, sampler) | fitted(experiment, scene.train, log),
+                scene, ours(experiment, morph, sampler) | fitted(experiment, scene.train, log),
                 experiment.evaluators, key_eval, log,
             )  # fmt: skip
         metrics = coupling_metrics | judged | log.times | asked(experiment, scene.train)
-        morph = with_story(morph, story | {"metrics": jsonable(metrics)})
+        morph = replace(morph, matcher=chosen.matcher(morph.base, sampler, scene.train))
+        morph = with_story(morph, story | {"metrics": jsonable(metrics), "choice": chosen.said})
         write_results(folder, morph, metrics, scene, gin)
         batch_size = experiment.training.batch_size
         write_pages(folder, morph, scene, sampler, batch_size, key_eval, log)
@@ -96,16 +101,18 @@ def trained(
         morph = train(
             data, sampler, networks, training, key=keys[1], tell=tell,
             checkpoint=folder.checkpoint(identity),
-            anchor=anchored(experiment.anchor, data, sampler),
+            anchor=anchored(experiment.anchor, data, experiment.reading.of(sampler.map)),
             watch=watch if training.watch else None,
         )  # fmt: skip
     with_story(morph, story).save(folder.morph)
     return morph, story
 
 
-def ours(morph: Morph, sampler: Sampler) -> dict[str, LatentMap]:
-    """The `morph` and, where `sampler` has one, the map of its coupling, by prefix."""
-    return {"morph": morph} | ({} if sampler.map is None else {"map": sampler.map})
+def ours(experiment: Experiment, morph: Morph, sampler: Sampler) -> dict[str, LatentMap]:
+    """The `morph` and, where `sampler` has one, the map of its coupling, read as `experiment` asks,
+    by prefix."""
+    found = experiment.reading.of(sampler.map)
+    return {"morph": morph} | ({} if found is None else {"map": found})
 
 
 def fitted(experiment: Experiment, data: PairedData, log: Log) -> dict[str, LatentMap]:

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from ..interfaces import Baseline, Sampler, Tell, VelocityField, silent
+from ..interfaces import Baseline, LatentMap, Sampler, Tell, VelocityField, silent
 from ..morph import Morph
 from ..training.anchor import Anchor, residual_scaling
 from ..training.flow import Networks, Reweighting
@@ -44,22 +44,22 @@ def build_networks(
 
 
 def anchored(
-    anchor: Baseline | Literal["coupling"] | None, data: PairedData, sampler: Sampler
+    anchor: Baseline | Literal["coupling"] | None, data: PairedData, new: LatentMap | None
 ) -> Anchor | None:
     """What the flow starts from, if anything: the baseline `anchor`, fitted to the pairs of `data`,
-    or what the coupling of `sampler` says of new points. Raises ValueError where it says nothing of
-    them, where the baseline cannot be fitted, and for a map that could not be saved."""
+    or `new`, what the coupling says of new points. Raises ValueError where it says nothing of them,
+    where the baseline cannot be fitted, and for a map that could not be saved."""
     if anchor is None:
         return None
     if isinstance(anchor, Baseline):
         found = Anchor.fit(anchor, data)
-    elif sampler.map is None:
+    elif new is None:
         raise ValueError(
             "run.anchor = 'coupling': this coupling says nothing of new points; take "
             "aligner.RefinedAlignment, or a baseline as anchor, such as @baseline.Ridge()"
         )
     else:
-        found = Anchor.of(sampler.map, data)
+        found = Anchor.of(new, data)
     structure(found.base)
     return found
 

@@ -10,8 +10,9 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ..files import replace_file, write_text
+from .choice import choice_notes, choice_table
 from .figures import STYLE, plot_overview
-from .read import read_config, read_directions, read_figures, read_loss, read_metrics
+from .read import read_choice, read_config, read_directions, read_figures, read_loss, read_metrics
 from .tables import (
     Row,
     Table,
@@ -50,6 +51,9 @@ def write_report(dir: Path | str) -> Path:
     if results := results_of(metrics):
         notes = verdict(results, directions)
         sections.append(Section("Morph and baselines", results_table(results, directions), notes))
+    if said := read_choice(dir):
+        notes = choice_notes(said)
+        sections.append(Section("Choice, on held-out pairs", choice_table(said), notes))
     found, warnings = pictured(
         "Overview", lambda: plot_overview(arrays, loss), dir / "overview.png"
     )

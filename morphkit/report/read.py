@@ -55,6 +55,37 @@ class Judged(BaseModel):
     provenance: Directed = Directed()
 
 
+class Candidates(BaseModel):
+    """What a run chose from, see `morphkit.experiment.chosen.summary`."""
+
+    rows: list[dict[str, str | float | bool | None]]
+    coupling: str | None
+    anchor: str | None
+    ranking: str
+    advice: str
+
+
+class Choosing(BaseModel):
+    """What a run says of its choice, if it made one."""
+
+    choice: Candidates | None = None
+
+
+class Chosen(BaseModel):
+    """The part of a morph's manifest that says, in its `provenance`, what it was chosen from."""
+
+    provenance: Choosing = Choosing()
+
+
+def read_choice(dir: Path) -> dict[str, Any] | None:
+    """What the run in the folder `dir` chose from; None if it did not, or does not say."""
+    manifest = RunFolder(dir).morph / "manifest.json"
+    if not manifest.is_file():
+        return None
+    found = read_json(manifest, Chosen, REMEDY).provenance.choice
+    return found and found.model_dump()
+
+
 def read_story(dir: Path) -> dict[str, Any]:
     """How the run in `dir` was made: `seed`, `paired_fraction`, and the records of its components.
 

@@ -42,21 +42,27 @@ def format_table(metrics: Mapping[str, float], directions: Directions) -> str:
     results = results_of(metrics)
     lines = []
     if results:
-        table = results_table(results, directions)
-        cells = [["", *(f"{column} " for column in table.columns)]]
-        for row in table.rows:
-            marked = [f"{c}{'*' if k in row.best else ' '}" for k, c in enumerate(row.cells)]
-            cells.append([row.name, *marked])
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for line in cells:
-            texts = [line[0].ljust(widths[0])]
-            texts += [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
-            lines.append("   ".join(texts).rstrip())
+        lines += text_of(results_table(results, directions))
         lines += verdict(results, directions)
     if coupling := under(metrics, "coupling/"):
         numbers = [f"{k} {number(v)}" for k, v in coupling.items() if k != "converged"]
         lines.append(f"coupling: {', '.join(numbers)}. {' '.join(convergence(coupling))}".rstrip())
     return "\n".join(lines)
+
+
+def text_of(table: Table) -> list[str]:
+    """The lines of `table` as text, the best marked *."""
+    cells = [["", *(f"{column} " for column in table.columns)]]
+    for row in table.rows:
+        marked = [f"{c}{'*' if k in row.best else ' '}" for k, c in enumerate(row.cells)]
+        cells.append([row.name, *marked])
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = []
+    for line in cells:
+        texts = [line[0].ljust(widths[0])]
+        texts += [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
+        lines.append("   ".join(texts).rstrip())
+    return lines
 
 
 def under(metrics: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..interfaces import Baseline, LatentMap, Sampler, WeightedBaseline
+from ..interfaces import Baseline, LatentMap, Sampler
 from ..types import Batch, PairedData, Pairs, distinct
 from .flow import Networks, Preconditioned
 from .scaling import Scaling
@@ -37,7 +37,7 @@ class Anchor(eqx.Module):
         """The anchor `base`, at the source points of `data`: what a coupling says of new points,
         say. It knows the pairs already, so held-out pairs (`Training.hold_out`) are not new to it,
         and speak for the start."""
-        base = _on_device(base)
+        base = settled(base)
         return cls(base, jnp.asarray(base(data.x.points), jnp.float32))
 
     @classmethod
@@ -45,8 +45,8 @@ class Anchor(eqx.Module):
         """The anchor that `baseline` is, fitted to the pairs of `data`.
 
         The predictions for source points with a pair are out of fold: of one fitted without these
-        pairs, since residuals in sample are too small, and draws would be too narrow. What a
-        `WeightedBaseline` would choose it chooses once, on all pairs. Raises ValueError for pairs
+        pairs, since residuals in sample are too small, and draws would be too narrow. What it would
+        choose it chooses once, on all pairs (`Baseline.tuned`). Raises ValueError for pairs
         of a single source point, and as the baseline does.
         """
         sources, row = distinct(np.asarray(data.pairs.source))
@@ -55,9 +55,8 @@ class Anchor(eqx.Module):
                 f"run.anchor = {type(baseline).__name__} needs pairs of two source points or more, "
                 "since it is judged on some that it has not seen; set run.anchor = None"
             )
-        if isinstance(baseline, WeightedBaseline):
-            baseline = baseline.tuned(data)
-        base = _on_device(baseline.fit(data))
+        baseline = baseline.tuned(data)
+        base = settled(baseline.fit(data))
         known = np.array(base(data.x.points), np.float32)
         fold = np.random.default_rng(0).permutation(len(sources)) % FOLDS
         for k in np.unique(fold):
@@ -121,8 +120,8 @@ def _root_mean_square(sampler: Sampler, batch_size: int, key: PRNGKeyArray) -> A
     return jnp.sqrt(squares.mean())
 
 
-def _on_device(base: LatentMap) -> LatentMap:
-    """With arrays of JAX's and numbers of Python's, as a saved one has."""
+def settled(base: LatentMap) -> LatentMap:
+    """`base` with arrays of JAX's and numbers of Python's, as a saved one has."""
 
     def converted(leaf: Any) -> Any:
         if isinstance(leaf, np.generic):

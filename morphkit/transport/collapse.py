@@ -106,3 +106,12 @@ class CollapsedCoupling(Coupling):
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
         key_groups, key_y = jax.random.split(key)
         return self.y.draw(key_y, self.groups.targets(key_groups, self.x.index[i]))
+
+
+def of_all(coupling: Coupling, distinct: Collapsed | None) -> Coupling:
+    """`coupling`, of the points of `distinct`, as one of all points; itself where none coincide."""
+    if distinct is None:
+        return coupling
+    return CollapsedCoupling(
+        groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
+    )

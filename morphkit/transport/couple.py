@@ -2,7 +2,7 @@
 
 from ..interfaces import FusedCost, OTSolver
 from ..types import PairedData
-from .collapse import CollapsedCoupling, collapse
+from .collapse import collapse, of_all
 from .couplings import Coupling
 from .geometry import Geometry
 
@@ -15,12 +15,7 @@ def couple(data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
     """
     distinct = collapse(data)
     small = data if distinct is None else distinct.data
-    coupling = solver.solve(taken(cost.prepare(small), solver), small.x, small.y)
-    if distinct is None:
-        return coupling
-    return CollapsedCoupling(
-        groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
-    )
+    return of_all(solver.solve(taken(cost.prepare(small), solver), small.x, small.y), distinct)
 
 
 def taken(geometry: Geometry, solver: OTSolver) -> Geometry:

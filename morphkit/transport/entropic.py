@@ -2,14 +2,15 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
+from ..checks import Checked, Positive
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
 
@@ -19,12 +20,24 @@ BLOCK = 2**22
 Estimate = Literal["mean", "mode", "draw"]
 
 
-class Matches(NamedTuple):
-    """The best target rows of n points, best first: `targets` (n, k), and the probability of
-    each given the point, `probability` (n, k)."""
+class Reading(Checked):
+    """How `EntropicMap` is read: π(y_j | x) ∝ exp((g_j - c(x, y_j) / ε) / T) at the `temperature`
+    T, or without g where it is not `balanced`.
 
-    targets: Int[np.ndarray, "n k"]
-    probability: Float[np.ndarray, "n k"]
+    The potential g makes up for how often each target is near: it is what keeps the marginal of the
+    targets. Where these were known too little to be kept, a map is better off without.
+    """
+
+    balanced: bool = eqx.field(static=True, default=True)
+    temperature: Positive = eqx.field(static=True, default=1.0)
+
+    def of(self, map: LatentMap | None) -> LatentMap | None:
+        """`map` read in this way, if it is an `EntropicMap`; else as it is."""
+        if not isinstance(map, EntropicMap):
+            return map
+        g, epsilon = map.potential.g, map.potential.epsilon
+        g = g / self.temperature if self.balanced else jnp.zeros_like(g)
+        return replace(map, potential=Potential(g, epsilon * self.temperature))
 
 
 class EntropicMap(LatentMap):
@@ -64,17 +77,6 @@ class EntropicMap(LatentMap):
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
         return replace(self, estimate="mean")(x)
-
-    def match(self, x: Float[Array | np.ndarray, "n p"], k: int = 1) -> Matches:
-        """The `k` most probable target rows of each source point of `x` (n, p). Raises ValueError
-        for a `k` below 1 or above the number of targets."""
-        if not 1 <= k <= len(self.targets):
-            raise ValueError(f"k = {k} must be from 1 to {len(self.targets)}, as many targets")
-        found = [jax.lax.top_k(log, k) for log in self._blocks(x)]
-        return Matches(
-            np.concatenate([np.asarray(index) for _, index in found]),
-            np.exp(np.concatenate([np.asarray(log) for log, _ in found])),
-        )
 
     def _blocks(self, x: Float[Array | np.ndarray, "n p"]) -> Iterator[Float[Array, "b m"]]:
         x = np.asarray(x)

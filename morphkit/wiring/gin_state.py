@@ -59,17 +59,20 @@ def keep(reached: set[Key]) -> None:
 def reachable(root: str) -> set[Key]:
     """The configurables whose bindings a call of `root` can reach."""
     reached: set[Key] = set()
+    called: set[Key] = set()
     pending: list[Key] = [("", root)]
     while pending:
         scope, selector = pending.pop()
+        if (scope, selector) in called:
+            continue
+        called.add((scope, selector))
         scopes = scope.split("/") if scope else []
         for depth in range(len(scopes) + 1):
             key = ("/".join(scopes[:depth]), selector)
-            if key in reached:
-                continue
             reached.add(key)
             for value in _gin._CONFIG.get(key, {}).values():
-                pending.extend(references(value))
+                # gin calls what is referred to in the scope of the caller, unless it names its own.
+                pending.extend((own or scope, found) for own, found in references(value))
     return reached
 
 

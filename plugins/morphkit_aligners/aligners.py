@@ -8,9 +8,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int, PRNGKeyArray
 
 from morphkit.checks import Count, NonNegative
-from morphkit.interfaces import Aligner, FusedCost, LatentMap, OTSolver, Sampler
+from morphkit.interfaces import Aligner, FittedCost, FusedCost, LatentMap, OTSolver, Sampler
+from morphkit.transport.collapse import collapse, of_all
 from morphkit.transport.couple import couple, prepared_geometry, taken
 from morphkit.transport.couplings import Coupling, PairCoupling
+from morphkit.transport.entropic import EntropicMap
 from morphkit.transport.geometry import Geometry
 from morphkit.transport.sharpening import medoid, sharpen
 from morphkit.types import Batch, Cloud, PairedData
@@ -28,7 +30,7 @@ class CouplingSampler(Sampler):
     """Draws (x, y) from one coupling of the whole clouds of `data`, `drawn_from`, at every step.
 
     `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1). `new` is what the coupling says
-    of new points, if that is known.
+    of new points, if that is known; `story` has names and numbers of how the coupling was found.
     """
 
     data: PairedData
@@ -36,12 +38,20 @@ class CouplingSampler(Sampler):
     eta: Array
     xi: Array
     new: LatentMap | None = None
+    story: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
 
     @classmethod
-    def of(cls, data: PairedData, coupling: Coupling, new: LatentMap | None = None) -> Self:
-        """The sampler of `coupling`, between the clouds of `data`; `new` is its map, if known."""
+    def of(
+        cls, data: PairedData, coupling: Coupling, new: LatentMap | None = None,
+        story: tuple[tuple[str, float], ...] = (),
+    ) -> Self:  # fmt: skip
+        """The sampler of `coupling`, between the clouds of `data`; `new` and `story` are those of
+        the class."""
         eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
-        return cls(data, coupling, eta, xi, new)
+        return cls(data, coupling, eta, xi, new, story)
+
+    def diagnostics(self, data: PairedData, batch_size: int, key: PRNGKeyArray) -> dict[str, float]:
+        return super().diagnostics(data, batch_size, key) | dict(self.story)
 
     @property
     def map(self) -> LatentMap | None:
@@ -89,13 +99,31 @@ class GlobalAlignment(Aligner):
     draws: Count = eqx.field(static=True, default=1)
 
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
-        coupling = sharpen(couple(data, cost, solver), self.temperature)
+        return self._drawn_from(couple(data, cost, solver), data)
+
+    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
+        if type(cost).fit is FusedCost.fit:
+            return CouplingSampler.of(data, self.couple(data, cost, solver))
+        distinct = collapse(data)
+        small = data if distinct is None else distinct.data
+        fitted = cost.fit(small)
+        coupling = solver.solve(taken(fitted.geometry, solver), small.x, small.y)
+        new = entropic_map(fitted, coupling, small)
+        return CouplingSampler.of(data, self._drawn_from(of_all(coupling, distinct), data), new)
+
+    def _drawn_from(self, coupling: Coupling, data: PairedData) -> Coupling:
+        coupling = sharpen(coupling, self.temperature)
         if self.draws == 1:
             return coupling
         return medoid(coupling, data.y.points, self.draws, jax.random.key(0))
 
-    def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
-        return CouplingSampler.of(data, self.couple(data, cost, solver))
+
+def entropic_map(fitted: FittedCost, whole: Coupling, data: PairedData) -> EntropicMap | None:
+    """What `whole`, a coupling of all of `data` under the cost `fitted`, says of new points; None
+    where the cost or the coupling says nothing of them."""
+    if whole.potential is None or not fitted.everywhere:
+        return None
+    return EntropicMap(fitted.settled(), whole.potential, data.y.points)
 
 
 class LocalSampler(Sampler):

@@ -4,30 +4,27 @@ import logging
 from typing import NamedTuple
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 
 from morphkit.checks import Count, NonNegative, Share
-from morphkit.interfaces import Aligner, FittedCost, FusedCost, LatentMap, OTSolver
-from morphkit.transport.collapse import CollapsedCoupling, collapse
+from morphkit.interfaces import Aligner, FittedCost, FusedCost, OTSolver
+from morphkit.transport.collapse import collapse, of_all
 from morphkit.transport.couple import taken
 from morphkit.transport.couplings import Coupling, PairCoupling
-from morphkit.transport.entropic import EntropicMap
 from morphkit.transport.partly import PartlyKnownCoupling, unpaired
-from morphkit.types import Cloud, PairedData
+from morphkit.types import PairedData
 
-from .aligners import CouplingSampler
+from .aligners import CouplingSampler, entropic_map
 
 logger = logging.getLogger("morphkit")
 
 
 class Refined(NamedTuple):
-    """What refinement ends with: the `coupling`, the `map` of new points, and how far the coupling
-    of the unpaired points moved in each round, `moves`, in L1."""
+    """What refinement ends with: the `coupling` of the distinct points, the cost as `fitted` last,
+    and how far the coupling of the unpaired points moved in each round, `moves`, in L1."""
 
     coupling: Coupling
-    map: LatentMap | None
+    fitted: FittedCost
     moves: list[float]
 
 
@@ -54,40 +51,36 @@ class RefinedAlignment(Aligner):
     rest: NonNegative = eqx.field(static=True, default=0.01)
 
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
-        return self.refine(data, cost, solver).coupling
+        distinct = collapse(data)
+        refined = self.refine(data if distinct is None else distinct.data, cost, solver)
+        return of_all(refined.coupling, distinct)
 
     def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> CouplingSampler:
-        found = self.refine(data, cost, solver)
-        return CouplingSampler.of(data, found.coupling, found.map)
-
-    def refine(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Refined:
-        """The rounds on `data`, points that coincide as one. Raises ValueError for a `cost` that
-        cannot learn, or that `solver` does not take."""
         distinct = collapse(data)
         small = data if distinct is None else distinct.data
-        fitted = cost.fit(small)
+        refined = self.refine(small, cost, solver)
+        fitted, new = refined.fitted, None
+        if fitted.everywhere:
+            whole = solver.solve(taken(fitted.geometry, solver), small.x, small.y)
+            new = entropic_map(fitted, whole, small)
+        story = (("rounds", float(len(refined.moves))), *(("moved", m) for m in refined.moves[-1:]))
+        return CouplingSampler.of(data, of_all(refined.coupling, distinct), new, story)
+
+    def refine(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Refined:
+        """The rounds on `data`, whose points are distinct. Raises ValueError for a `cost` that
+        cannot learn, or that `solver` does not take."""
+        fitted = cost.fit(data)
         if not fitted.learns:
             raise ValueError(
                 f"RefinedAlignment: {type(cost).__name__} learns nothing from a coupling; take a "
                 "cost that learns, such as cost.CanonicalCost, or aligner.GlobalAlignment"
             )
-        coupling, fitted, moves = self._rounds(small, fitted, solver)
-        whole = _solved(fitted, solver, small.x, small.y)
-        found = None
-        if whole.potential is not None and fitted.everywhere:
-            found = EntropicMap(_on_device(fitted), whole.potential, small.y.points)
-        if distinct is not None:
-            coupling = CollapsedCoupling(
-                groups=coupling, x=distinct.x, y=distinct.y, convergence=coupling.convergence
-            )
-        return Refined(coupling, found, moves)
+        return self._rounds(data, fitted, solver)
 
-    def _rounds(
-        self, data: PairedData, fitted: FittedCost, solver: OTSolver
-    ) -> tuple[Coupling, FittedCost, list[float]]:
+    def _rounds(self, data: PairedData, fitted: FittedCost, solver: OTSolver) -> Refined:
         part = unpaired(data)
         if part is None:
-            return PairCoupling(data.pairs, (data.x.size, data.y.size)), fitted, []
+            return Refined(PairCoupling(data.pairs, (data.x.size, data.y.size)), fitted, [])
         moves: list[float] = []
 
         def coupled(fitted: FittedCost) -> Coupling:
@@ -102,18 +95,7 @@ class RefinedAlignment(Aligner):
             logger.info(f"round {k + 1} of {self.rounds}: the coupling moves by {moves[-1]:.3f}")
             if moves[-1] < self.rest:
                 break
-        return PartlyKnownCoupling.of(data, part, coupling), fitted, moves
-
-
-def _on_device(fitted: FittedCost) -> FittedCost:
-    """In float32, as what samples batches has to be."""
-    return jax.tree.map(
-        lambda a: jnp.asarray(a, jnp.float32) if isinstance(a, np.ndarray) else a, fitted
-    )
-
-
-def _solved(fitted: FittedCost, solver: OTSolver, x: Cloud, y: Cloud) -> Coupling:
-    return solver.solve(taken(fitted.geometry, solver), x, y)
+        return Refined(PartlyKnownCoupling.of(data, part, coupling), fitted, moves)
 
 
 @eqx.filter_jit

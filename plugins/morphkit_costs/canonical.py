@@ -120,6 +120,12 @@ class FittedCanonical(FittedCost):
         a, b = (jnp.asarray(c, jnp.float32) for c in (x @ self.to_a, self.y @ self.to_b))
         return PointGeometry(a, b, "cosine")
 
+    def settled(self) -> Self:
+        none = np.zeros((0, 0))
+        names = ("x", "left", "right", "known", "cross")
+        kept = eqx.tree_at(lambda f: [getattr(f, n) for n in names], self, [none] * len(names))
+        return super(FittedCanonical, kept).settled()
+
     def learn(
         self, coupling: Coupling, i: Int[Array, " r"], j: Int[Array, " c"], weight: float
     ) -> Self:

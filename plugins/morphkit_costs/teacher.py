@@ -33,9 +33,7 @@ class TeacherCost(FusedCost):
 
     def fit(self, data: PairedData) -> "FittedTeacher":
         """See `FusedCost.fit`. Raises ValueError as the baseline does."""
-        baseline = self.baseline
-        if isinstance(baseline, WeightedBaseline):
-            baseline = baseline.tuned(data)
+        baseline = self.baseline.tuned(data)
         return FittedTeacher(self.metric, baseline, data, baseline.fit(data))
 
 

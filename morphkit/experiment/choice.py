@@ -1,0 +1,288 @@
+"""Which coupling, and which map, suits the data: asked of known pairs that are held out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+from pydantic import Field
+
+import gin
+
+from ..checks import Checked, Count, Positive
+from ..interfaces import Aligner, Baseline, FusedCost, OTSolver, Tell, silent
+from ..loggers import finite
+from ..transport.collapse import Groups
+from ..transport.entropic import EntropicMap, Reading
+from ..transport.matching import cosines
+from ..types import Cloud, PairedData, Pairs, distinct
+from ..wiring.records import arguments
+from .verdict import Answers, Verdict, judge
+
+BEHIND = 2.0
+"""Standard errors by which a candidate may lie behind the best and still be asked again."""
+
+ENOUGH = 5
+"""Held-out source points that this takes."""
+
+JUDGED = 200
+"""Held-out source points of a part that are looked at, at most."""
+
+
+class Candidate(Checked):
+    """A way to couple two clouds: an `aligner` with its `cost` and `solver`."""
+
+    cost: FusedCost
+    aligner: Aligner
+    solver: OTSolver
+
+    @property
+    def name(self) -> str:
+        """What it is made of, each part with the arguments that are not its defaults."""
+        return ", ".join(described(part) for part in (self.cost, self.aligner, self.solver))
+
+
+Way = Baseline | Candidate
+
+
+class Choice(Checked):
+    """A choice among `candidates`, ways to couple, the run's own way and its baselines.
+
+    The source points with a pair are parted into `folds`, at least 2. Each part in turn is held out
+    with its pairs, and from the rest every candidate says how probable the targets of a held-out
+    point are. The best has the largest mean log posterior of the true one. A candidate that lies
+    behind by more than twice the standard error of the difference is asked no further. After
+    `budget` seconds no further part is begun, and in the first part no further candidate. Clouds of
+    more than `points` distinct points are judged by a random part of them.
+    """
+
+    candidates: Sequence[Candidate] = eqx.field(converter=tuple)
+    folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=5)
+    budget: Positive = eqx.field(static=True, default=60.0)
+    points: Count = eqx.field(static=True, default=2000)
+
+
+for configurable in (Choice, Candidate, Reading):
+    gin.register(configurable, module="morphkit")
+
+
+@dataclass
+class Contestant:
+    """One line of the table: a `way` by its `name`, what it said of each part of the pairs, by
+    reading, and the `seconds` that took. `out` is why it was not asked, or asked no further;
+    `everywhere` says whether it knows new points; `best` is its best reading, and how good."""
+
+    name: str
+    way: Way
+    said: dict[Reading, list[Answers]] = field(default_factory=dict)
+    seconds: float = 0.0
+    out: str = ""
+    everywhere: bool = False
+    best: tuple[Reading, Verdict] | None = None
+
+    def conclude(self) -> None:
+        """Judges every reading by what was said so far, and keeps the best."""
+        verdicts = [(reading, judge(parts)) for reading, parts in self.said.items()]
+        self.best = max(verdicts, key=lambda found: found[1].log_posterior.mean(), default=None)
+
+    @property
+    def reading(self) -> Reading:
+        """How its map is best read: balanced or not, at the most probable temperature."""
+        assert self.best is not None
+        return replace(self.best[0], temperature=self.verdict.temperature)
+
+    @property
+    def verdict(self) -> Verdict:
+        assert self.best is not None
+        return self.best[1]
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """Its line of the table, as JSON."""
+        found: dict[str, Any] = {
+            "name": self.name, "kind": "baseline" if isinstance(self.way, Baseline) else "coupling",
+            "seconds": round(self.seconds, 2), "out": self.out,
+        }  # fmt: skip
+        if self.best is not None:
+            log, count = self.verdict.log_posterior, len(self.verdict.log_posterior)
+            error = log.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
+            numbers = {
+                "log_posterior": log.mean(), "standard_error": error,
+                "recall_at_1": self.verdict.recall_at_1, "r2": self.verdict.r2,
+            }  # fmt: skip
+            found |= {name: finite(float(value)) for name, value in numbers.items()}
+            found |= {"held_out": count} | arguments(self.reading)
+        return found
+
+
+class Part(NamedTuple):
+    """The pairs that are told, as `data`, and the source points `held` out (k,); `partners` (k, c)
+    says which of the c distinct targets are theirs."""
+
+    data: PairedData
+    held: Int[np.ndarray, " k"]
+    partners: np.ndarray
+
+
+def contest(
+    choice: Choice, ways: Mapping[str, Way], data: PairedData, tell: Tell = silent
+) -> list[Contestant]:
+    """All `ways` to map `data`, by name, with what each said of held-out pairs, the best first, as
+    `choice` asks them. `tell` is told how many were heard. Raises ValueError for pairs of a single
+    source point, which cannot be held out, and where no way can be judged."""
+    entered = [Contestant(name, way) for name, way in ways.items()]
+    start = time.monotonic()
+    data = thinned(data, choice.points)
+    targets, groups = Groups.of(data.y)
+    parts = parted(data, choice.folds, np.asarray(groups.index), targets.size)
+    asking, done, total = entered, 0, len(entered) * len(parts)
+    for k, part in enumerate(parts):
+        costs = sum(c.seconds for c in asking) / max(k, 1)
+        if k and time.monotonic() - start + costs > choice.budget:
+            break
+        for contestant in asking:
+            if k == 0 and time.monotonic() - start > choice.budget:
+                contestant.out = f"not tried: Choice.budget = {choice.budget:g} seconds were spent"
+            else:
+                _hear(contestant, part, targets, groups)
+            done += 1
+            tell(done, total, {})
+        asking = _left(asking)
+        done = total - len(asking) * (len(parts) - k - 1)
+    heard = [c for c in entered if c.best is not None]
+    if not heard:
+        raise ValueError(
+            "Choice: no candidate could be judged: " + "; ".join(c.out for c in entered)
+        )
+    heard.sort(key=lambda c: (bool(c.out), -c.verdict.log_posterior.mean()))
+    return heard + [c for c in entered if c.best is None]
+
+
+def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) -> None:
+    start = time.monotonic()
+    try:
+        said = _answers(contestant.way, part, targets, groups)
+        for reading, answers in said.items():
+            contestant.said.setdefault(reading, []).append(answers)
+        contestant.everywhere = isinstance(contestant.way, Baseline) or len(said) > 1
+        contestant.conclude()
+    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
+        contestant.out, contestant.best = f"not possible: {error}", None
+    contestant.seconds += time.monotonic() - start
+
+
+def _left(asking: list[Contestant]) -> list[Contestant]:
+    """Those that are not clearly behind; a baseline is cheap, and always compared."""
+    asking = [c for c in asking if not c.out]
+    leader = max(asking, key=lambda c: c.verdict.log_posterior.mean())
+    for contestant in asking:
+        behind = leader.verdict.log_posterior - contestant.verdict.log_posterior
+        error = behind.std(ddof=1) / np.sqrt(len(behind)) if len(behind) >= ENOUGH else np.inf
+        if behind.mean() > BEHIND * error and not isinstance(contestant.way, Baseline):
+            contestant.out = f"clearly behind after {len(behind)} held-out points"
+    return [c for c in asking if not c.out]
+
+
+def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[Reading, Answers]:
+    data, partners, points = part.data, part.partners, np.asarray(targets.points)
+    if isinstance(way, Baseline):
+        given = jnp.asarray(way.fit(data).expected(data.x.points[part.held]), jnp.float32)
+        center = targets.weights @ targets.points
+        logits = np.asarray(cosines(given, targets.points, center), np.float64)
+        return {Reading(): Answers(logits, partners, points, np.asarray(given))}
+    sampler = way.aligner.sampler(data, way.cost, way.solver)
+    if isinstance(sampler.map, EntropicMap):
+        said = {r: r.of(sampler.map) for r in (Reading(), Reading(balanced=False))}
+        x = np.asarray(data.x.points)[part.held]
+        logits = {r: np.asarray(m.log_conditional(x)) for r, m in said.items()}
+    elif sampler.coupling is None:
+        raise ValueError("its minibatches say nothing of single points")
+    else:
+        rows = np.asarray(sampler.coupling.rows(jnp.asarray(part.held)), np.float64)
+        mass = np.add.reduceat(rows[:, groups.order], np.asarray(groups.start)[:-1], axis=1)
+        mass = mass / np.where(mass.sum(1, keepdims=True) > 0, mass.sum(1, keepdims=True), 1)
+        logits = {Reading(): np.log(np.maximum(mass, 1e-30))}
+    if not all(np.isfinite(found).all() for found in logits.values()):
+        raise ArithmeticError("its coupling is not finite")
+    return {reading: Answers(found, partners, points) for reading, found in logits.items()}
+
+
+def parted(data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: int) -> list[Part]:
+    """The pairs of `data` in `folds` parts, by source point, or as many as there are: each is left
+    out once. `group` (m,) says which of the `count` distinct targets each target is. All parts are
+    of one size, the rest of the points staying known, so that they share compiled programs. Raises
+    ValueError for pairs of a single source point."""
+    source, target = np.asarray(data.pairs.source), np.asarray(data.pairs.target)
+    sources, row = distinct(source)
+    if len(sources) < 2:
+        raise ValueError(
+            "Choice: the pairs of a single source point cannot be held out; give more pairs, or "
+            "set run.choice = None"
+        )
+    folds = min(folds, len(sources))
+    size = len(sources) // folds
+    order = np.random.default_rng(0).permutation(len(sources))
+    found = []
+    for k in range(folds):
+        held = order[k * size : (k + 1) * size]
+        kept = ~np.isin(row, held)
+        looked = held[:JUDGED]
+        partners = np.zeros((len(looked), count), bool)
+        place = np.full(len(sources), -1)
+        place[looked] = np.arange(len(looked))
+        asked = place[row] >= 0
+        partners[place[row[asked]], group[target[asked]]] = True
+        pairs = Pairs(data.pairs.source[kept], data.pairs.target[kept])
+        found.append(Part(PairedData(data.x, data.y, pairs), sources[looked], partners))
+    return found
+
+
+def thinned(data: PairedData, points: int) -> PairedData:
+    """`data` with a random part of its unpaired points, so that there are about `points` distinct
+    ones a side, or as many distances as between so many; of more pairs than half of that, a random
+    part too."""
+    random = np.random.default_rng(0)
+    size_y = Groups.of(data.y)[0].size
+    most_y = min(size_y, points)
+    most_x = max(points, points**2 // most_y)
+    share = min(1.0, most_x / data.x.size)
+    if share == 1 and size_y <= points:
+        return data
+    chosen = random.permutation(data.pairs.size)[: max(2, min(data.pairs.size, most_x // 2))]
+    source, target = (np.asarray(a)[chosen] for a in (data.pairs.source, data.pairs.target))
+    # Targets that repeat are few: all their rows stay, or their weights would change by chance.
+    keep_x = _kept(data.x.size, source, most_x, random)
+    keep_y = np.arange(data.y.size)
+    if size_y > points:
+        keep_y = _kept(data.y.size, target, most_y, random)
+    pairs = np.stack([np.searchsorted(keep_x, source), np.searchsorted(keep_y, target)], 1)
+    x, y = data.x.take(jnp.asarray(keep_x)), data.y.take(jnp.asarray(keep_y))
+    return PairedData(x, y, Pairs.from_array(pairs))
+
+
+def _kept(size: int, paired: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
+    paired = np.unique(paired)
+    others = np.setdiff1d(np.arange(size), paired)
+    more = random.permutation(others)[: max(0, most - len(paired))]
+    return np.sort(np.concatenate([paired, more]))
+
+
+def described(component: Any) -> str:
+    """`component` with the arguments that are not its defaults, as CanonicalCost(power=0.0)."""
+    cls = type(component)
+    plain = {f.name: f.default for f in cls.__dataclass_fields__.values()}
+    said = []
+    for name, value in arguments(component).items():
+        if value == plain[name]:
+            continue
+        if isinstance(value, eqx.Module):
+            said.append(f"{name}={described(value)}")
+        elif isinstance(value, tuple | list) and any(isinstance(v, eqx.Module) for v in value):
+            said.append(f"{name}=[{', '.join(described(v) for v in value)}]")
+        else:
+            said.append(f"{name}={value!r}")
+    return f"{cls.__name__}({', '.join(said)})"

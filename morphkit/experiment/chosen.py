@@ -1,0 +1,163 @@
+"""From a contest to the run that follows from it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from ..features.cache import fingerprint
+from ..files import write_json
+from ..folder import RunFolder
+from ..interfaces import Baseline, LatentMap, Sampler
+from ..loggers import Log
+from ..training.anchor import settled
+from ..transport.collapse import Groups
+from ..transport.entropic import Reading
+from ..transport.matching import Matcher
+from ..types import PairedData, distinct
+from ..wiring.records import record
+from .choice import Candidate, Contestant, Way, contest
+from .experiment import Experiment
+
+
+class Chosen(NamedTuple):
+    """The `experiment` as chosen. Targets of a point are ranked by the baseline `ranking` at
+    `temperature` or, where that is None, by what the coupling says of new points. `said` is the
+    table of all candidates, as JSON; None where nothing was chosen."""
+
+    experiment: Experiment
+    ranking: Baseline | None = None
+    temperature: float = 1.0
+    said: dict[str, Any] | None = None
+
+    def matcher(self, base: LatentMap | None, sampler: Sampler, data: PairedData) -> Matcher | None:
+        """What ranks the targets of `data`, `sampler` being that of the experiment and `base` what
+        its morph starts from; None if nothing knows new points."""
+        wanted, anchor = self.ranking or "coupling", self.experiment.anchor
+        if base is not None and _recorded(wanted) == _recorded(anchor):
+            return Matcher.of(None, data.y, self.temperature)
+        if self.ranking is not None:
+            return Matcher.of(settled(self.ranking.fit(data)), data.y, self.temperature)
+        found = self.experiment.reading.of(sampler.map)
+        return None if found is None else Matcher.of(found, data.y)
+
+
+def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log) -> Chosen:
+    """What `experiment` becomes by its choice, if it asks for one, judged on the pairs of `data`.
+
+    The coupling is that of the best candidate that knows new points. The flow starts from its map
+    or, where that is better, from the best baseline: by the log posterior where targets repeat, by
+    R² where they do not. Targets are ranked by the best of all, by its log posterior. The table is
+    kept in `folder`, where a run that goes on finds it; `log` shows the progress.
+    """
+    choice = experiment.choice
+    if choice is None:
+        return Chosen(experiment)
+    asked = Candidate(experiment.cost, experiment.aligner, experiment.solver)
+    ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
+    ways |= {candidate.name: candidate for candidate in (asked, *choice.candidates)}
+    if len(distinct(np.asarray(data.pairs.source))[0]) < 2:
+        log.warn(
+            "the pairs of a single source point cannot be held out, so nothing is chosen: the "
+            "first of Choice.candidates is taken"
+        )
+        return Chosen(_coupled(experiment, choice.candidates[0], Reading(), "coupling"))
+    request = {name: _recorded(way) for name, way in ways.items()}
+    settings = (choice.folds, choice.budget, choice.points)
+    identity = fingerprint(request, settings, *map(np.asarray, jax.tree.leaves(data)))
+    said = folder.kept_choice(identity)
+    if said is None:
+        with log.progress("choose") as tell:
+            said = summary(contest(choice, ways, data, tell), data)
+        write_json(folder.choice, {"identity": identity} | said)
+    for row in said["rows"]:
+        if row["out"]:
+            log.info(f"{row['name']}: {row['out']}")
+    log.info(said["advice"])
+    rows = {row["name"]: row for row in said["rows"]}
+
+    def reading(name: str) -> Reading:
+        return Reading(rows[name]["balanced"], rows[name]["temperature"])
+
+    anchor = ways[said["anchor"]] if said["anchor"] else None
+    anchor = anchor.tuned(data) if isinstance(anchor, Baseline) else anchor and "coupling"
+    if said["coupling"]:
+        way = ways[said["coupling"]]
+        assert isinstance(way, Candidate)
+        experiment = _coupled(experiment, way, reading(said["coupling"]), anchor)
+    else:
+        experiment = replace(experiment, anchor=anchor)
+    ranking = ways[said["ranking"]]
+    if isinstance(ranking, Candidate):
+        return Chosen(experiment, said=said)
+    temperature = reading(said["ranking"]).temperature
+    return Chosen(experiment, ranking.tuned(data), temperature, said)
+
+
+def _coupled(experiment: Experiment, way: Candidate, reading: Reading, anchor: Any) -> Experiment:
+    return replace(
+        experiment, cost=way.cost, aligner=way.aligner, solver=way.solver, reading=reading,
+        anchor=anchor,
+    )  # fmt: skip
+
+
+def _recorded(way: Way | str | None) -> Any:
+    if isinstance(way, Candidate):
+        return [record(part) for part in (way.cost, way.aligner, way.solver)]
+    return record(way) if isinstance(way, Baseline) else way
+
+
+def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
+    """What the contest of `field` on `data` came to, as JSON: the `rows` of its table, the names of
+    the best `coupling` (of those that know new points), of what the flow is to start from, the
+    `anchor`, and of what ranks targets, the `ranking`; and `advice`, a sentence."""
+    targets_repeat = Groups.of(data.y)[0].size < data.y.size / 2
+    judged = [c for c in field if c.best is not None and not c.out]
+    known = [c for c in judged if c.everywhere]
+
+    def best(of: Sequence[Contestant], by: Callable[[Contestant], float]) -> Contestant | None:
+        return max(of, key=lambda c: np.nan_to_num(by(c), nan=-np.inf), default=None)
+
+    def log_posterior(c: Contestant) -> float:
+        return float(c.verdict.log_posterior.mean())
+
+    def r2(c: Contestant) -> float:
+        return c.verdict.r2
+
+    by = log_posterior if targets_repeat or np.isnan([r2(c) for c in known]).all() else r2
+    couplings = [c for c in known if isinstance(c.way, Candidate)]
+    coupling = best(couplings, log_posterior)
+    baselines = [c for c in known if isinstance(c.way, Baseline)]
+    anchor = best([*([coupling] if coupling else []), *baselines], by)
+    ranking = best([*([coupling] if coupling else []), *baselines], log_posterior)
+    assert ranking is not None
+    names = {"coupling": coupling, "anchor": anchor, "ranking": ranking}
+    return {
+        "rows": [c.row for c in field],
+        **{role: c.name if c else None for role, c in names.items()},
+        "advice": advice(coupling, best(baselines, log_posterior)),
+    }
+
+
+def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
+    """Says in words how the best `coupling` and the best `baseline` compare on held-out pairs."""
+    if coupling is None or baseline is None:
+        only = coupling or baseline
+        return f"{only.name} is all that could be judged" if only else "nothing could be judged"
+    a, b = coupling.verdict, baseline.verdict
+    gain = a.log_posterior - b.log_posterior
+    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+    numbers = (
+        f"{a.recall_at_1:.2f} against {b.recall_at_1:.2f} of {len(gain)} held-out points have "
+        f"their target first, R² {a.r2:.2f} against {b.r2:.2f}"
+    )
+    if gain.mean() > 2 * error:
+        return (
+            f"the coupling ({coupling.name}) is better than the best baseline, "
+            f"{baseline.name}: {numbers}"
+        )
+    if gain.mean() < -2 * error:
+        return f"{baseline.name} is better than the best coupling ({coupling.name}): {numbers}"
+    return f"{baseline.name} is as good here as the coupling ({coupling.name}): {numbers}"

@@ -1,0 +1,80 @@
+"""How good a map is, by the targets of source points that it was not told of."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp
+
+WIDEST = 12.0
+"""How far from one over the spread of its logits, in log, an inverse temperature is looked for."""
+
+
+class Answers(NamedTuple):
+    """What a map says of k held-out source points.
+
+    `logits` (k, c) tell the c distinct targets apart, up to a temperature and a constant of each
+    row; `partners` (k, c) is True for the targets that are right, at least one a row; `targets`
+    (c, q) are the targets. `expected` (k, q) are the map's own point estimates; None where the mean
+    of its posterior is that.
+    """
+
+    logits: Float[np.ndarray, "k c"]
+    partners: Bool[np.ndarray, "k c"]
+    targets: Float[np.ndarray, "c q"]
+    expected: Float[np.ndarray, "k q"] | None = None
+
+
+class Verdict(NamedTuple):
+    """What `judge` finds. `temperature` is T of the posterior softmax(logits / T), the most
+    probable one; `log_posterior` (k,) that of the partners, in nats, for each held-out point;
+    `recall_at_1` is the share whose best target is a partner, ties at chance, and `r2` the share of
+    the partners' variance that the point estimates explain (of several partners, of their mean;
+    NaN where they do not vary)."""
+
+    temperature: float
+    log_posterior: Float[np.ndarray, " k"]
+    recall_at_1: float
+    r2: float
+
+
+def judge(parts: Sequence[Answers]) -> Verdict:
+    """The verdict on a map by its answers to `parts` of the known pairs, each fitted to the others;
+    one temperature for all."""
+    spread = float(np.mean([np.std(part.logits, axis=1).mean() for part in parts])) or 1.0
+
+    def posterior(log_inverse: float) -> list[np.ndarray]:
+        return [_log_posterior(part, np.exp(log_inverse) / spread) for part in parts]
+
+    found = minimize_scalar(
+        lambda z: -np.concatenate(posterior(z)).mean(), bounds=(-WIDEST, WIDEST), method="bounded"
+    )
+    inverse = float(np.exp(found.x)) / spread
+    hits = np.concatenate([_hits(part) for part in parts])
+    wanted = np.concatenate([_mean(part.partners, part.targets) for part in parts])
+    given = np.concatenate([
+        _softmax_mean(part, inverse) if part.expected is None else part.expected for part in parts
+    ])  # fmt: skip
+    variance = np.sum((wanted - wanted.mean(0)) ** 2)
+    r2 = 1 - np.sum((given - wanted) ** 2) / variance if variance > 0 else float("nan")
+    return Verdict(1 / inverse, np.concatenate(posterior(found.x)), float(hits.mean()), float(r2))
+
+
+def _log_posterior(part: Answers, inverse: float) -> Float[np.ndarray, " k"]:
+    log = log_softmax(inverse * part.logits, axis=1)
+    return logsumexp(np.where(part.partners, log, -np.inf), axis=1)
+
+
+def _hits(part: Answers) -> Float[np.ndarray, " k"]:
+    best = part.logits == part.logits.max(1, keepdims=True)
+    return (best & part.partners).sum(1) / best.sum(1)
+
+
+def _softmax_mean(part: Answers, inverse: float) -> Float[np.ndarray, "k q"]:
+    return np.exp(log_softmax(inverse * part.logits, axis=1)) @ part.targets
+
+
+def _mean(partners: Bool[np.ndarray, "k c"], targets: Float[np.ndarray, "c q"]) -> np.ndarray:
+    return partners @ targets / partners.sum(1, keepdims=True)

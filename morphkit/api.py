@@ -11,17 +11,20 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from .data.arrays import split_arrays
+from .experiment.chosen import choose as choose_way
 from .experiment.experiment import Experiment
+from .experiment.prepare import prepare
 from .experiment.run import Result
 from .experiment.run import run as run_experiment
 from .experiment.search import Trial, search_grid, write_search
+from .experiment.suggest import suggest as suggest_points
 from .features.cache import fingerprint
 from .features.extract import features_of
 from .features.store import fill
-from .files import replace_file
+from .files import replace_file, write_text
 from .folder import RunFolder
 from .loggers import Log
-from .morph import Morph
+from .morph import Morph, load
 from .precision import in_float32
 from .types import PairedData, Pairs
 from .wiring.configuration import build, built, configured, text
@@ -117,13 +120,58 @@ def search(
     return trials
 
 
+@in_float32
+def choose(
+    files: str | Path | Sequence[str | Path], bindings: Sequence[str] = (), *, out: str | Path
+) -> dict[str, Any]:
+    """Chooses how to align on the known pairs, and trains nothing; what `morphkit choose` calls.
+
+    The gin `files`, and the `bindings` that win over them, describe a run; where they ask for no
+    choice, it is that of auto.gin. The table of the candidates goes to choice.json in the folder
+    `out`, and is returned; chosen.gin, beside it, has the winner's bindings, to be named after the
+    files of a run. Raises ConfigurationError for a wrong request, and ValueError for pairs of a
+    single source point.
+    """
+    names = _names(files)
+    experiment, gin = asked(names, bindings)
+    if experiment.choice is None:
+        experiment, gin = asked([*names, "auto.gin"], bindings)
+    folder = RunFolder(out)
+    with folder.opened(), Log(folder.path, wandb="disabled", config=gin) as log:
+        chosen = choose_way(experiment, prepare(experiment, log).train, folder, log)
+        if chosen.said is None:
+            raise ValueError("the pairs are of a single source point; give more to choose by")
+        write_text(folder.chosen, "\n".join(chosen.bindings()) + "\n")
+    return chosen.said
+
+
+@in_float32
+def suggest(directory: str | Path, k: int = 10) -> Int[np.ndarray, " k"]:
+    """The `k` source points that are worth pairing next, by their rows in the source data of the
+    finished run in `directory`, the most telling first; see `morphkit.experiment.suggest`.
+
+    Reads the data of that run again. Raises FileNotFoundError without a run, ValueError for a `k`
+    beyond the points without a pair, and for a run that says nothing of new points.
+    """
+    folder = RunFolder(directory)
+    if not folder.config.is_file():
+        raise FileNotFoundError(f"{directory} holds no finished run: there is no config.gin in it")
+    matcher = load(folder.path).known_targets
+    experiment, _ = asked([folder.config], ["run.wandb = 'disabled'"])
+    with (
+        tempfile.TemporaryDirectory(prefix="morphkit-") as place,
+        Log(place, wandb="disabled", quiet=True) as log,
+    ):
+        return suggest_points(prepare(experiment, log).train, matcher, k)
+
+
 def alignment(method: str | None, config: str | Path | None) -> tuple[list[str | Path], list[str]]:
     """The gin files and bindings that ask for an alignment: `config`, or align.gin, by the
-    `method`, a key of METHODS or "auto". None is "auto", or with a `config` what that says. Raises
-    ValueError for another method."""
+    `method`, a key of METHODS or "auto", which needs no pairs to test on. None is "auto", or with a
+    `config` what that says. Raises ValueError for another method."""
     files: list[str | Path] = [config or "align.gin"]
     if method == "auto" or (method is None and config is None):
-        return [*files, "auto.gin"], []
+        return [*files, "auto.gin"], ["data.Arrays.test_fraction = 0.0"]
     if method is None:
         return files, []
     if method not in METHODS:
@@ -142,18 +190,19 @@ def align(
     config: str | Path | None = None,
     bindings: Sequence[str] = (),
     seed: int | None = None,
-    test_fraction: float = 0.2,
+    test_fraction: float | None = None,
     out: str | Path | None = None,
     overwrite: bool = False,
 ) -> Morph:
     """Learns a morph from source features `x` to target features `y`.
 
-    `pairs` lists known correspondences: x[pairs[k, 0]] goes with y[pairs[k, 1]]. A share
-    `test_fraction` of them is held out to measure the morph and the baselines; `morph.metrics` has
-    the numbers. How the two sides are aligned is chosen on the other pairs, among couplings and
-    baselines, with `method` "auto", the default: see `morph.report()`. "true", "global" and "local"
-    are the paper's alignments (Sec. 3.2). `config` is a gin file, in place of align.gin, which
-    comes with morphkit; it decides where no method is given. `method`, `seed`, by default 0, and
+    `pairs` lists known correspondences: x[pairs[k, 0]] goes with y[pairs[k, 1]]. With `method`
+    "auto", the default, couplings and baselines are judged on pairs that are held out in turn; the
+    best is fitted again to all pairs, and `morph.report()` has the table. "true", "global" and
+    "local" are the paper's alignments (Sec. 3.2). `config` is a gin file, in place of align.gin,
+    which comes with morphkit; it decides where no method is given. A share `test_fraction` of the
+    pairs is kept for a test with their points, by default none with "auto" and else .2; what morph
+    and baselines do there is in `morph.metrics`. `method`, `seed`, by default 0, and
     `bindings` win over it. With `out`, the whole run is kept there with the arrays, as by
     `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a finished run
     there. Without `out`, the arrays pass through a temporary file.
@@ -164,27 +213,28 @@ def align(
     files, chosen = alignment(method, config)
     x, y, pairs = np.asarray(x), np.asarray(y), np.asarray(pairs)
     # Only for its errors; Arrays.hold_out, which may be bound, can find more.
-    split_arrays(x, y, pairs, test_fraction=test_fraction, hold_out="sources", seed=seed or 0)
+    split_arrays(x, y, pairs, test_fraction=test_fraction or 0, hold_out="sources", seed=seed or 0)
+    if test_fraction is not None:
+        chosen.append(f"data.Arrays.test_fraction = {float(test_fraction)}")
     if seed is not None:
         chosen += [f"run.seed = {seed}", f"data.Arrays.seed = {seed}"]
     chosen += bindings
     if out is not None:
-        return _align(RunFolder(out), files, chosen, test_fraction, overwrite, x, y, pairs)
+        return _align(RunFolder(out), files, chosen, overwrite, x, y, pairs)
     with tempfile.TemporaryDirectory(prefix="morphkit-") as folder:
         chosen.append("run.wandb = 'disabled'")
-        found = _align(RunFolder(folder), files, chosen, test_fraction, False, x, y, pairs)
+        found = _align(RunFolder(folder), files, chosen, False, x, y, pairs)
         return replace(found, gin="")
 
 
 def _align(
-    folder: RunFolder, files: Sequence[str | Path], bindings: Sequence[str], test_fraction: float,
+    folder: RunFolder, files: Sequence[str | Path], bindings: Sequence[str],
     overwrite: bool, x: np.ndarray, y: np.ndarray, pairs: np.ndarray,
 ) -> Morph:  # fmt: skip
     # Named by content: a run that is overwritten, or put back, keeps its own.
     file = folder.arrays(fingerprint(x, y, pairs)[:12]).resolve()
     names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
-    fraction = f"data.Arrays.test_fraction = {float(test_fraction)}"
-    experiment, gin = asked(files, [*data_bindings(**names), fraction, *bindings])
+    experiment, gin = asked(files, [*data_bindings(**names), *bindings])
     with folder.opened(overwrite):
         replace_file(file, lambda new: np.savez(new, source=x, target=y, pairs=pairs))
         return run_experiment(experiment, folder, gin).morph

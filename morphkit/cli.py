@@ -10,10 +10,13 @@ from pathlib import Path
 
 from .plain import spell_out
 
+BELOW = 3
+"""The exit code of `morphkit gate` for a run that is not good enough."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does what `argv` says, by default the command line. Exit codes: 0 done, 1 the run failed, 2
-    the request was wrong, 130 and 143 interrupted."""
+    the request was wrong, 3 a gate is closed, 130 and 143 interrupted."""
     spell_out()
     arguments = _parser().parse_args(argv)
     if threading.current_thread() is threading.main_thread():
@@ -115,6 +118,22 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seeds", type=int, help="choices of the pairs (default 3)")
     bindings(sub)
 
+    sub = command("choose", _choose, "Choose how to align, on the known pairs; train nothing.")
+    sub.add_argument("files", nargs="+", metavar="FILE.gin")
+    sub.add_argument("--out", metavar="DIR", required=True, help="folder for the table")
+    bindings(sub)
+
+    sub = command("suggest", _suggest, "Name the source points that are worth pairing next.")
+    sub.add_argument("directory", metavar="DIR", help="a run's folder")
+    sub.add_argument("-k", type=int, default=10, help="how many (default 10)")
+
+    sub = command("gate", _gate, "Exit with 3 where a run finds too few of its held-out pairs.")
+    sub.add_argument("directory", metavar="DIR", help="a run's folder")
+    sub.add_argument(
+        "--min-recall", type=float, required=True, metavar="X",
+        help="the least share of held-out points whose target has to come first",
+    )  # fmt: skip
+
     sub = command("predict", _predict, "Predict target features with a saved morph.")
     sub.add_argument("directory", metavar="DIR", help="a morph, or a run's folder")
     sub.add_argument("--input", required=True, metavar="X.npy")
@@ -151,9 +170,12 @@ def _version_or_help(parser: argparse.ArgumentParser) -> Callable[[argparse.Name
 
 
 def _finish(result) -> int:
-    from .report.read import read_directions
+    from .report.choice import format_choice
+    from .report.read import read_choice, read_directions
     from .report.tables import format_table
 
+    if said := read_choice(result.out):
+        print(format_choice(said), end="\n\n")
     print(format_table(result.metrics, read_directions(result.out)))
     for name in ("report.html", "overview.png", "metrics.json"):
         if (result.out / name).exists():
@@ -205,6 +227,46 @@ def _search(arguments: argparse.Namespace) -> int:
         if (path := Path(arguments.out) / name).exists():
             print(path)
     return 0
+
+
+def _choose(arguments: argparse.Namespace) -> int:
+    from . import api
+    from .report.choice import format_choice
+
+    print(format_choice(api.choose(arguments.files, arguments.bindings, out=arguments.out)))
+    for name in ("choice.json", "chosen.gin"):
+        print(Path(arguments.out) / name)
+    return 0
+
+
+def _suggest(arguments: argparse.Namespace) -> int:
+    from . import api
+
+    for row in api.suggest(arguments.directory, arguments.k):
+        print(row)
+    return 0
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    from .report.choice import held_out_recall
+    from .report.read import read_choice
+
+    least = arguments.min_recall
+    if not 0 <= least <= 1:
+        raise ValueError(f"--min-recall {least:g} must be in [0, 1]")
+    said = read_choice(Path(arguments.directory))
+    if said is None:
+        raise ValueError(
+            f"{arguments.directory} holds no run that chose on held-out pairs; make one by "
+            "morphkit align, or by naming gin/auto.gin after the files of a run"
+        )
+    recall, error, count = held_out_recall(said)
+    passed = recall >= least
+    print(
+        f"{said['ranking']}: {recall:.3f} ± {error:.3f} of {count} held-out points have their "
+        f"target first, {'at least' if passed else 'below'} {least:g}"
+    )
+    return 0 if passed else BELOW
 
 
 def _predict(arguments: argparse.Namespace) -> int:

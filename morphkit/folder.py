@@ -15,7 +15,7 @@ from .files import write_json
 
 FORMAT = 1
 _FILES = (
-    "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "choice.json",
+    "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "choice.json", "chosen.gin",
     "metrics.json", "figures.npz", "overview.png", "report.html", "arrays-*.npz",
     "checkpoint-*.safetensors", "*.partial.*",
     "morph/weights.safetensors", "morph/manifest.json", "morph/config.gin", "morph/*.partial.*",
@@ -39,6 +39,7 @@ class RunFolder:
         self.morph = self.path / "morph"
         self.split = self.path / "split.json"
         self.choice = self.path / "choice.json"
+        self.chosen = self.path / "chosen.gin"
         self.metrics = self.path / "metrics.json"
         self.figures = self.path / "figures.npz"
         self.overview = self.path / "overview.png"

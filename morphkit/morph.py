@@ -165,15 +165,18 @@ class Morph(LatentMap):
             cloud = Cloud.uniform(finite_rows("targets", targets, self.networks.field.target_dim))
             temperature = 1.0 if self.matcher is None else self.matcher.temperature
             return Matcher.of(self, cloud, temperature).match(x, k, reverse=reverse)
+        return self.known_targets.match(x, k, reverse=reverse)
+
+    @property
+    def known_targets(self) -> Matcher:
+        """What ranks the targets that it was trained with. Raises ValueError for a morph that keeps
+        none."""
         if self.matcher is None:
             raise ValueError(
                 "this morph keeps no targets to match with, since its coupling says nothing of new "
-                "points; give targets=, the rows to be found"
+                "points; give targets=, the rows to be found, or align with method='auto'"
             )
-        matcher = self.matcher
-        if matcher.map is None:
-            matcher = replace(matcher, map=self.base)
-        return matcher.match(x, k, reverse=reverse)
+        return replace(self.matcher, map=self.matcher.map or self.base)
 
     @property
     def metrics(self) -> dict[str, float]:

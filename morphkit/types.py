@@ -101,7 +101,9 @@ class Split(NamedTuple):
     `source` is (n, ...) and `target` is (m, ...). `pairs` (k, 2) lists every correspondence
     that is known; a run uses a fraction of them. `source_labels` (n,) and `target_labels`
     (m,) are class indices for evaluation, or None; `reliability`, if known, is the share of
-    signal in the variance of each target coordinate, in [0, 1].
+    signal in the variance of each target coordinate, in [0, 1]. `source_rows` (n,) and
+    `target_rows` (m,) say where the points are in the arrays that they were taken from; None where
+    these are all of them, in order.
     """
 
     source: np.ndarray
@@ -110,6 +112,8 @@ class Split(NamedTuple):
     source_labels: Int[np.ndarray, " n"] | None = None
     target_labels: Int[np.ndarray, " m"] | None = None
     reliability: Float[np.ndarray, " q"] | None = None
+    source_rows: Int[np.ndarray, " n"] | None = None
+    target_rows: Int[np.ndarray, " m"] | None = None
 
 
 class Dataset(NamedTuple):

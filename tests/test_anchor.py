@@ -15,16 +15,17 @@ from morphkit_aligners.aligners import TrueAlignment
 from morphkit_aligners.refined import RefinedAlignment
 from morphkit_baselines.anchor import NearestAnchor
 from morphkit_baselines.linear import PLS, Ridge
-from morphkit_baselines.spreading import LabelSpreading
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.canonical import CanonicalCost
 from morphkit_fields.adaln import AdaLN
 from morphkit_fields.mlp import MLP
 from morphkit_solvers.sinkhorn import Sinkhorn
+from sklearn.linear_model import LinearRegression
 
 import morphkit
 from morphkit.api import asked
 from morphkit.experiment.train import anchored, build_networks, train
+from morphkit.interfaces import LatentMap
 from morphkit.morph import load
 from morphkit.training.anchor import Anchor
 from morphkit.training.loop import Training
@@ -32,6 +33,17 @@ from morphkit.types import Cloud, PairedData, Pairs
 from morphkit.wiring.configuration import ConfigurationError
 
 KEY = jax.random.key(0)
+
+
+class Foreign(LatentMap):
+    """A map that leans on another library's object."""
+
+    model: object = eqx.field(static=True)
+
+    def __call__(self, x, *, key=None):
+        return jnp.zeros((len(x), 3))
+
+
 RIDGE = Ridge(alphas=10.0, preprocessing="centred")
 FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP",
         "MLP.layers = 1", "MLP.hidden = 16", "run.evaluators = [@eval.PairedError()]",
@@ -172,8 +184,8 @@ def test_what_cannot_be_an_anchor_is_explained(paired, bent, pairs_only):
     single = PairedData(paired.x, paired.y, Pairs(jnp.array([3, 3]), jnp.array([1, 2])))
     with pytest.raises(ValueError, match=r"run.anchor = Ridge needs pairs of two source points"):
         anchored(RIDGE, single, pairs_only.map)
-    with pytest.raises(ValueError, match=r"SpreadMap.neighbours is of sklearn.* cannot be saved"):
-        anchored(LabelSpreading(), paired, pairs_only.map)
+    with pytest.raises(ValueError, match=r"Foreign.model is of sklearn.* cannot be saved"):
+        anchored("coupling", bent, Foreign(LinearRegression()))
     with pytest.raises(ValueError, match=r"says nothing of new points; take aligner.Refined"):
         anchored("coupling", bent, pairs_only.map)
     reweighted = build_networks(MLP, 4, 3, True, KEY)
@@ -195,7 +207,7 @@ def test_runs_with_an_anchor(tmp_path):
     ):
         out = tmp_path / name
         asked = [*FAST, *bindings, "run.baselines = []"]
-        morph = morphkit.align(x, y, pairs, bindings=asked, out=out)
+        morph = morphkit.align(x, y, pairs, method="global", bindings=asked, out=out)
         assert morph.base is not None
         np.testing.assert_array_equal(morphkit.load(out)(x), morph(x))
         story = json.loads(morph.provenance)
@@ -206,7 +218,7 @@ def test_runs_with_an_anchor(tmp_path):
     assert len(curve) == 3
     assert all("train/paired_mse" in point for point in curve)
     with pytest.raises(ConfigurationError, match=r"run.anchor takes @baseline.NAME\(\) or 'coupl"):
-        morphkit.align(x, y, pairs, bindings=[*FAST, "run.anchor = 'couplings'"])
+        morphkit.align(x, y, pairs, method="global", bindings=[*FAST, "run.anchor = 'couplings'"])
 
 
 def test_an_anchor_is_asked_for_in_gin():

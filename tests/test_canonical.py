@@ -16,6 +16,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 from sklearn.cross_decomposition import CCA
 
+from morphkit.transport.entropic import EntropicMap
 from morphkit.transport.partly import PartlyKnownCoupling, unpaired
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -136,18 +137,15 @@ def test_the_map_of_the_points_is_their_row(rng):
     """Of the problem that its potential solves, that of all points."""
     data, _ = rotated(rng, 50, 5, noise=0.2)
     solver = Sinkhorn(0.05, threshold=1e-5)
-    found = RefinedAlignment(3).refine(data, CanonicalCost(), solver)
-    assert found.map is not None
-    whole = solver.solve(found.map.cost.geometry, data.x, data.y)
-    log = found.map.log_conditional(data.x.points)
+    found = RefinedAlignment(3).sampler(data, CanonicalCost(), solver).map
+    assert isinstance(found, EntropicMap)
+    whole = solver.solve(found.cost.at(np.asarray(data.x.points)), data.x, data.y)
+    log = found.log_conditional(data.x.points)
     rows = np.exp(np.asarray(log))
     expected = jnp.exp(whole.log_conditional(jnp.arange(50)))
     np.testing.assert_allclose(rows, expected, atol=1e-4)
-    mean = found.map(data.x.points)
+    mean = found(data.x.points)
     np.testing.assert_allclose(mean, rows @ np.asarray(data.y.points), rtol=1e-4, atol=1e-4)
-    matches = found.map.match(data.x.points, 3)
-    np.testing.assert_array_equal(matches.targets[:, 0], rows.argmax(1))
-    np.testing.assert_allclose(matches.probability.max(1), rows.max(1), rtol=1e-4)
 
 
 def test_pairs_and_the_rest_are_drawn_as_often_as_they_weigh(rng):
@@ -190,6 +188,7 @@ def test_points_that_all_coincide_are_refused(paired):
 
 def test_a_quadratic_solver_refines_and_maps_nothing(rng):
     data, _ = rotated(rng, 30, 6)
-    found = RefinedAlignment(2).refine(data, CanonicalCost(), FusedGromovWasserstein(0.05))
+    solver = FusedGromovWasserstein(0.05)
+    found = RefinedAlignment(2).sampler(data, CanonicalCost(), solver)
     assert np.isfinite(np.asarray(found.coupling.to_dense())).all()
     assert found.map is None

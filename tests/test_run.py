@@ -91,7 +91,7 @@ def test_a_finished_run_is_not_overwritten(quick):
 def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path, monkeypatch):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
-    morphkit.align(x, y, pairs, bindings=FAST, out=tmp_path)
+    morphkit.align(x, y, pairs, method="global", bindings=FAST, out=tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
     def fail(*_):
@@ -99,7 +99,7 @@ def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path, monke
 
     monkeypatch.setattr("morphkit.experiment.run.write_results", fail)
     with pytest.raises(OSError, match="No space"):
-        morphkit.align(x, y, pairs, bindings=FAST, out=tmp_path, overwrite=True)
+        morphkit.align(x, y, pairs, method="global", bindings=FAST, out=tmp_path, overwrite=True)
     assert {p: p.read_bytes() for p in before} == before
     assert not (tmp_path / "replaced").exists()
 
@@ -193,9 +193,11 @@ def test_align_arrays(arrays, method, tmp_path):
 
 def test_a_handful_of_pairs_is_enough(arrays):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
-    few = morphkit.align(x, y, np.stack([np.arange(4)] * 2, 1), bindings=FAST)
+    few = morphkit.align(x, y, np.stack([np.arange(4)] * 2, 1), method="global", bindings=FAST)
     assert "morph/paired_mse" in few.metrics
-    unjudged = morphkit.align(x, y, np.array([[0, 0]]), bindings=FAST, test_fraction=0)
+    unjudged = morphkit.align(
+        x, y, np.array([[0, 0]]), method="global", bindings=FAST, test_fraction=0
+    )
     assert "morph/paired_mse" not in unjudged.metrics
     assert unjudged(x[:3]).shape == (3, 4)
 
@@ -204,7 +206,9 @@ def test_two_configurations_in_one_process_do_not_share_networks(arrays):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
     widths = [
-        morphkit.align(x, y, pairs, bindings=[*FAST[1:4], f"MLP.hidden = {width}"]).networks.field
+        morphkit.align(
+            x, y, pairs, method="global", bindings=[*FAST[1:4], f"MLP.hidden = {width}"]
+        ).networks.field
         for width in (64, 24)
     ]
     assert [field.hidden for field in widths] == [64, 24]
@@ -216,7 +220,7 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
     bindings = [*FAST, "Training.checkpoint_seconds = 0.0", "Training.steps_per_dispatch = 10"]
-    whole = morphkit.align(x, y, pairs, bindings=bindings)
+    whole = morphkit.align(x, y, pairs, method="global", bindings=bindings)
     fit, seen = Training.fit, []
 
     def dying(self, *arguments, tell, **rest):
@@ -230,9 +234,11 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
 
     monkeypatch.setattr(Training, "fit", dying)
     with pytest.raises(KeyboardInterrupt):
-        morphkit.align(x, y, pairs, bindings=bindings, out=tmp_path / "a")
-    other = morphkit.align(x + 1, y, pairs, bindings=bindings, out=tmp_path / "b", overwrite=True)
-    resumed = morphkit.align(x, y, pairs, bindings=bindings, out=tmp_path / "a")
+        morphkit.align(x, y, pairs, method="global", bindings=bindings, out=tmp_path / "a")
+    other = morphkit.align(
+        x + 1, y, pairs, method="global", bindings=bindings, out=tmp_path / "b", overwrite=True
+    )
+    resumed = morphkit.align(x, y, pairs, method="global", bindings=bindings, out=tmp_path / "a")
     assert seen == [10, 20, *range(10, 51, 10), *range(20, 51, 10)]
     np.testing.assert_array_equal(resumed(x), whole(x))
     assert np.abs(other(x) - whole(x)).max() > 0
@@ -243,8 +249,8 @@ def test_sigterm_saves_the_state_and_says_so(arrays, tmp_path):
     """A run that is asked to stop goes on from there, as the same W&B run."""
     out = tmp_path / "out"
     command = [
-        sys.executable, "-m", "morphkit.cli", "align", "--source", "x.npy", "--target", "y.npy",
-        "--pairs", "pairs.csv", "--out", str(out), *SET,
+        sys.executable, "-m", "morphkit.cli", "align", "--method", "global",
+        "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv", "--out", str(out), *SET,
         "--set", "Training.steps_per_dispatch = 10", "--set", "Training.steps = 1000000",
         "--set", "run.wandb = 'offline'",
     ]  # fmt: skip
@@ -275,7 +281,7 @@ def test_a_callers_wandb_run_is_left_alone(arrays, tmp_path, monkeypatch):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
     with wandb.init(dir=str(tmp_path), project="caller", mode="offline") as mine:
-        morphkit.align(x, y, pairs, bindings=FAST[1:], out=tmp_path / "run")
+        morphkit.align(x, y, pairs, method="global", bindings=FAST[1:], out=tmp_path / "run")
         assert wandb.run is mine
         mine.log({"still": 1.0})
     (stored,) = (tmp_path / "run").glob("wandb/offline-run-*/run-*.wandb")
@@ -288,7 +294,7 @@ def test_two_alignments_at_once_give_what_each_asked_for(arrays):
 
     def width(hidden: int) -> int:
         bindings = [*FAST[:4], f"MLP.hidden = {hidden}"]
-        return morphkit.align(x, y, pairs, bindings=bindings).networks.field.hidden
+        return morphkit.align(x, y, pairs, method="global", bindings=bindings).networks.field.hidden
 
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(width, (24, 64))) == [24, 64]
@@ -310,8 +316,8 @@ def test_a_cost_that_is_zero_everywhere_is_explained(method, capsys):
 def test_align_and_predict_from_the_command_line(arrays, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(arrays)
     out = tmp_path / "out"
-    assert main(["align", "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv",
-                 "--out", str(out), *SET]) == 0  # fmt: skip
+    assert main(["align", "--method", "global", "--source", "x.npy", "--target", "y.npy",
+                 "--pairs", "pairs.csv", "--out", str(out), *SET]) == 0  # fmt: skip
     assert "nearest anchor" in capsys.readouterr().out
     predicted = tmp_path / "deep" / "predicted.npy"
     assert main(["predict", str(out), "--input", "x.npy", "--output", str(predicted),
@@ -346,7 +352,7 @@ def test_nan_in_an_input_file_is_found_before_anything_is_trained(arrays, tmp_pa
     x = np.load(arrays / "x.npy")
     x[17, 2] = np.nan
     np.save(tmp_path / "bad.npy", x)
-    assert main(["align", "--source", str(tmp_path / "bad.npy"), "--target",
+    assert main(["align", "--method", "global", "--source", str(tmp_path / "bad.npy"), "--target",
                  str(arrays / "y.npy"), "--pairs", str(arrays / "pairs.csv"),
                  "--out", str(tmp_path / "out"), *SET]) == 2  # fmt: skip
     assert "source has 1 NaN" in capsys.readouterr().err
@@ -398,6 +404,8 @@ def test_an_evaluator_that_cannot_work_says_what_is_missing(arrays, capsys, tmp_
         main(
             [
                 "align",
+                "--method",
+                "global",
                 "--source",
                 "x.npy",
                 "--target",

@@ -61,7 +61,8 @@ def test_it_runs_from_gin_and_aligns(environment, tmp_path):
     np.save(tmp_path / "y.npy", y)
     np.savetxt(tmp_path / "pairs.csv", np.stack([np.arange(60)] * 2, 1), fmt="%d", delimiter=",")
     morphkit(
-        environment, "align", "--source", "x.npy", "--target", "y.npy", "--pairs", "pairs.csv",
+        environment, "align", "--method", "global", "--source", "x.npy", "--target", "y.npy",
+        "--pairs", "pairs.csv",
         "--out", "out", "--set", "run.cost = @cost.ProcrustesCost()",
         "--set", "ProcrustesCost.metric = 'sqeuclidean'",
         "--set", "Training.steps = 20",

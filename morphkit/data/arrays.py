@@ -339,4 +339,7 @@ def _choose_units(units: Int[np.ndarray, " l"], count: int, seed: int) -> Bool[n
 def _take(data: Split, source: np.ndarray, target: np.ndarray, pairs: np.ndarray) -> Split:
     x_labels = None if data.source_labels is None else data.source_labels[source]
     y_labels = None if data.target_labels is None else data.target_labels[target]
-    return Split(data.source[source], data.target[target], pairs, x_labels, y_labels)
+    return Split(
+        data.source[source], data.target[target], pairs, x_labels, y_labels,
+        source_rows=source, target_rows=target,
+    )  # fmt: skip

@@ -34,15 +34,22 @@ JUDGED = 200
 
 
 class Candidate(Checked):
-    """A way to couple two clouds: an `aligner` with its `cost` and `solver`."""
+    """A way to couple two clouds: an `aligner` with its `cost` and `solver`. Tables call it by its
+    `label`; without one, by what it is made of."""
 
     cost: FusedCost
     aligner: Aligner
     solver: OTSolver
+    label: str = eqx.field(static=True, default="")
 
     @property
     def name(self) -> str:
-        """What it is made of, each part with the arguments that are not its defaults."""
+        """What tables call it."""
+        return self.label or self.made_of
+
+    @property
+    def made_of(self) -> str:
+        """Its parts, each with the arguments that are not its defaults."""
         return ", ".join(described(part) for part in (self.cost, self.aligner, self.solver))
 
 
@@ -56,14 +63,25 @@ class Choice(Checked):
     with its pairs, and from the rest every candidate says how probable the targets of a held-out
     point are. The best has the largest mean log posterior of the true one. A candidate that lies
     behind by more than twice the standard error of the difference is asked no further. After
-    `budget` seconds no further part is begun, and in the first part no further candidate. Clouds of
-    more than `points` distinct points are judged by a random part of them.
+    `budget` seconds no further part is begun, and in the first part no further candidate, once
+    there is one that knows new points; baselines are always heard. Clouds of more than `points`
+    distinct points are judged by a random part of them. Raises ValueError without candidates, and
+    for two of one label.
     """
 
     candidates: Sequence[Candidate] = eqx.field(converter=tuple)
     folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=5)
     budget: Positive = eqx.field(static=True, default=60.0)
     points: Count = eqx.field(static=True, default=2000)
+
+    def __check_init__(self) -> None:
+        names = [candidate.name for candidate in self.candidates]
+        if not names:
+            raise ValueError("Choice.candidates is empty; give one at least, or no run.choice")
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(
+                f"Choice.candidates has two that are called {twice[0]!r}; give them labels"
+            )
 
 
 for configurable in (Choice, Candidate, Reading):
@@ -72,7 +90,7 @@ for configurable in (Choice, Candidate, Reading):
 
 @dataclass
 class Contestant:
-    """One line of the table: a `way` by its `name`, what it said of each part of the pairs, by
+    """One line of the table: a `way` by its `name`, what it `said` of each part of the pairs, by
     reading, and the `seconds` that took. `out` is why it was not asked, or asked no further;
     `everywhere` says whether it knows new points; `best` is its best reading, and how good."""
 
@@ -105,6 +123,7 @@ class Contestant:
         """Its line of the table, as JSON."""
         found: dict[str, Any] = {
             "name": self.name, "kind": "baseline" if isinstance(self.way, Baseline) else "coupling",
+            "made_of": self.way.made_of if isinstance(self.way, Candidate) else described(self.way),
             "seconds": round(self.seconds, 2), "out": self.out,
         }  # fmt: skip
         if self.best is not None:
@@ -145,13 +164,14 @@ def contest(
         if k and time.monotonic() - start + costs > choice.budget:
             break
         for contestant in asking:
-            if k == 0 and time.monotonic() - start > choice.budget:
+            spent = time.monotonic() - start > choice.budget
+            if k == 0 and spent and _heard_one(entered) and isinstance(contestant.way, Candidate):
                 contestant.out = f"not tried: Choice.budget = {choice.budget:g} seconds were spent"
             else:
                 _hear(contestant, part, targets, groups)
             done += 1
             tell(done, total, {})
-        asking = _left(asking)
+        asking = _left(asking) if any(not c.out for c in asking) else []
         done = total - len(asking) * (len(parts) - k - 1)
     heard = [c for c in entered if c.best is not None]
     if not heard:
@@ -173,6 +193,11 @@ def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) ->
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         contestant.out, contestant.best = f"not possible: {error}", None
     contestant.seconds += time.monotonic() - start
+
+
+def _heard_one(entered: list[Contestant]) -> bool:
+    """Whether a coupling that knows new points was judged: there has to be one."""
+    return any(c.everywhere and isinstance(c.way, Candidate) for c in entered)
 
 
 def _left(asking: list[Contestant]) -> list[Contestant]:

@@ -1,25 +1,30 @@
 """From a contest to the run that follows from it."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ..features.cache import fingerprint
 from ..files import write_json
 from ..folder import RunFolder
-from ..interfaces import Baseline, LatentMap, Sampler
+from ..interfaces import Baseline, LatentMap, Sampler, Scene
 from ..loggers import Log
 from ..training.anchor import settled
 from ..transport.collapse import Groups
 from ..transport.entropic import Reading
 from ..transport.matching import Matcher
 from ..types import PairedData, distinct
-from ..wiring.records import record
+from ..wiring.records import arguments, as_gin, record
 from .choice import Candidate, Contestant, Way, contest
 from .experiment import Experiment
+
+OWN = "the run's own"
+"""What tables call the way to couple that a run would go without a choice."""
 
 
 class Chosen(NamedTuple):
@@ -32,37 +37,74 @@ class Chosen(NamedTuple):
     temperature: float = 1.0
     said: dict[str, Any] | None = None
 
-    def matcher(self, base: LatentMap | None, sampler: Sampler, data: PairedData) -> Matcher | None:
-        """What ranks the targets of `data`, `sampler` being that of the experiment and `base` what
-        its morph starts from; None if nothing knows new points."""
-        wanted, anchor = self.ranking or "coupling", self.experiment.anchor
-        if base is not None and _recorded(wanted) == _recorded(anchor):
-            return Matcher.of(None, data.y, self.temperature)
-        if self.ranking is not None:
-            return Matcher.of(settled(self.ranking.fit(data)), data.y, self.temperature)
-        found = self.experiment.reading.of(sampler.map)
-        return None if found is None else Matcher.of(found, data.y)
+    def matcher(self, base: LatentMap | None, sampler: Sampler, scene: Scene) -> Matcher | None:
+        """What ranks the targets of the training data of `scene`, `sampler` being that of the
+        experiment and `base` what its morph starts from; None if nothing knows new points. Its rows
+        are those of the arrays that the data came from."""
+        data, wanted = scene.train, self.ranking or "coupling"
+        if base is not None and _recorded(wanted) == _recorded(self.experiment.anchor):
+            found = Matcher.of(None, data.y, self.temperature)
+        elif self.ranking is not None:
+            found = Matcher.of(settled(self.ranking.fit(data)), data.y, self.temperature)
+        elif (new := self.experiment.reading.of(sampler.map)) is not None:
+            found = Matcher.of(new, data.y)
+        else:
+            return None
+        rows = None if scene.inputs is None else scene.inputs.target_rows
+        return found if rows is None else replace(found, rows=jnp.asarray(rows)[found.rows])
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the candidates came to on held-out pairs, as choice/NAME/METRIC."""
+        found = {}
+        for row in (self.said or {"rows": []})["rows"]:
+            name = "_".join(row["name"].replace(",", "").replace("'", "").split())
+            for metric in ("log_posterior", "recall_at_1", "r2"):
+                if row.get(metric) is not None and not row["out"]:
+                    found[f"choice/{name}/{metric}"] = row[metric]
+        return found
+
+    def bindings(self) -> list[str]:
+        """What was chosen, as bindings of a run without a choice."""
+        experiment, scopes = self.experiment, itertools.count(1)
+        lines = ["run.choice = None"]
+        for name in ("cost", "aligner", "solver"):
+            lines += as_gin(f"run.{name}", getattr(experiment, name), scopes)
+        anchor = experiment.anchor
+        lines += (
+            as_gin("run.anchor", anchor, scopes) if isinstance(anchor, Baseline)
+            else [f"run.anchor = {anchor!r}"]
+        )  # fmt: skip
+        lines += ["run.reading = @Reading()"]
+        for name, part in (("Reading", experiment.reading), ("Training", experiment.training)):
+            lines += [
+                f"{name}.{argument} = {value!r}" for argument, value in arguments(part).items()
+            ]
+        return lines
 
 
 def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log) -> Chosen:
     """What `experiment` becomes by its choice, if it asks for one, judged on the pairs of `data`.
 
-    The coupling is that of the best candidate that knows new points. The flow starts from its map
-    or, where that is better, from the best baseline: by the log posterior where targets repeat, by
-    R² where they do not. Targets are ranked by the best of all, by its log posterior. The table is
+    The coupling is that of the candidate with the best log posterior that knows new points. The
+    flow starts from its map or, where that is better, from the best baseline: by how often the
+    target comes first where targets repeat, by R² where they do not. Targets are ranked by what has
+    the best log posterior of all. The table is
     kept in `folder`, where a run that goes on finds it; `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:
         return Chosen(experiment)
-    asked = Candidate(experiment.cost, experiment.aligner, experiment.solver)
+    asked = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
     ways |= {candidate.name: candidate for candidate in (asked, *choice.candidates)}
     if len(distinct(np.asarray(data.pairs.source))[0]) < 2:
         log.warn(
             "the pairs of a single source point cannot be held out, so nothing is chosen: the "
-            "first of Choice.candidates is taken"
+            "first of Choice.candidates is taken, and Training.validation is 0"
         )
+        training = replace(experiment.training, validation=0.0, patience=None)
+        experiment = replace(experiment, training=training)
         return Chosen(_coupled(experiment, choice.candidates[0], Reading(), "coupling"))
     request = {name: _recorded(way) for name, way in ways.items()}
     settings = (choice.folds, choice.budget, choice.points)
@@ -123,10 +165,13 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
     def log_posterior(c: Contestant) -> float:
         return float(c.verdict.log_posterior.mean())
 
+    def recall(c: Contestant) -> float:
+        return c.verdict.recall_at_1
+
     def r2(c: Contestant) -> float:
         return c.verdict.r2
 
-    by = log_posterior if targets_repeat or np.isnan([r2(c) for c in known]).all() else r2
+    by = recall if targets_repeat or np.isnan([r2(c) for c in known]).all() else r2
     couplings = [c for c in known if isinstance(c.way, Candidate)]
     coupling = best(couplings, log_posterior)
     baselines = [c for c in known if isinstance(c.way, Baseline)]

@@ -56,8 +56,10 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
                 scene, ours(experiment, morph, sampler) | fitted(experiment, scene.train, log),
                 experiment.evaluators, key_eval, log,
             )  # fmt: skip
-        metrics = coupling_metrics | judged | log.times | asked(experiment, scene.train)
-        morph = replace(morph, matcher=chosen.matcher(morph.base, sampler, scene.train))
+        metrics = (
+            chosen.metrics | coupling_metrics | judged | log.times | asked(experiment, scene.train)
+        )
+        morph = replace(morph, matcher=chosen.matcher(morph.base, sampler, scene))
         morph = with_story(morph, story | {"metrics": jsonable(metrics), "choice": chosen.said})
         write_results(folder, morph, metrics, scene, gin)
         batch_size = experiment.training.batch_size

@@ -8,17 +8,20 @@ from jaxtyping import Bool, Float
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
-WIDEST = 12.0
-"""How far from one over the spread of its logits, in log, an inverse temperature is looked for."""
+WIDTH = np.log(4)
+"""The standard deviation of log T about what it is before any pair was seen."""
+
+SPREADS = 3.0
+"""1 / T before any pair was seen, of logits that are no probabilities, over their spread."""
 
 
 class Answers(NamedTuple):
     """What a map says of k held-out source points.
 
     `logits` (k, c) tell the c distinct targets apart, up to a temperature and a constant of each
-    row; `partners` (k, c) is True for the targets that are right, at least one a row; `targets`
-    (c, q) are the targets. `expected` (k, q) are the map's own point estimates; None where the mean
-    of its posterior is that.
+    row, and are logarithms of probabilities where `expected` is None. `partners` (k, c) is True for
+    the targets that are right, at least one a row; `targets` (c, q) are the targets. `expected`
+    (k, q) are the map's own point estimates; None where the mean of its posterior is that.
     """
 
     logits: Float[np.ndarray, "k c"]
@@ -41,17 +44,26 @@ class Verdict(NamedTuple):
 
 
 def judge(parts: Sequence[Answers]) -> Verdict:
-    """The verdict on a map by its answers to `parts` of the known pairs, each fitted to the others;
-    one temperature for all."""
+    """The verdict on a map by its answers to `parts` of the known pairs, each fitted to the others.
+
+    One temperature for all: the most probable one, by the held-out points and a log-normal prior of
+    WIDTH around 1 or, for logits that are no probabilities, around their spread over SPREADS. A
+    map that is right about a handful of points is not taken for infallible so.
+    """
+    count = sum(len(part.logits) for part in parts)
     spread = float(np.mean([np.std(part.logits, axis=1).mean() for part in parts])) or 1.0
+    start = 0.0 if parts[0].expected is None else np.log(SPREADS / spread)
 
     def posterior(log_inverse: float) -> list[np.ndarray]:
-        return [_log_posterior(part, np.exp(log_inverse) / spread) for part in parts]
+        return [_log_posterior(part, np.exp(log_inverse)) for part in parts]
 
-    found = minimize_scalar(
-        lambda z: -np.concatenate(posterior(z)).mean(), bounds=(-WIDEST, WIDEST), method="bounded"
-    )
-    inverse = float(np.exp(found.x)) / spread
+    def loss(log_inverse: float) -> float:
+        away = (log_inverse - start) / WIDTH
+        return float(away**2 / 2 / count - np.concatenate(posterior(log_inverse)).mean())
+
+    bounds = (start - 5 * WIDTH, start + 5 * WIDTH)
+    found = minimize_scalar(loss, bounds=bounds, method="bounded")
+    inverse = float(np.exp(found.x))
     hits = np.concatenate([_hits(part) for part in parts])
     wanted = np.concatenate([_mean(part.partners, part.targets) for part in parts])
     given = np.concatenate([

@@ -42,7 +42,10 @@ def choice_notes(said: Mapping[str, Any]) -> list[str]:
     and who was not heard to the end."""
     advice = said["advice"]
     notes = [advice[0].upper() + advice[1:] + "."]
-    notes += [f"{what.capitalize()}: {said[role]}." for role, what in ROLES.items() if said[role]]
+    made_of = {row["name"]: row["made_of"] for row in said["rows"]}
+    for role, what in ROLES.items():
+        if name := said[role]:
+            notes.append(f"{what.capitalize()}: {name}, which is {made_of[name]}.")
     notes += [f"{row['name']}: {row['out']}." for row in said["rows"] if row["out"]]
     return notes
 
@@ -50,3 +53,11 @@ def choice_notes(said: Mapping[str, Any]) -> list[str]:
 def format_choice(said: Mapping[str, Any]) -> str:
     """The table and the notes of a choice, `said` as in choice.json, as text."""
     return "\n".join([*text_of(choice_table(said)), *choice_notes(said)])
+
+
+def held_out_recall(said: Mapping[str, Any]) -> tuple[float, float, int]:
+    """How often the best of a choice, `said` as in choice.json, ranked the target of a held-out
+    point first, the standard error of that share, and of how many points it is."""
+    row = next(row for row in said["rows"] if row["name"] == said["ranking"])
+    recall, count = float(row["recall_at_1"]), int(row["held_out"])
+    return recall, math.sqrt(recall * (1 - recall) / count), count

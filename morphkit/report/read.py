@@ -56,7 +56,8 @@ class Judged(BaseModel):
 
 
 class Candidates(BaseModel):
-    """What a run chose from, see `morphkit.experiment.chosen.summary`."""
+    """What a run chose from: the `rows` of the table, the names of the best `coupling`, of the
+    `anchor` and of the `ranking`, and the `advice`, see `morphkit.experiment.chosen.summary`."""
 
     rows: list[dict[str, str | float | bool | None]]
     coupling: str | None
@@ -66,7 +67,7 @@ class Candidates(BaseModel):
 
 
 class Choosing(BaseModel):
-    """What a run says of its choice, if it made one."""
+    """What a run says of its `choice`, if it made one."""
 
     choice: Candidates | None = None
 

@@ -1,6 +1,7 @@
 """Components as JSON: their names and arguments, and back."""
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import equinox as eqx
@@ -26,6 +27,30 @@ def record(component: eqx.Module) -> dict[str, Any]:
         "version": known.version,
         "arguments": values,
     }
+
+
+def as_gin(argument: str, component: eqx.Module, scopes: Iterator[int]) -> list[str]:
+    """The bindings that give the gin argument called `argument`, such as run.cost, what `component`
+    is: each part in a scope of its own, chosen_1 and so on, numbered by `scopes`. Raises
+    LookupError if a part is not registered."""
+    reference, lines = _bound(component, scopes)
+    return [f"{argument} = {reference}", *lines]
+
+
+def _bound(value: Any, scopes: Iterator[int]) -> tuple[str, list[str]]:
+    """How gin writes `value`, and the bindings that this takes."""
+    if isinstance(value, list | tuple):
+        parts = [_bound(v, scopes) for v in value]
+        inside = ", ".join(text for text, _ in parts)
+        return f"({inside},)" if parts else "()", [line for _, more in parts for line in more]
+    if not isinstance(value, eqx.Module):
+        return repr(value), []
+    known, scope, lines = registry.of(value), f"chosen_{next(scopes)}", []
+    for name, parameter in known.arguments.items():
+        if (given := getattr(value, name)) != parameter.default:
+            text, more = _bound(given, scopes)
+            lines += [f"{scope}/{known.short}.{name} = {text}", *more]
+    return f"@{scope}/{known.short}()", lines
 
 
 def _value(value: Any) -> Any:

@@ -13,7 +13,7 @@ from morphkit.transport.collapse import collapse, of_all
 from morphkit.transport.couple import couple, prepared_geometry, taken
 from morphkit.transport.couplings import Coupling, PairCoupling
 from morphkit.transport.entropic import EntropicMap
-from morphkit.transport.geometry import Geometry
+from morphkit.transport.geometry import DenseGeometry, Geometry, dense
 from morphkit.transport.sharpening import medoid, sharpen
 from morphkit.types import Batch, Cloud, PairedData
 
@@ -21,6 +21,9 @@ from morphkit.types import Batch, Cloud, PairedData
 def _draw(key: PRNGKeyArray, cloud: Cloud, num: int) -> Int[Array, " num"]:
     return jax.random.choice(key, cloud.size, (num,), p=cloud.weights)
 
+
+STORED_BYTES = 2**24
+"""The size of a cost that local alignment stores whole: to take a minibatch of it is to read it."""
 
 DIAGNOSED = 20
 """How many minibatch problems of a local alignment are looked at."""
@@ -195,7 +198,8 @@ def _diagnosed(sampler: LocalSampler, batch_size: int, key: PRNGKeyArray) -> dic
 
 
 class LocalAlignment(Aligner):
-    """Solves a small problem at every training step; the cost of all points is prepared once.
+    """Solves a small problem at every training step; the cost of all points is prepared once, and
+    stored up to STORED_BYTES.
 
     Algorithm 1: x_1, …, x_b ~ μ and y_1, …, y_b ~ ν, π_b solves Eq. 1, 2 or 3 between them, and
     (x, y) ~ π_b enter Eq. 4.
@@ -209,4 +213,7 @@ class LocalAlignment(Aligner):
 
     def sampler(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> LocalSampler:
         geometry = taken(prepared_geometry(data, cost), solver)
+        n, m = geometry.shape
+        if 4 * n * m <= STORED_BYTES and issubclass(DenseGeometry, solver.takes):
+            geometry = DenseGeometry(dense(geometry), unit=geometry.unit)
         return LocalSampler(data, geometry, solver, self.temperature)

@@ -1,7 +1,7 @@
 """Label spreading: the classifier that learns from unpaired points."""
 
 import itertools
-from typing import Annotated, Any
+from typing import Annotated
 
 import equinox as eqx
 import numpy as np
@@ -28,19 +28,22 @@ LARGE = 500_000
 
 class SpreadMap(LatentMap):
     """The one of `targets` (c, q) of the class with the largest sum of shares `spread` (n, c) over
-    the neighbours of a point in the training cloud, which `neighbours` (scikit-learn's) finds after
+    the `k` neighbours of a point among `points` (n, p), the training cloud, both after
     `preprocessing`; not traceable."""
 
     preprocessing: Preprocessing
-    neighbours: Any = eqx.field(static=True)
-    spread: Float[np.ndarray, "n c"]
+    points: Float[Array | np.ndarray, "n p"]
+    k: int = eqx.field(static=True)
+    spread: Float[Array | np.ndarray, "n c"]
     targets: Float[Array, "c q"]
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        near = self.neighbours.kneighbors(self.preprocessing(np.asarray(x)), return_distance=False)
-        return self.targets[np.array([self.spread[row].sum(0).argmax() for row in near], int)]
+        search = NearestNeighbors(n_neighbors=self.k).fit(np.asarray(self.points))
+        asked = np.asarray(self.preprocessing(np.asarray(x)))
+        near, shares = search.kneighbors(asked, return_distance=False), np.asarray(self.spread)
+        return self.targets[np.array([shares[row].sum(0).argmax() for row in near], int)]
 
 
 class LabelSpreading(Baseline):
@@ -87,11 +90,11 @@ class LabelSpreading(Baseline):
                     found = spread(graph, known, alpha)[source[held]]
                     right += np.sum(found.argmax(1) == classes[held])
                 if right > most:
-                    most, best = right, (preprocessing, neighbours, graph, alpha)
+                    most, best = right, (preprocessing, z, neighbours.n_neighbors, graph, alpha)
         assert best is not None
-        preprocessing, neighbours, graph, alpha = best
+        preprocessing, z, k, graph, alpha = best
         known = _one_hot(source, classes, data.x.size, len(targets))
-        return SpreadMap(preprocessing, neighbours, spread(graph, known, alpha), targets)
+        return SpreadMap(preprocessing.single(), z, k, spread(graph, known, alpha), targets)
 
 
 def spread(

@@ -93,10 +93,10 @@ class Diffusion(Coordinates):
         here = distance[:, min(OWN_SCALE, self.neighbours) - 1][:, None]
         weight = np.exp(-(distance**2) / np.maximum(here * self.own_scale[index], 1e-300))
         weight /= np.maximum(weight.sum(1, keepdims=True), 1e-300)
-        found = np.einsum("nk,nkd->nd", weight, self.vectors[index]) / self.values
+        vectors = np.asarray(self.vectors)
+        found = np.einsum("nk,nkd->nd", weight, vectors[index]) / self.values
         own = distance[:, 0] == 0  # of the cloud
-        found[own] = self.vectors[index[own, 0]]
-        return found
+        return np.where(own[:, None], vectors[index[:, 0]], found)
 
 
 def coordinates(

@@ -1,0 +1,352 @@
+"""The choice on held-out pairs: its verdicts, its contest, and the runs that follow from it."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from morphkit_aligners import aligners, refined
+from morphkit_baselines.linear import Procrustes, Ridge
+from morphkit_costs.canonical import CanonicalCost
+from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.special import log_softmax
+from sklearn.metrics import log_loss, r2_score
+
+import morphkit
+from morphkit.api import data_bindings
+from morphkit.cli import main
+from morphkit.experiment.choice import Candidate, Choice, contest, parted, thinned
+from morphkit.experiment.chosen import summary
+from morphkit.experiment.suggest import suggest
+from morphkit.experiment.verdict import Answers, judge
+from morphkit.folder import RunFolder
+from morphkit.transport.entropic import EntropicMap, Reading
+from morphkit.transport.matching import Matcher
+from morphkit.types import Cloud, PairedData, Pairs
+
+N, PAIRS = 120, 24
+
+
+@pytest.fixture(scope="module")
+def rotated() -> PairedData:
+    """120 points of 8 dimensions and, in another order, what a rotation makes of them, with noise;
+    24 pairs. Target 119 - i belongs to source point i."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(N, 8)) * np.linspace(1, 2, 8)
+    y = x @ np.linalg.qr(rng.normal(size=(8, 8)))[0] + rng.normal(size=(N, 8)) * 0.05
+    known = np.arange(PAIRS) * 5
+    return PairedData(
+        Cloud.uniform(x), Cloud.uniform(y[::-1].copy()),
+        Pairs.from_array(np.stack([known, N - 1 - known], 1)),
+    )  # fmt: skip
+
+
+def candidate(rounds: int = 3, label: str = "") -> Candidate:
+    return Candidate(
+        CanonicalCost(), refined.RefinedAlignment(rounds=rounds), Sinkhorn(0.05), label
+    )
+
+
+def test_a_verdict_is_that_of_scikit_learn(rng):
+    logits = rng.normal(size=(40, 6))
+    truth = rng.integers(0, 6, 40)
+    logits[np.arange(40), truth] += 2
+    targets = rng.normal(size=(6, 3))
+    partners = np.eye(6, dtype=bool)[truth]
+    expected = rng.normal(size=(40, 3))
+    parts = [Answers(logits[k::2], partners[k::2], targets, expected[k::2]) for k in (0, 1)]
+    order = np.concatenate([np.arange(40)[k::2] for k in (0, 1)])
+    found = judge(parts)
+    posterior = np.exp(log_softmax(logits / found.temperature, axis=1))
+    assert found.log_posterior.mean() == pytest.approx(-log_loss(truth, posterior), rel=1e-6)
+    assert found.log_posterior == pytest.approx(np.log(posterior[np.arange(40), truth])[order])
+    assert found.recall_at_1 == pytest.approx(np.mean(logits.argmax(1) == truth))
+    centred = targets[truth] - targets[truth].mean(0)
+    unexplained = np.sum((expected - targets[truth]) ** 2) / np.sum(centred**2)
+    assert found.r2 == pytest.approx(1 - unexplained)
+    weighted = r2_score(targets[truth], expected, multioutput="variance_weighted")
+    assert found.r2 == pytest.approx(weighted)
+
+
+def test_a_temperature_is_found(rng):
+    """Of many points whose targets are drawn at a temperature, that one is the most probable."""
+    logits = log_softmax(rng.normal(size=(4000, 5)) * 3, axis=1)
+    probability = np.exp(log_softmax(logits / 2.5, axis=1))
+    truth = (probability.cumsum(1) < rng.uniform(size=(4000, 1))).sum(1)
+    found = judge([Answers(logits, np.eye(5, dtype=bool)[truth], np.eye(5))])
+    assert found.temperature == pytest.approx(2.5, rel=0.1)
+
+
+def test_few_points_make_no_map_infallible():
+    """Right about three points: sharper than it was, but not certain."""
+    logits = log_softmax(np.eye(5)[:3] * 4, axis=1)
+    found = judge([Answers(logits, np.eye(5, dtype=bool)[:3], np.eye(5))])
+    assert 0.1 < found.temperature < 1
+    assert found.log_posterior.mean() < -1e-4
+
+
+def test_any_of_several_partners_is_right_and_a_tie_is_chance():
+    logits = np.array([[1.0, 1.0, 0.0], [0.0, 2.0, 1.0]])
+    partners = np.array([[True, False, False], [False, True, True]])
+    found = judge([Answers(logits, partners, np.eye(3))])
+    assert found.recall_at_1 == 0.75
+
+
+def test_parts_hold_out_every_paired_source_once(rng):
+    data = PairedData(
+        Cloud.uniform(rng.normal(size=(30, 2))), Cloud.uniform(rng.normal(size=(20, 2))),
+        Pairs.from_array(np.array([[i, j] for i in range(11) for j in (i, i + 5)])),
+    )  # fmt: skip
+    parts = parted(data, 5, np.arange(20), 20)
+    held = np.concatenate([part.held for part in parts])
+    assert len(parts) == 5
+    assert len(held) == 10 == len(set(held))
+    for part in parts:
+        assert not np.isin(part.held, part.data.pairs.source).any()
+        assert part.data.pairs.size == 18
+        assert (part.partners.sum(1) == 2).all()
+        for i, row in zip(part.held, part.partners, strict=True):
+            assert set(np.flatnonzero(row)) == {i, i + 5}
+
+
+def test_a_thinned_problem_keeps_its_pairs(rotated):
+    data = thinned(rotated, 60)
+    assert (data.x.size, data.y.size, data.pairs.size) == (60, 60, PAIRS)
+    whole = {tuple(np.asarray(p)) for p in zip(*map(np.asarray, _ends(rotated)), strict=True)}
+    for ends in zip(*map(np.asarray, _ends(data)), strict=True):
+        assert tuple(ends) in whole
+    assert thinned(rotated, N) is rotated
+
+
+def _ends(data: PairedData):
+    return data.x_paired[:, 0], data.y_paired[:, 0]
+
+
+def test_targets_that_repeat_leave_room_for_more_sources(rng):
+    x, labels = rng.normal(size=(400, 3)), np.arange(400) % 4
+    data = PairedData(
+        Cloud.uniform(x), Cloud.uniform(np.eye(4)[labels]),
+        Pairs.from_array(np.stack([np.arange(40)] * 2, 1)),
+    )  # fmt: skip
+    assert thinned(data, 100).x.size == 400
+    assert thinned(data, 20).x.size == 100
+
+
+@pytest.fixture(scope="module")
+def field(rotated):
+    pairs, minibatches = (
+        Candidate(CanonicalCost(), how, Sinkhorn(0.05))
+        for how in (aligners.TrueAlignment(), aligners.LocalAlignment())
+    )
+    ways = {"ridge": Ridge(), "refined": candidate(), "pairs": pairs, "minibatches": minibatches}
+    return contest(Choice([candidate()]), ways, rotated)
+
+
+def test_the_best_way_is_found_and_what_cannot_be_judged_is_named(field):
+    by_name = {c.name: c for c in field}
+    assert field[0].name == "refined"
+    assert by_name["refined"].verdict.recall_at_1 > by_name["ridge"].verdict.recall_at_1 - 1e-9
+    assert len(by_name["ridge"].verdict.log_posterior) == PAIRS - PAIRS % 5
+    assert by_name["minibatches"].out.startswith("not possible: its minibatches")
+    assert by_name["pairs"].out.startswith("clearly behind")
+    chance = -np.log(N)
+    assert by_name["pairs"].verdict.log_posterior == pytest.approx(chance, rel=1e-3)
+
+
+def test_what_follows_from_a_contest(field, rotated):
+    said = summary(field, rotated)
+    assert said["coupling"] == "refined" == said["ranking"]
+    assert said["anchor"] in ("refined", "ridge")
+    assert said["advice"]
+    assert json.loads(json.dumps(said)) == said
+
+
+def test_candidates_have_names_of_their_own():
+    with pytest.raises(ValueError, match="two that are called 'a'"):
+        Choice([candidate(1, "a"), candidate(2, "a")])
+    with pytest.raises(ValueError, match=r"Choice\.candidates is empty"):
+        Choice([])
+
+
+def test_a_spent_budget_leaves_candidates_out_and_says_so(rotated):
+    ways = {"ridge": Ridge(), "a": candidate(1, "a"), "b": candidate(2, "b")}
+    found = contest(Choice([candidate()], budget=1e-6), ways, rotated)
+    out = {c.name: c.out for c in found}
+    assert not out["ridge"]
+    assert not out["a"]
+    assert "Choice.budget" in out["b"]
+
+
+def test_a_reading_is_the_map_at_a_temperature_with_or_without_potential(rotated):
+    sampler = candidate().aligner.sampler(rotated, CanonicalCost(), Sinkhorn(0.05))
+    plain, x = sampler.map, rotated.x.points[:7]
+    assert isinstance(plain, EntropicMap)
+    log = np.asarray(plain.log_conditional(x), np.float64)
+    hot = Reading(temperature=2.0).of(plain)
+    assert hot.log_conditional(x) == pytest.approx(log_softmax(log / 2, axis=1), abs=1e-4)
+    free = Reading(balanced=False).of(plain)
+    cost = np.asarray(plain.cost.at(np.asarray(x)).matrix(), np.float64)
+    wanted = log_softmax(-cost / float(plain.potential.epsilon), axis=1)
+    assert free.log_conditional(x) == pytest.approx(wanted, abs=1e-4)
+    assert Reading().of(None) is None
+
+
+def test_matches_are_the_most_probable_both_ways(rng):
+    x, y = rng.normal(size=(9, 3)), rng.normal(size=(6, 3))
+    data = PairedData(
+        Cloud.uniform(x), Cloud.uniform(np.concatenate([y, y[:2]])),
+        Pairs.from_array(np.array([[0, 0], [1, 1], [2, 2]])),
+    )  # fmt: skip
+    matcher = Matcher.of(Procrustes().fit(data), data.y, 0.3)
+    log = np.asarray(matcher.log_posterior(data.x.points), np.float64)
+    assert np.exp(log).sum(1) == pytest.approx(1, abs=1e-5)
+    found = matcher.match(x, 4)
+    assert (found.rows == np.argsort(-log, axis=1)[:, :4]).all()
+    assert found.probability == pytest.approx(np.exp(-np.sort(-log, axis=1)[:, :4]), rel=1e-4)
+    back = matcher.match(x, 9, reverse=True)
+    weights = np.exp(log_softmax(log.T, axis=1))
+    assert (back.rows == np.argsort(-weights, axis=1)).all()
+    assert back.probability == pytest.approx(-np.sort(-weights, axis=1), rel=1e-3)
+    with pytest.raises(ValueError, match="from 1 to 6"):
+        matcher.match(x, 7)
+
+
+def test_blocks_of_a_reverse_match_are_as_one(rng, monkeypatch):
+    data = PairedData(
+        Cloud.uniform(rng.normal(size=(9, 3))), Cloud.uniform(rng.normal(size=(6, 3))),
+        Pairs.from_array(np.array([[0, 0], [1, 1], [2, 2]])),
+    )  # fmt: skip
+    matcher = Matcher.of(Ridge().fit(data), data.y)
+    whole = matcher.match(data.x.points, 3, reverse=True)
+    monkeypatch.setattr("morphkit.transport.matching.BLOCK", 12)
+    parts = matcher.match(data.x.points, 3, reverse=True)
+    assert (parts.rows == whole.rows).all()
+    assert parts.probability == pytest.approx(whole.probability, rel=1e-5)
+
+
+def test_suggestions_are_unpaired_apart_and_where_the_map_is_unsure(rng):
+    """Two clusters of sources: of one the map knows the targets, of the other it does not."""
+    x = np.concatenate([rng.normal(size=(40, 2)) - 20, rng.normal(size=(40, 2)) + 20])
+    data = PairedData(
+        Cloud.uniform(x), Cloud.uniform(rng.normal(size=(8, 2))),
+        Pairs.from_array(np.array([[0, 0], [1, 1]])),
+    )  # fmt: skip
+
+    class Unsure(morphkit.interfaces.LatentMap):
+        def __call__(self, x, *, key=None):
+            return jnp.where(x[:, :1] < 0, jnp.asarray(data.y.points[0]) * 50, 0.0)
+
+    matcher = Matcher.of(Unsure(), data.y, 0.01)
+    found = suggest(data, matcher, 6)
+    assert len(set(found.tolist())) == 6
+    assert (found[:4] >= 40).all()
+    with pytest.raises(ValueError, match="from 1 to 78"):
+        suggest(data, matcher, 79)
+
+
+FEW = [
+    "Choice.candidates = [@firm/Candidate()]", "firm/RefinedAlignment.rounds = 2",
+    "run.baselines = [@baseline.Ridge()]", "run.field = @field.MLP", "MLP.layers = 1",
+    "Training.steps = 50", "run.wandb = 'disabled'", "Training.evaluate_every = 50",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def chosen(rotated, tmp_path_factory):
+    """A morph by the default method, of few candidates and steps, and its folder."""
+    out = tmp_path_factory.mktemp("chosen") / "run"
+    x, y = (np.asarray(cloud.points) for cloud in (rotated.x, rotated.y))
+    pairs = np.stack([rotated.pairs.source, rotated.pairs.target], 1)
+    return morphkit.align(x, y, pairs, bindings=FEW, out=out), out
+
+
+def test_the_default_method_chooses_matches_and_reports(chosen, rotated):
+    morph, out = chosen
+    x = np.asarray(rotated.x.points)
+    found = morph.match(x, 2)
+    assert np.mean(found.rows[:, 0] == N - 1 - np.arange(N)) > 0.8
+    back = morph.match(x, reverse=True)
+    assert np.mean(back.rows[:, 0] == N - 1 - np.arange(len(back.rows))) > 0.8
+    text = morph.report()
+    for said in ("canonical", "ridge", "targets ranked by".capitalize()):
+        assert said in text
+    assert morph.metrics["choice/canonical/recall_at_1"] > 0.8
+    assert "on held-out pairs" in (out / "report.html").read_text()
+
+
+def test_a_saved_morph_matches_as_before(chosen, rotated, tmp_path):
+    morph, _ = chosen
+    morph.save(tmp_path / "saved")
+    again = morphkit.load(tmp_path / "saved")
+    x = np.asarray(rotated.x.points)[:9]
+    before, after = morph.match(x, 3), again.match(x, 3)
+    assert (before.rows == after.rows).all()
+    assert before.probability == pytest.approx(after.probability)
+    assert again.report() == morph.report()
+
+
+def test_new_targets_are_matched_by_their_rows(chosen, rotated):
+    morph, _ = chosen
+    targets = np.asarray(rotated.y.points)[::-1]
+    found = morph.match(np.asarray(rotated.x.points), targets=targets)
+    assert np.mean(found.rows[:, 0] == np.arange(N)) > 0.7
+    with pytest.raises(ValueError, match="targets has shape"):
+        morph.match(np.asarray(rotated.x.points), targets=targets[:, :3])
+
+
+def test_a_gate_opens_or_exits_with_3(chosen, capsys):
+    _, out = chosen
+    assert main(["gate", str(out), "--min-recall", "0"]) == 0
+    assert main(["gate", str(out), "--min-recall", "1.5"]) == 2
+    said = json.loads(RunFolder(out).choice.read_text())
+    row = next(row for row in said["rows"] if row["name"] == said["ranking"])
+    assert main(["gate", str(out), "--min-recall", "1"]) == (0 if row["recall_at_1"] == 1 else 3)
+    assert f"{row['recall_at_1']:.3f}" in capsys.readouterr().out
+
+
+def test_a_run_suggests_what_to_pair(chosen, rotated, capsys):
+    _, out = chosen
+    assert main(["suggest", str(out), "-k", "3"]) == 0
+    rows = [int(line) for line in capsys.readouterr().out.split()]
+    assert len(set(rows)) == 3
+
+
+def test_choosing_alone_trains_nothing_and_a_run_goes_on_from_it(chosen, tmp_path, capsys):
+    _, done = chosen
+    out = tmp_path / "choice"
+    request = [str(done / "config.gin"), *(part for b in FEW for part in ("--set", b))]
+    assert main(["choose", *request, "--out", str(out)]) == 0
+    assert not (out / "morph").exists()
+    text = (out / "chosen.gin").read_text()
+    assert "run.choice = None" in text
+    assert "CanonicalCost" in text
+    kept = (out / "choice.json").read_text()
+    assert json.loads(kept)["rows"]
+    assert "log posterior" in capsys.readouterr().out
+    assert main(["run", *request, "--out", str(out)]) == 0
+    assert (out / "choice.json").read_text() == kept
+
+
+def test_what_was_chosen_can_be_asked_for(chosen, tmp_path):
+    """chosen.gin, named after the files of a run, makes the same coupling without a choice."""
+    _, done = chosen
+    out, (arrays,) = tmp_path / "choice", done.glob("arrays-*.npz")
+    names = {name: f"{arrays}::{name}" for name in ("source", "target", "pairs")}
+    data = [*data_bindings(**names), "Arrays.test_fraction = 0.0"]
+    request = [part for b in [*data, *FEW] for part in ("--set", b)]
+    main(["choose", "align.gin", "auto.gin", *request, "--out", str(out)])
+    files, network = ["align.gin", out / "chosen.gin"], [b for b in FEW if "firm" not in b]
+    result = morphkit.run(files, [*data, *network], tmp_path / "again")
+    before = json.loads((done / "metrics.json").read_text())
+    assert result.metrics["coupling/entropy"] == pytest.approx(before["coupling/entropy"])
+    assert "canonical" not in result.morph.report()
+
+
+def test_one_pair_cannot_be_held_out_and_the_run_says_so(rotated, tmp_path):
+    x, y = (np.asarray(cloud.points) for cloud in (rotated.x, rotated.y))
+    morph = morphkit.align(
+        x, y, np.array([[0, N - 1]]), test_fraction=0, out=tmp_path / "one",
+        bindings=FEW,
+    )  # fmt: skip
+    assert "nothing is chosen" in (tmp_path / "one" / "log.jsonl").read_text()
+    assert morph.match(x, 1).rows.shape == (N, 1)

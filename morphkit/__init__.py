@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING, Any
 from .wiring.hookspecs import hookimpl
 
 if TYPE_CHECKING:
-    from .api import align, extract, run, search
+    from .api import align, choose, extract, run, search, suggest
     from .morph import Morph, load
     from .types import Cloud, PairedData, Pairs
 
 _LAZY = {
     "align": ".api",
+    "choose": ".api",
     "extract": ".api",
     "run": ".api",
     "search": ".api",
+    "suggest": ".api",
     "load": ".morph",
     "Morph": ".morph",
     "Cloud": ".types",
@@ -28,7 +30,7 @@ _LAZY = {
 
 __all__ = [
     "Cloud", "Morph", "PairedData", "Pairs",
-    "align", "extract", "hookimpl", "load", "run", "search",
+    "align", "choose", "extract", "hookimpl", "load", "run", "search", "suggest",
 ]  # fmt: skip
 
 

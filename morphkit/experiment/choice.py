@@ -1,8 +1,10 @@
 """Which coupling, and which map, suits the data: asked of known pairs that are held out."""
 
+import contextlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Annotated, Any, NamedTuple
 
 import equinox as eqx
@@ -23,6 +25,8 @@ from ..types import Cloud, PairedData, Pairs, distinct
 from ..wiring.records import arguments
 from .verdict import Answers, Verdict, judge
 
+logger = logging.getLogger("morphkit")
+
 BEHIND = 2.0
 """Standard errors by which a candidate may lie behind the best and still be asked again."""
 
@@ -31,6 +35,10 @@ ENOUGH = 5
 
 JUDGED = 200
 """Held-out source points of a part that are looked at, at most."""
+
+
+def _fixed(items: Sequence[Any]) -> Sequence[Any]:
+    return tuple(items)
 
 
 class Candidate(Checked):
@@ -69,7 +77,7 @@ class Choice(Checked):
     for two of one label.
     """
 
-    candidates: Sequence[Candidate] = eqx.field(converter=tuple)
+    candidates: Sequence[Candidate] = eqx.field(converter=_fixed)
     folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=5)
     budget: Positive = eqx.field(static=True, default=60.0)
     points: Count = eqx.field(static=True, default=2000)
@@ -90,28 +98,29 @@ for configurable in (Choice, Candidate, Reading):
 
 @dataclass
 class Contestant:
-    """One line of the table: a `way` by its `name`, what it `said` of each part of the pairs, by
-    reading, and the `seconds` that took. `out` is why it was not asked, or asked no further;
-    `everywhere` says whether it knows new points; `best` is its best reading, and how good."""
+    """One line of the table: a `way` by its `name`, what it `said` of each part of the pairs, read
+    with its potential and without, and the `seconds` that took. `out` is why it was not asked, or
+    asked no further; `everywhere` says whether it knows new points; `best` is its best reading, and
+    how good."""
 
     name: str
     way: Way
-    said: dict[Reading, list[Answers]] = field(default_factory=dict)
+    said: dict[bool, list[Answers]] = field(default_factory=dict)
     seconds: float = 0.0
     out: str = ""
     everywhere: bool = False
-    best: tuple[Reading, Verdict] | None = None
+    best: tuple[bool, Verdict] | None = None
 
     def conclude(self) -> None:
         """Judges every reading by what was said so far, and keeps the best."""
-        verdicts = [(reading, judge(parts)) for reading, parts in self.said.items()]
+        verdicts = [(balanced, judge(parts)) for balanced, parts in self.said.items()]
         self.best = max(verdicts, key=lambda found: found[1].log_posterior.mean(), default=None)
 
     @property
     def reading(self) -> Reading:
         """How its map is best read: balanced or not, at the most probable temperature."""
         assert self.best is not None
-        return replace(self.best[0], temperature=self.verdict.temperature)
+        return Reading(self.best[0], self.verdict.temperature)
 
     @property
     def verdict(self) -> Verdict:
@@ -185,14 +194,26 @@ def contest(
 def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) -> None:
     start = time.monotonic()
     try:
-        said = _answers(contestant.way, part, targets, groups)
-        for reading, answers in said.items():
-            contestant.said.setdefault(reading, []).append(answers)
+        with _quiet():
+            said = _answers(contestant.way, part, targets, groups)
+        for balanced, answers in said.items():
+            contestant.said.setdefault(balanced, []).append(answers)
         contestant.everywhere = isinstance(contestant.way, Baseline) or len(said) > 1
         contestant.conclude()
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         contestant.out, contestant.best = f"not possible: {error}", None
     contestant.seconds += time.monotonic() - start
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what a candidate tells of its rounds: many of them are heard."""
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _heard_one(entered: list[Contestant]) -> bool:
@@ -212,28 +233,27 @@ def _left(asking: list[Contestant]) -> list[Contestant]:
     return [c for c in asking if not c.out]
 
 
-def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[Reading, Answers]:
+def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool, Answers]:
     data, partners, points = part.data, part.partners, np.asarray(targets.points)
     if isinstance(way, Baseline):
         given = jnp.asarray(way.fit(data).expected(data.x.points[part.held]), jnp.float32)
         center = targets.weights @ targets.points
         logits = np.asarray(cosines(given, targets.points, center), np.float64)
-        return {Reading(): Answers(logits, partners, points, np.asarray(given))}
+        return {True: Answers(logits, partners, points, np.asarray(given))}
     sampler = way.aligner.sampler(data, way.cost, way.solver)
     if isinstance(sampler.map, EntropicMap):
-        said = {r: r.of(sampler.map) for r in (Reading(), Reading(balanced=False))}
-        x = np.asarray(data.x.points)[part.held]
-        logits = {r: np.asarray(m.log_conditional(x)) for r, m in said.items()}
+        x, new = np.asarray(data.x.points)[part.held], sampler.map
+        logits = {b: np.asarray(Reading(b).of(new).log_conditional(x)) for b in (True, False)}
     elif sampler.coupling is None:
         raise ValueError("its minibatches say nothing of single points")
     else:
         rows = np.asarray(sampler.coupling.rows(jnp.asarray(part.held)), np.float64)
         mass = np.add.reduceat(rows[:, groups.order], np.asarray(groups.start)[:-1], axis=1)
         mass = mass / np.where(mass.sum(1, keepdims=True) > 0, mass.sum(1, keepdims=True), 1)
-        logits = {Reading(): np.log(np.maximum(mass, 1e-30))}
+        logits = {True: np.log(np.maximum(mass, 1e-30))}
     if not all(np.isfinite(found).all() for found in logits.values()):
         raise ArithmeticError("its coupling is not finite")
-    return {reading: Answers(found, partners, points) for reading, found in logits.items()}
+    return {b: Answers(found, partners, points) for b, found in logits.items()}
 
 
 def parted(data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: int) -> list[Part]:

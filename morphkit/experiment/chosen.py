@@ -156,8 +156,8 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
     the best `coupling` (of those that know new points), of what the flow is to start from, the
     `anchor`, and of what ranks targets, the `ranking`; and `advice`, a sentence."""
     targets_repeat = Groups.of(data.y)[0].size < data.y.size / 2
-    judged = [c for c in field if c.best is not None and not c.out]
-    known = [c for c in judged if c.everywhere]
+    judged = [c for c in field if c.best is not None and c.everywhere]
+    known = [c for c in judged if not c.out]
 
     def best(of: Sequence[Contestant], by: Callable[[Contestant], float]) -> Contestant | None:
         return max(of, key=lambda c: np.nan_to_num(by(c), nan=-np.inf), default=None)
@@ -172,12 +172,17 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
         return c.verdict.r2
 
     by = recall if targets_repeat or np.isnan([r2(c) for c in known]).all() else r2
-    couplings = [c for c in known if isinstance(c.way, Candidate)]
-    coupling = best(couplings, log_posterior)
+    couplings = [c for c in judged if isinstance(c.way, Candidate)]
+    coupling = best([c for c in couplings if not c.out] or couplings, log_posterior)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
-    anchor = best([*([coupling] if coupling else []), *baselines], by)
-    ranking = best([*([coupling] if coupling else []), *baselines], log_posterior)
-    assert ranking is not None
+    coupled = coupling is not None and (not coupling.out or not baselines)
+    compared = [coupling, *baselines] if coupled else baselines
+    anchor, ranking = best(compared, by), best(compared, log_posterior)
+    if ranking is None:
+        raise ValueError(
+            "Choice: no candidate that knows new points could be judged: "
+            + "; ".join(f"{c.name}: {c.out}" for c in field)
+        )
     names = {"coupling": coupling, "anchor": anchor, "ranking": ranking}
     return {
         "rows": [c.row for c in field],

@@ -30,12 +30,13 @@ def suggest(data: PairedData, matcher: Matcher, k: int) -> Int[np.ndarray, " k"]
     points = np.asarray(data.x.points, np.float64)[free]
     unsure = entropy(matcher, points)
     weights = np.maximum(unsure, 1e-6 * max(unsure.max(), 1e-300))
-    found = KMeans(k, n_init=3, random_state=0).fit(points, sample_weight=weights)
-    order = np.argsort(-np.bincount(found.labels_, weights, minlength=k))
+    model = KMeans(k, random_state=0)
+    labels = model.fit_predict(points, sample_weight=weights)
+    order = np.argsort(-np.bincount(labels, weights, minlength=k))
     medoids = []
     for cluster in order:
-        members = np.flatnonzero(found.labels_ == cluster)
-        apart = np.sum((points[members] - found.cluster_centers_[cluster]) ** 2, axis=1)
+        members = np.flatnonzero(labels == cluster)
+        apart = np.sum((points[members] - model.cluster_centers_[cluster]) ** 2, axis=1)
         medoids += [members[apart.argmin()]] if len(members) else []
     rest = np.setdiff1d(np.argsort(-weights, kind="stable"), medoids, assume_unique=True)
     return free[[*medoids, *rest[: k - len(medoids)]]]

@@ -76,7 +76,7 @@ def judge(parts: Sequence[Answers]) -> Verdict:
 
 def _log_posterior(part: Answers, inverse: float) -> Float[np.ndarray, " k"]:
     log = log_softmax(inverse * part.logits, axis=1)
-    return logsumexp(np.where(part.partners, log, -np.inf), axis=1)
+    return np.asarray(logsumexp(np.where(part.partners, log, -np.inf), axis=1))
 
 
 def _hits(part: Answers) -> Float[np.ndarray, " k"]:

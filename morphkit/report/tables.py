@@ -140,7 +140,7 @@ def verdict(results: Mapping[str, Mapping[str, float]], directions: Directions) 
             lines.append(f"On {metric}, {who} {verb} the morph ({number(morph)}).")
     if judged and not lines:
         lines = ["No baseline beats the morph on any metric."]
-    return [*lines, "Each prediction of the morph is one draw from p(y | x)."]
+    return lines
 
 
 def convergence(coupling: Mapping[str, float]) -> list[str]:

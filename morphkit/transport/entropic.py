@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, overload
 
 import equinox as eqx
 import jax
@@ -31,6 +31,10 @@ class Reading(Checked):
     balanced: bool = eqx.field(static=True, default=True)
     temperature: Positive = eqx.field(static=True, default=1.0)
 
+    @overload
+    def of(self, map: "EntropicMap") -> "EntropicMap": ...
+    @overload
+    def of(self, map: LatentMap | None) -> LatentMap | None: ...
     def of(self, map: LatentMap | None) -> LatentMap | None:
         """`map` read in this way, if it is an `EntropicMap`; else as it is."""
         if not isinstance(map, EntropicMap):

@@ -76,17 +76,15 @@ class Matcher(eqx.Module):
 
 
 def _best_rows(blocks: Iterator[Float[Array, "c b"]], k: int) -> Matches:
-    rows, log, total, start = None, None, None, 0
+    first = next(blocks)
+    log, rows = jax.lax.top_k(first, min(k, first.shape[1]))
+    total, start = jax.nn.logsumexp(first, axis=1), first.shape[1]
     for block in blocks:
         value, index = jax.lax.top_k(block, min(k, block.shape[1]))
-        index, summed = index + start, jax.nn.logsumexp(block, axis=1)
-        start += block.shape[1]
-        if rows is None:
-            rows, log, total = index, value, summed
-            continue
-        value, index = jnp.concatenate([log, value], 1), jnp.concatenate([rows, index], 1)
+        value, index = jnp.concatenate([log, value], 1), jnp.concatenate([rows, index + start], 1)
         log, place = jax.lax.top_k(value, min(k, value.shape[1]))
-        rows, total = jnp.take_along_axis(index, place, 1), jnp.logaddexp(total, summed)
+        rows = jnp.take_along_axis(index, place, 1)
+        total, start = jnp.logaddexp(total, jax.nn.logsumexp(block, axis=1)), start + block.shape[1]
     return Matches(np.asarray(rows), np.asarray(jnp.exp(log - total[:, None])))
 
 

@@ -121,10 +121,10 @@ class FittedCanonical(FittedCost):
         return PointGeometry(a, b, "cosine")
 
     def settled(self) -> Self:
-        none = np.zeros((0, 0))
-        names = ("x", "left", "right", "known", "cross")
-        kept = eqx.tree_at(lambda f: [getattr(f, n) for n in names], self, [none] * len(names))
-        return super(FittedCanonical, kept).settled()
+        names, none = ("x", "left", "right", "known", "cross"), jnp.zeros((0, 0))
+        return eqx.tree_at(
+            lambda f: [getattr(f, n) for n in names], super().settled(), [none] * len(names)
+        )
 
     def learn(
         self, coupling: Coupling, i: Int[Array, " r"], j: Int[Array, " c"], weight: float

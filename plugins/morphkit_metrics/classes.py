@@ -11,7 +11,7 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from morphkit.interfaces import Better, Evaluator, Scene
 
-from .scene import decoder_of, labels_of, predictions
+from .scene import Estimate, decoder_of, labels_of, predictions
 
 
 class LabelAccuracy(Evaluator):
@@ -19,17 +19,20 @@ class LabelAccuracy(Evaluator):
 
     The mean of 1[argmax_k g(ŷ_i)_k = label of x_i], with g the decoder of the target space: it
     turns the predictions into class probabilities (n, c), column k being class k; the largest is
-    compared with the class of the source point. Gives `test_accuracy`. Raises ValueError without
-    source labels, without a decoder, or if it does not decode to one probability per class.
+    compared with the class of the source point. The `estimate` ŷ is a "draw", as in the paper, or
+    "expected", E[y | x]. Gives `test_accuracy`. Raises ValueError without source labels, without a
+    decoder, or if it does not decode to one probability per class.
     """
 
+    estimate: Estimate = eqx.field(static=True, default="draw")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
     metrics: ClassVar[Mapping[str, Better]] = {"test_accuracy": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.source_labels, "test.source_labels", self)
         decoder = decoder_of(scene, self)
-        decoded = np.asarray(decoder.decode(jnp.asarray(predictions(scene, self, key=key))))
+        predicted = predictions(scene, self, key=key, estimate=self.estimate)
+        decoded = np.asarray(decoder.decode(jnp.asarray(predicted)))
         if decoded.ndim != 2 or decoded.shape[1] <= labels.max():
             raise ValueError(
                 "LabelAccuracy: the target decoder gives arrays of shape "
@@ -44,11 +47,13 @@ class NearestTargetAccuracy(Evaluator):
 
     The mean of 1[argmax_k cos(ŷ_i, y_k) = label of x_i]. Each class has one target point, the mean
     of its training target features (which is the point itself where all coincide, as for class
-    names). `metric` is "cosine" (the paper's) or "euclidean". Gives `nearest_target_accuracy`.
+    names). `metric` is "cosine" (the paper's) or "euclidean", `estimate` of ŷ a "draw" (the
+    paper's) or "expected", E[y | x]. Gives `nearest_target_accuracy`.
     Raises ValueError on another metric and without test source labels or training target labels.
     """
 
     metric: Literal["cosine", "euclidean"] = eqx.field(static=True, default="cosine")
+    estimate: Estimate = eqx.field(static=True, default="draw")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
     metrics: ClassVar[Mapping[str, Better]] = {"nearest_target_accuracy": "higher"}
 
@@ -62,7 +67,6 @@ class NearestTargetAccuracy(Evaluator):
         # Summed in float64, so that the mean of equal float32 points is that very point.
         points = np.asarray(scene.train.y.points)[order]
         means = np.add.reduceat(points, start, axis=0, dtype=np.float64) / counts[:, None]
-        nearest = pairwise_distances_argmin(
-            predictions(scene, self, key=key), means.astype(np.float32), metric=self.metric
-        )
+        predicted = predictions(scene, self, key=key, estimate=self.estimate)
+        nearest = pairwise_distances_argmin(predicted, means.astype(np.float32), metric=self.metric)
         return {"nearest_target_accuracy": float(np.mean(classes[nearest] == labels))}

@@ -41,7 +41,7 @@ class Matcher(eqx.Module):
 
     @classmethod
     def of(cls, map: LatentMap | None, targets: Cloud, temperature: float = 1.0) -> Self:
-        """The matcher by `map` among the points of `targets`."""
+        """The matcher by `map`, at `temperature`, among the points of `targets`."""
         distinct, groups = Groups.of(targets)
         rows = groups.order[groups.start[:-1]]
         return cls(map, distinct.points, rows, distinct.weights @ distinct.points, temperature)

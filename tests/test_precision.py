@@ -253,6 +253,9 @@ BARE = [*FAST, "run.evaluators = []", "run.baselines = []"]
 QUICK = [
     *FAST,
     "VAEText.steps = 20",
+    "Choice.candidates = [@curved/Candidate()]",
+    "Choice.folds = 2",
+    "Training.evaluate_every = 5",
     "Digits.pretrain_fraction = 0.8",
     "Digits.test_fraction = 0.1",
 ]

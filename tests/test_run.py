@@ -20,7 +20,10 @@ from morphkit.folder import RunFolder
 # As many steps as one dispatch takes: a remainder would be compiled again.
 FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP", "MLP.layers = 1",
         "MLP.hidden = 64"]  # fmt: skip
-QUICK = [*FAST, "VAEText.steps = 200"]
+PLAIN = ["run.choice = None", "Training.validation = 0.0", "Training.patience = None",
+         "Training.evaluate_every = None", "Training.dropout = 0.0"]  # fmt: skip
+"""Of the quickstart, no choice: tests/test_choice.py has some."""
+QUICK = [*FAST, *PLAIN, "VAEText.steps = 200"]
 BARE = [*QUICK, "run.evaluators = [@eval.LabelAccuracy()]", "run.baselines = []"]
 SET = [part for binding in FAST for part in ("--set", binding)]
 
@@ -50,7 +53,7 @@ def arrays(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
-    """The quickstart, with few steps."""
+    """The quickstart, with few steps and no choice."""
     return morphkit.run("quickstart.gin", QUICK, tmp_path_factory.mktemp("runs") / "quick")
 
 
@@ -362,7 +365,7 @@ def test_nan_in_an_input_file_is_found_before_anything_is_trained(arrays, tmp_pa
 def test_text_to_image_decodes_images(tmp_path):
     result = morphkit.run(
         "quickstart.gin",
-        [*FAST, "Digits.direction = 'text_to_image'", "run.source = @extractor.VAEText",
+        [*FAST, *PLAIN, "Digits.direction = 'text_to_image'", "run.source = @extractor.VAEText",
          "run.target = @extractor.Identity", "run.evaluators = [@eval.ClassImageMSE()]"],
         tmp_path / "out",
     )  # fmt: skip

@@ -16,7 +16,7 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra
 from scipy.spatial.distance import cdist
 
-from morphkit.transport.entropic import EntropicMap
+from morphkit.transport.entropic import EntropicMap, Reading
 from morphkit.types import Cloud, PairedData, Pairs
 from morphkit.wiring.structure import structure
 
@@ -200,6 +200,11 @@ def test_a_global_coupling_maps_new_points(cost, solver, paired, new):
     np.testing.assert_allclose(own, expected, atol=1e-4)
     np.testing.assert_allclose(map(new), np.exp(map.log_conditional(new)) @ paired.y.points,
                                rtol=1e-4, atol=1e-4)  # fmt: skip
+    reread = Reading(temperature=2.0).of(map)
+    assert isinstance(reread, EntropicMap)
+    flat = np.sqrt(own)
+    found = np.exp(np.asarray(reread.log_conditional(paired.x.points)))
+    np.testing.assert_allclose(found, flat / flat.sum(1, keepdims=True), atol=1e-4)
     structure(map)
 
 

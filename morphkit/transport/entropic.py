@@ -46,8 +46,9 @@ class EntropicMap(LatentMap):
     """The conditional π(y_j | x) ∝ exp(g_j - c(x, y_j) / ε) of any source point x, new or not
     (Pooladian and Niles-Weed 2021; Eq. 1's own conditional at the points that it was solved for).
 
-    `cost` is the cost c to the `targets` y (m, q), `potential` has g and ε. A call gives the
-    `estimate`: the "mean" of π(· | x), its "mode", or a "draw" by the key.
+    `cost` is the cost c to the `targets` y (m, q), `potential` has g and ε, and may say that the
+    minimum of a bridge cost is soft. A call gives the `estimate`: the "mean" of π(· | x), its
+    "mode", or a "draw" by the key.
     """
 
     cost: FittedCost

@@ -65,7 +65,7 @@ def chosen(
     classes, _ = paired_classes(data)
     parts = folds(len(x), classes)[:most]
     judged = max(1, sum(len(held) for _, held in parts))
-    enough, best = -1.0, (kinds[0], 0)
+    enough, best_kind, best = -1.0, kinds[0], 0
     for kind in kinds if len(kinds) * fits > 1 else ():
         preprocessing = Preprocessing.of(kind, data.x)
         z = np.asarray(preprocessing(x))
@@ -80,8 +80,8 @@ def chosen(
             ])  # fmt: skip
         if (most_right := int(right.max())) > enough:
             enough = most_right + np.sqrt(most_right * (1 - most_right / judged))
-            best = (kind, int(right.argmax()))
-    return best
+            best_kind, best = kind, int(right.argmax())
+    return best_kind, best
 
 
 def fitted(

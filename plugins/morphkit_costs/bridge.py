@@ -54,11 +54,9 @@ class BridgeCost(FusedCost):
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors. Warns where a few far points set the unit of a side; raises MemoryError
         where there is none for them."""
-        geometry = self.fit(data).geometry
-        assert isinstance(geometry, BridgeGeometry)
-        return geometry
+        return self.fit(data).geometry
 
-    def fit(self, data: PairedData) -> FittedBridge:
+    def fit(self, data: PairedData) -> FittedBridge[BridgeGeometry]:
         """See `FusedCost.fit`; warns and raises as `prepare` does. New points are in the unit of
         the cloud."""
         x, y = bridges(data.pairs)

@@ -61,7 +61,7 @@ class GeodesicBridgeCost(FusedCost):
         which are found in float64."""
         return self.fit(data).geometry
 
-    def fit(self, data: PairedData) -> FittedBridge:
+    def fit(self, data: PairedData) -> FittedBridge[BridgeGeometry]:
         """See `FusedCost.fit`; raises as `prepare` does. A new point enters the graph by its `k`
         nearest source points, see `ByPath` and `ByHeat`."""
         x, y = bridges(data.pairs)

@@ -93,7 +93,7 @@ class KNNCost(FusedCost):
         the factors, which are found in float64."""
         return self.fit(data).geometry
 
-    def fit(self, data: PairedData) -> FittedBridge:
+    def fit(self, data: PairedData) -> FittedBridge[BridgeGeometry | HeatGeometry]:
         """See `FusedCost.fit`; raises as `prepare` does. A new point enters by its `k` nearest
         source points, see `ByPath` and `ByHeat`."""
         known = np.unique(np.stack([data.pairs.source, data.pairs.target], 1), axis=0)

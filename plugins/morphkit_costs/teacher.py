@@ -46,8 +46,8 @@ class TeacherCost(FusedCost):
 
 
 class FittedTeacher(FittedCost):
-    """`TeacherCost` by `metric`, its `baseline` fitted to `data` as `teacher`; `predicted` (n, q) is
-    what this says of the source cloud."""
+    """`TeacherCost` by `metric`, its `baseline` fitted to `data` as `teacher`; `predicted` (n, q)
+    is what this says of the source cloud."""
 
     metric: str = eqx.field(static=True)
     baseline: Baseline
@@ -57,7 +57,8 @@ class FittedTeacher(FittedCost):
 
     @classmethod
     def of(cls, metric: str, baseline: Baseline, data: PairedData, teacher: LatentMap) -> Self:
-        """The cost by its fields; `teacher` predicts the cloud, once."""
+        """The cost by `metric` to what `teacher` predicts, once, of the source cloud of `data`;
+        `baseline` can be taught more."""
         return cls(metric, baseline, data, teacher, teacher(data.x.points))
 
     @property

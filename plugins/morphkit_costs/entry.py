@@ -60,13 +60,13 @@ class ByPath(Entry):
 
     def __call__(self, x: Float[np.ndarray, "k p"]) -> Float[Array, "k l"]:
         index, distance = self.neighbours(x)
-        edges = np.where(distance > 0, distance**self.power / self.unit, 0).astype(np.float32)
+        edges = np.where(distance > 0, distance**self.power / self.unit, 0)
 
-        def path(i: np.ndarray, edge: np.ndarray) -> Float[Array, "k l"]:
+        def path(i: np.ndarray, edge: Float[Array, " k"]) -> Float[Array, "k l"]:
             known = self.factor[i]
             return edge[:, None] + (jnp.sqrt(known) if self.squared else known)
 
-        shortest = reduce(jnp.minimum, map(path, index.T, edges.T))
+        shortest = reduce(jnp.minimum, map(path, index.T, jnp.asarray(edges.T, jnp.float32)))
         return shortest**2 if self.squared else shortest
 
 

@@ -263,13 +263,24 @@ class Baseline(Checked):
 
 
 class WeightedBaseline(Baseline):
-    """A baseline whose pairs may count differently: one that a coupling can teach, too."""
+    """A baseline whose pairs may count differently: one that a coupling can teach, too.
+
+    `classifies` says whether targets are classes to it. Of these there is no mean, so that a
+    coupling teaches it the most probable target of a point, and others the mean of its targets.
+    """
+
+    classifies: ClassVar[bool] = False
+
+    def fit(self, data: PairedData) -> LatentMap:
+        """See `Baseline.fit`: every pair of `data` counts 1, once `tuned` has chosen."""
+        return self.tuned(data).fit_weighted(data, np.ones(data.pairs.size))
 
     @abstractmethod
     def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:
         """The map learned from `data`, whose pair p counts `weights`[p], 0 or above, with the
-        penalties that it has for as many pairs as the weights sum to. Raises ValueError as `fit`
-        does, or where arguments are left to choose."""
+        penalties that it has for as many pairs as the weights sum to: a pair of weight 2 is one
+        that is there twice. Raises ValueError as `fit` does, or where arguments are left to choose,
+        see `tuned`."""
 
 
 @dataclass(frozen=True)

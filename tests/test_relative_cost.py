@@ -10,6 +10,8 @@ import pytest
 from morphkit_aligners.refined import RefinedAlignment
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.canonical import CanonicalCost
+from morphkit_costs.kcca import KCCACost
+from morphkit_costs.knn import KNNCost
 from morphkit_costs.relative import RelativeCost
 from morphkit_costs.total import SumCost
 from morphkit_solvers.sinkhorn import Sinkhorn
@@ -144,20 +146,20 @@ def test_those_that_learn_learn_and_the_others_stay(paired):
 
 
 def test_new_points_are_in_the_units_of_the_cloud(paired):
-    fitted = SumCost([CanonicalCost(), RelativeCost()]).fit(paired)
+    fitted = SumCost([CanonicalCost(), RelativeCost(), KNNCost(time=0.0)]).fit(paired)
     some = np.asarray(paired.x.points)[:7]
     np.testing.assert_allclose(fitted.at(some).matrix(), fitted.geometry.matrix()[:7], atol=1e-4)
 
 
 def test_refinement_takes_a_sum_and_maps_where_all_of_it_does(paired):
     aligner, solver = RefinedAlignment(2), Sinkhorn(0.1)
-    found = aligner.sampler(paired, SumCost([CanonicalCost(), RelativeCost()]), solver)
+    found = aligner.sampler(paired, SumCost([CanonicalCost(), BridgeCost()]), solver)
     assert found.map is not None
     assert found.map(paired.x.points[:3]).shape == (3, 3)
-    bridged = SumCost([CanonicalCost(), BridgeCost()])
-    assert aligner.sampler(paired, bridged, solver).map is None
-    with pytest.raises(ValueError, match="BridgeCost is not defined for new points"):
-        bridged.fit(paired).at(paired.x.points)
+    correlated = SumCost([CanonicalCost(), KCCACost(components=3)])
+    assert aligner.sampler(paired, correlated, solver).map is None
+    with pytest.raises(ValueError, match="KCCACost is not defined for new points"):
+        correlated.fit(paired).at(np.asarray(paired.x.points))
     with pytest.raises(ValueError, match="SumCost learns nothing"):
         aligner.refine(paired, SumCost([RelativeCost(), BridgeCost()]), solver)
 

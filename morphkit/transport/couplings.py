@@ -33,11 +33,13 @@ class Potential(eqx.Module):
     """What an entropic coupling says of any source point x: π(y_j | x) ∝ exp(g_j - c(x, y_j) / ε).
 
     `g` (m,) is the potential of the targets over ε, `epsilon` is ε in the units of the cost as the
-    solver was given it.
+    solver was given it. `softness` is the temperature, in these units, at which the minimum of a
+    bridge cost was taken softly, None for the cost as it is.
     """
 
     g: Float[Array, " m"]
     epsilon: Scalar | float
+    softness: Scalar | float | None = None
 
 
 class Coupling(eqx.Module):
@@ -332,7 +334,7 @@ class BridgeCoupling(Coupling):
 
     @property
     def potential(self) -> Potential:
-        return Potential(self.g, self.epsilon)
+        return Potential(self.g, self.epsilon, softness=self.epsilon)
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         # Each factor is scaled by the square root of its bridge's mass, so that neither overflows.

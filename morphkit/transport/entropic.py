@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..checks import Checked, Positive
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
+from .geometry import BridgeGeometry
 
 BLOCK = 2**22
 """Costs between new points and targets that are held at once."""
@@ -41,15 +42,17 @@ class Reading(Checked):
             return map
         g, epsilon = map.potential.g, map.potential.epsilon
         g = g / self.temperature if self.balanced else jnp.zeros_like(g)
-        return replace(map, potential=Potential(g, epsilon * self.temperature))
+        potential = replace(map.potential, g=g, epsilon=epsilon * self.temperature)
+        return replace(map, potential=potential)
 
 
 class EntropicMap(LatentMap):
     """The conditional π(y_j | x) ∝ exp(g_j - c(x, y_j) / ε) of any source point x, new or not
     (Pooladian and Niles-Weed 2021; Eq. 1's own conditional at the points that it was solved for).
 
-    `cost` is the cost c to the `targets` y (m, q), `potential` has g and ε. A call gives the
-    `estimate`: the "mean" of π(· | x), its "mode", or a "draw" by the key.
+    `cost` is the cost c to the `targets` y (m, q), `potential` has g and ε, and may say that the
+    minimum of a bridge cost is soft. A call gives the `estimate`: the "mean" of π(· | x), its
+    "mode", or a "draw" by the key.
     """
 
     cost: FittedCost
@@ -59,7 +62,11 @@ class EntropicMap(LatentMap):
 
     def log_conditional(self, x: Float[Array | np.ndarray, "n p"]) -> Float[Array, "n m"]:
         """log π(y_j | x) for source points `x` (n, p), as a dense array."""
-        return _log_conditional(self.potential, self.cost.at(np.asarray(x)).matrix())
+        geometry, softness = self.cost.at(np.asarray(x)), self.potential.softness
+        if softness is None:
+            return _log_conditional(self.potential, geometry.matrix())
+        assert isinstance(geometry, BridgeGeometry)
+        return _log_conditional(self.potential, geometry.softened(softness))
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None

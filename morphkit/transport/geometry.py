@@ -1,6 +1,7 @@
 """Intra-space costs, and inter-space costs that need not be stored as n × m matrices."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -48,13 +49,16 @@ def embed(metric: str, x: Float[Array, "n d"]) -> Float[Array, "n d"]:
     return _divided(x, jnp.linalg.norm(x, axis=-1, keepdims=True))
 
 
-def near_one(points: Float[Array, "n d"]) -> Float[Array, "n d"]:
-    """The `points` over the power of two that brings their largest entry into [1, 2).
+def near_one(
+    points: Float[Array, "n d"], like: Float[Array, "*k"] | None = None
+) -> Float[Array, "n d"]:
+    """The `points` over the power of two that brings the largest entry of `like`, by default their
+    own, into [1, 2).
 
     For costs that are divided by a unit of theirs: no digit of them changes, and squares stay in
     float32's range.
     """
-    _, exponent = jnp.frexp(jnp.abs(points).max(initial=0))
+    _, exponent = jnp.frexp(jnp.abs(points if like is None else like).max(initial=0))
     half = (1 - exponent) // 2  # in two steps: the inverse of 2^127 is no normal number
     one = jnp.ones((), points.dtype)
     return points * jnp.ldexp(one, half) * jnp.ldexp(one, 1 - exponent - half)
@@ -280,6 +284,11 @@ class BridgeGeometry(Geometry):
     def matrix(self) -> Float[Array, "n m"]:
         return min_plus(self.a, self.b)
 
+    def softened(self, temperature: Scalar | float) -> Float[Array, "n m"]:
+        """-T log Σ_p exp(-(a_ip + b_jp) / T), the soft minimum at the `temperature` T > 0, as a
+        dense array."""
+        return temperature * jax.vmap(soft_row(self.b / temperature))(self.a / temperature)
+
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """Exact up to MEAN_PAIRS pairs of points; beyond, over as many of them: to about 3e-4 of
         itself for weights that are nearly uniform.
@@ -306,6 +315,20 @@ class BridgeGeometry(Geometry):
 
         total, mass = jax.lax.map(block, (cut(keys[0], mu), cut(keys[1], nu))).sum(0)
         return total / mass
+
+
+def soft_row(b: Float[Array, "m l"]) -> Callable[[Float[Array, " l"]], Float[Array, " m"]]:
+    """From a row a (l,) of the left factor of a bridge cost, -log Σ_p exp(-a_p - b_jp), the soft
+    minimum of temperature 1 over the right factor `b` (m, l)."""
+    near_b = b.min(1)
+    exp_b = jnp.exp(near_b[:, None] - b)
+
+    def row(a: Float[Array, " l"]) -> Float[Array, " m"]:
+        near = a.min()
+        heat = exp_b @ jnp.exp(near - a)
+        return near + near_b - jnp.log(jnp.maximum(heat, jnp.finfo(jnp.float32).tiny))
+
+    return row
 
 
 @jax.jit

@@ -1,7 +1,8 @@
 """Canonical correlation analysis as a map."""
 
-from collections.abc import Iterator
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Annotated, Self
 
 import equinox as eqx
 import numpy as np
@@ -10,17 +11,15 @@ from pydantic import Field
 from sklearn.decomposition import PCA
 
 from morphkit.checks import Count, Positive
-from morphkit.interfaces import Baseline, LatentMap
+from morphkit.interfaces import LatentMap, WeightedBaseline
 from morphkit.types import PairedData
 
-from .linear import Path, chosen
-from .pairs import candidates
+from .linear import Path, chosen, fitted
+from .pairs import candidates, fixed
 from .preprocessing import Kinds, Preprocessing
 
-RANKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
-
-class RidgeCCA(Baseline):
+class RidgeCCA(WeightedBaseline):
     """The target that the leading canonical coordinates of a source point predict.
 
     With S_X, S_Y and C the covariances and the cross-covariance of the pairs, A and B the inverse
@@ -28,8 +27,8 @@ class RidgeCCA(Baseline):
     the canonical correlations: ŷ(x) = ȳ + B^-1 V_k s_k U_kᵀ A (z(x) - z̄), for the preprocessed x,
     z. With all k coordinates that is ridge regression, with r → 0 besides the CCA of Hotelling.
 
-    r among `penalty`, k among 1, 2, 5, 10, 20, … and the `preprocessing` (see
-    `Preprocessing.of`) have the least error on held-out pairs; one value fixes r or the latter.
+    r among `penalty`, k among `rank` and the `preprocessing` (see `Preprocessing.of`) have the
+    least error on held-out pairs; one value fixes each. k is at most the number of coordinates.
     Both sides are first projected on the `dimensions` leading principal components of all their
     points, paired or not. A single pair gives the constant map to its target. Raises ValueError
     in `fit` without pairs.
@@ -40,15 +39,29 @@ class RidgeCCA(Baseline):
     )
     dimensions: Count = eqx.field(static=True, default=200)
     preprocessing: Kinds = eqx.field(static=True, default=("centred", "unit"), converter=candidates)
+    rank: Annotated[tuple[Count, ...], Field(min_length=1)] = eqx.field(
+        static=True, default=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000), converter=candidates
+    )
 
-    def fit(self, data: PairedData) -> LatentMap:
+    def tuned(self, data: PairedData) -> Self:
+        fits = len(self.penalty) * len(self.rank)
+        kind, number = chosen(data, self.preprocessing, self._path(data), fits)
+        ranks = _within(self.rank, min(self.dimensions, *data.x.points.shape, *data.y.points.shape))
+        penalty, rank = self.penalty[number // len(ranks)], ranks[number % len(ranks)]
+        return replace(self, penalty=(penalty,), rank=(rank,), preprocessing=(kind,))
+
+    def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:
+        _, _, kind = fixed(self, "penalty", "rank", "preprocessing")
+        return fitted(data, weights, kind, self._path(data))
+
+    def _path(self, data: PairedData) -> Callable[[Preprocessing], Path]:
         def path(preprocessing: Preprocessing) -> Path:
             points = np.asarray(preprocessing(np.asarray(data.x.points, np.float64)))
             axes_x = self.principal(points)
             axes_y = self.principal(np.asarray(data.y.points, np.float64))
             return lambda z, y: self.maps(z, y, axes_x, axes_y)
 
-        return chosen(data, self.preprocessing, path)
+        return path
 
     def maps(
         self,
@@ -71,10 +84,15 @@ class RidgeCCA(Baseline):
             )
             u, s, vt = np.linalg.svd(cross / np.outer(root_a, root_b), full_matrices=False)
             before, after = into / root_a @ u, (s[:, None] * vt * root_b) @ out
-            for rank in sorted({min(rank, len(s)) for rank in RANKS}):
+            for rank in _within(self.rank, len(s)):
                 yield before[:, :rank] @ after[:rank]
 
     def principal(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
         """The leading principal axes of `points`, rows of unit length."""
         model = PCA(min(self.dimensions, *points.shape), random_state=0).fit(points)
         return np.asarray(model.components_)
+
+
+def _within(ranks: tuple[int, ...], most: int) -> list[int]:
+    """The distinct ranks among `ranks`, none above `most`."""
+    return sorted({min(rank, most) for rank in ranks})

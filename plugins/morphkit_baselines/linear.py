@@ -13,10 +13,10 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pydantic import Field
 
 from morphkit.checks import Count, Positive
-from morphkit.interfaces import Baseline, LatentMap, WeightedBaseline
+from morphkit.interfaces import LatentMap, WeightedBaseline
 from morphkit.types import PairedData
 
-from .pairs import TUNING_PAIRS, candidates, folds, paired_points
+from .pairs import TUNING_PAIRS, candidates, fixed, folds, paired_points
 from .preprocessing import Kind, Kinds, Preprocessing
 
 
@@ -35,35 +35,45 @@ class LinearMap(LatentMap):
 
 Path = Callable[[Float[np.ndarray, "l p"], Float[np.ndarray, "l q"]], Iterator[np.ndarray]]
 """From centred points of the pairs, the weights (p, q) of one fit after the other: those of
-growing rank, say. On other pairs the k-th is of the same arguments; a path may end early."""
+growing rank, say. On other pairs the k-th is of the same arguments; a path may end early. Rows
+count by their squares: points times √w are points that are there w times."""
 
 
 def chosen(
-    data: PairedData, kinds: tuple[Kind, ...], path: Callable[[Preprocessing], Path]
+    data: PairedData, kinds: tuple[Kind, ...], path: Callable[[Preprocessing], Path], fits: int
+) -> tuple[Kind, int]:
+    """The preprocessing, one of `kinds`, and the number of the fit of its `path`, which has `fits`
+    at most, with the least squared error on held-out pairs of `data`; of equally good ones the
+    first."""
+    x, y = paired_points(data)
+    best = (np.inf, kinds[0], 0)
+    for kind in kinds if len(kinds) * fits > 1 else ():
+        preprocessing = Preprocessing.of(kind, data.x)
+        z, of_kind = np.asarray(preprocessing(x)), path(preprocessing)
+        errors = np.zeros(1)
+        for learned, held in folds(len(x)):
+            errors = _add(errors, held_out_errors(of_kind, z, y, learned, held))
+        if errors.min() < best[0]:
+            best = (errors.min(), kind, int(errors.argmin()))
+    return best[1:]
+
+
+def fitted(
+    data: PairedData,
+    weights: Float[np.ndarray, " l"],
+    kind: Kind,
+    path: Callable[[Preprocessing], Path],
 ) -> LinearMap:
-    """The preprocessing, one of `kinds`, and the fit of its `path`, with the least squared error on
-    held-out pairs of `data`, fitted to all pairs; of equally good ones the first. The offset is
-    that of least squares."""
+    """The one fit of `path`, after preprocessing of this `kind`, to the pairs of `data`, pair p
+    counting `weights`[p]. The offset is that of least squares."""
     x, y = paired_points(data)
     if len(x) == 1 or np.ptp(y, axis=0).max() == 0:
         return constant(data)
-    best = (np.inf, Preprocessing.of(kinds[0], data.x), 0)
-    for kind in kinds:
-        preprocessing = Preprocessing.of(kind, data.x)
-        z, fits = np.asarray(preprocessing(x)), path(preprocessing)
-        errors = np.zeros(1)
-        for learned, held in folds(len(x)):
-            errors = _add(errors, held_out_errors(fits, z, y, learned, held))
-        if errors.min() < best[0]:
-            best = (errors.min(), preprocessing, int(errors.argmin()))
-    _, preprocessing, number = best
-    z = np.asarray(preprocessing(x))
-    weight = np.zeros((x.shape[1], y.shape[1]))
-    for k, fit in enumerate(path(preprocessing)(z - z.mean(0), y - y.mean(0))):
-        weight = fit
-        if k == number:
-            break
-    return linear_map(preprocessing, weight, y.mean(0) - z.mean(0) @ weight)
+    preprocessing = Preprocessing.of(kind, data.x)
+    z, root = np.asarray(preprocessing(x)), np.sqrt(weights)[:, None]
+    center, offset = (np.average(points, axis=0, weights=weights) for points in (z, y))
+    weight = next(path(preprocessing)(root * (z - center), root * (y - offset)))
+    return linear_map(preprocessing, weight, offset - center @ weight)
 
 
 def held_out_errors(
@@ -115,9 +125,6 @@ class Ridge(WeightedBaseline):
         static=True, default=("centred", "standardised", "unit"), converter=candidates
     )
 
-    def fit(self, data: PairedData) -> LatentMap:
-        return self.tuned(data).fit_weighted(data, np.ones(data.pairs.size))
-
     def tuned(self, data: PairedData) -> Self:
         if len(self.alphas) == len(self.preprocessing) == 1 or data.pairs.size == 1:
             return replace(self, alphas=self.alphas[:1], preprocessing=self.preprocessing[:1])
@@ -135,7 +142,7 @@ class Ridge(WeightedBaseline):
         x, y = paired_points(data)
         if len(x) == 1:
             return constant(data)
-        (alpha,), (kind,) = self.alphas, self.preprocessing
+        alpha, kind = fixed(self, "alphas", "preprocessing")
         preprocessing = Preprocessing.of(kind, data.x)
         model = sklearn.linear_model.Ridge(alpha).fit(preprocessing(x), y, weights)
         # One target dimension makes scikit-learn drop an axis.
@@ -143,7 +150,7 @@ class Ridge(WeightedBaseline):
         return linear_map(preprocessing, weight, np.broadcast_to(model.intercept_, y.shape[1]))
 
 
-class PLS(Baseline):
+class PLS(WeightedBaseline):
     """Partial least squares regression, as Brain-Score's neural predictivity has it.
 
     ŷ(x) = ȳ + B (z(x) - z̄), B of rank k, from the directions in which preprocessed source points
@@ -161,8 +168,14 @@ class PLS(Baseline):
         static=True, default=("centred", "standardised", "unit"), converter=candidates
     )
 
-    def fit(self, data: PairedData) -> LatentMap:
-        return chosen(data, self.preprocessing, lambda _: self.path)
+    def tuned(self, data: PairedData) -> Self:
+        wanted = sorted(set(self.components))
+        kind, number = chosen(data, self.preprocessing, lambda _: self.path, len(wanted))
+        return replace(self, components=(wanted[number],), preprocessing=(kind,))
+
+    def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:
+        _, kind = fixed(self, "components", "preprocessing")
+        return fitted(data, weights, kind, lambda _: self.path)
 
     def path(self, z: np.ndarray, y: np.ndarray) -> Iterator[np.ndarray]:
         """The weights from `z` to `y` with each number of components, those of the rank where that
@@ -198,7 +211,7 @@ def _leading(matrix: Float[np.ndarray, "p q"]) -> Float[np.ndarray, " p"]:
     return np.asarray(scipy.sparse.linalg.svds(matrix, 1, v0=start)[0])[:, 0]
 
 
-class Procrustes(Baseline):
+class Procrustes(WeightedBaseline):
     """The rotation (with `scaling`, times a scale) and translation that best fit the pairs.
 
     ŷ(x) = s R z(x) + t, minimising Σ_p |y_p - s R z_p - t|² over RᵀR = 1 (Schönemann 1966).
@@ -212,12 +225,18 @@ class Procrustes(Baseline):
     scaling: bool = eqx.field(static=True, default=True)
     preprocessing: Kinds = eqx.field(static=True, default=("centred", "unit"), converter=candidates)
 
-    def fit(self, data: PairedData) -> LatentMap:
-        def rotations(preprocessing: Preprocessing) -> Path:
-            size = float(np.sqrt(np.mean(np.asarray(preprocessing.scale) ** 2)))
-            return lambda z, y: iter([self.rotation(z, y, size)])
+    def tuned(self, data: PairedData) -> Self:
+        kind, _ = chosen(data, self.preprocessing, self.path, 1)
+        return replace(self, preprocessing=(kind,))
 
-        return chosen(data, self.preprocessing, rotations)
+    def fit_weighted(self, data: PairedData, weights: Float[np.ndarray, " l"]) -> LatentMap:
+        (kind,) = fixed(self, "preprocessing")
+        return fitted(data, weights, kind, self.path)
+
+    def path(self, preprocessing: Preprocessing) -> Path:
+        """The one fit after `preprocessing`."""
+        size = float(np.sqrt(np.mean(np.asarray(preprocessing.scale) ** 2)))
+        return lambda z, y: iter([self.rotation(z, y, size)])
 
     def rotation(
         self, z: Float[np.ndarray, "l p"], y: Float[np.ndarray, "l q"], size: float

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from morphkit.interfaces import Baseline
 from morphkit.types import PairedData
 
 TUNING_PAIRS = 5_000
@@ -20,9 +21,11 @@ def paired_points(data: PairedData) -> tuple[Float[np.ndarray, "l p"], Float[np.
     return np.asarray(data.x_paired, np.float64), np.asarray(data.y_paired, np.float64)
 
 
-def paired_classes(data: PairedData) -> tuple[Int[np.ndarray, " l"], Float[Array, "c q"]]:
+def paired_classes(
+    data: PairedData, weights: Float[np.ndarray, " l"] | None = None
+) -> tuple[Int[np.ndarray, " l"], Float[Array, "c q"]]:
     """The class of each pair of `data`, in 0 … c - 1, and the mean of the paired targets of each
-    class.
+    class, a pair counting what `weights` say, above 0, or else 1.
 
     A class is a label of the paired targets, which is as known as the pairs are; no other label
     is read. Without labels it is a point that several pairs, or several rows of the target cloud,
@@ -39,10 +42,22 @@ def paired_classes(data: PairedData) -> tuple[Int[np.ndarray, " l"], Float[Array
                 f"{names.max() + 1} different points, and no labels are given; give labels of the "
                 "targets, or take a baseline that regresses, such as baseline.Ridge"
             )
-    _, classes, counts = np.unique(names, return_inverse=True, return_counts=True)
-    sums = np.zeros((len(counts), y.shape[1]))
-    np.add.at(sums, classes, y)
-    return classes, jnp.asarray(sums / counts[:, None], jnp.float32)
+    classes = np.unique(names, return_inverse=True)[1]
+    means, _ = class_means(y, classes, np.ones(len(y)) if weights is None else weights)
+    return classes, jnp.asarray(means, jnp.float32)
+
+
+def class_means(
+    points: Float[np.ndarray, "l d"],
+    classes: Int[np.ndarray, " l"],
+    weights: Float[np.ndarray, " l"],
+) -> tuple[Float[np.ndarray, "c d"], Float[np.ndarray, " c"]]:
+    """The mean of each class, and what its points weigh; point k of `points` is of the class
+    `classes`[k] and counts `weights`[k]."""
+    totals = np.bincount(classes, weights)
+    sums = np.zeros((len(totals), points.shape[1]))
+    np.add.at(sums, classes, weights[:, None] * points)
+    return sums / totals[:, None], totals
 
 
 def _nearly_distinct(points: np.ndarray) -> bool:
@@ -66,6 +81,18 @@ def folds(
         return []
     fold = np.arange(len(order)) % count
     return [(order[fold != k], order[fold == k]) for k in range(count)]
+
+
+def fixed(baseline: Baseline, *names: str) -> tuple[Any, ...]:
+    """The values of the arguments `names` of `baseline`, one each. Raises ValueError where several
+    are left to choose from."""
+    for name in names:
+        if len(values := getattr(baseline, name)) > 1:
+            raise ValueError(
+                f"{type(baseline).__name__}.{name} = {values!r} leaves a choice, which weighted "
+                "pairs do not make; give one value, or take .tuned(data)"
+            )
+    return tuple(getattr(baseline, name)[0] for name in names)
 
 
 def candidates(value: Any) -> tuple:

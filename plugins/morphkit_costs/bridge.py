@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Scalar
 
 from morphkit.checks import Metric
 from morphkit.interfaces import FusedCost
@@ -20,6 +20,8 @@ from morphkit.transport.geometry import (
     pairwise,
 )
 from morphkit.types import Cloud, PairedData, Pairs
+
+from .entry import Entry, FittedBridge
 
 logger = logging.getLogger("morphkit")
 
@@ -52,19 +54,33 @@ class BridgeCost(FusedCost):
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors. Warns where a few far points set the unit of a side; raises MemoryError
         where there is none for them."""
+        return self.fit(data).geometry
+
+    def fit(self, data: PairedData) -> FittedBridge[BridgeGeometry]:
+        """See `FusedCost.fit`; warns and raises as `prepare` does. New points are in the unit of
+        the cloud."""
         x, y = bridges(data.pairs)
         ask_bridges((data.x.size, data.y.size), x.size, arrays=ARRAYS)
-        return BridgeGeometry(
-            self._factor("source", data.x, self.metric_x, x),
-            self._factor("target", data.y, self.metric_y, y),
-            unit="median" if self.unit == "median" else "mean",
-        )
+        a, entry = self._factor("source", data.x, self.metric_x, x)
+        b, _ = self._factor("target", data.y, self.metric_y, y)
+        unit = "median" if self.unit == "median" else "mean"
+        return FittedBridge(BridgeGeometry(a, b, unit=unit), entry)
 
-    def _factor(self, side: str, cloud: Cloud, metric: str, ends: "Ends") -> Float[Array, "n l"]:
-        points = cloud.points if self.unit == "none" else near_one(cloud.points)
-        factor = nearest(metric, points, ends.point, ends.bridge, size=ends.size)
-        if self.unit == "none":
-            return factor
+    def _factor(
+        self, side: str, cloud: Cloud, metric: str, ends: "Ends"
+    ) -> tuple[Float[Array, "n l"], "ToEnds"]:
+        """The costs to the nearest end of each bridge, and the entry of new points."""
+        one = jnp.ones((), cloud.points.dtype)
+        size = one if self.unit == "none" else jnp.abs(cloud.points).max(initial=0)
+        points = near_one(cloud.points, size)
+        known, of = points[ends.point], (jnp.arange(len(points)), ends.point)
+        factor = nearest(metric, points, known, of, ends.bridge, size=ends.size)
+        unit = one if self.unit == "none" else self._unit(side, points, cloud, metric)
+        entry = ToEnds(metric, known, ends.bridge, ends.size, size, unit)
+        return factor / unit, entry
+
+    def _unit(self, side: str, points: Float[Array, "n d"], cloud: Cloud, metric: str) -> Scalar:
+        assert self.unit != "none"
         space = PointGeometry(points, points, metric, unit=self.unit)
         weights = cloud.weights, cloud.weights
         if self.unit == "mean" and space.outlying(*weights):
@@ -73,7 +89,29 @@ class BridgeCost(FusedCost):
                 "points far from all others set its unit, beside which the rest seem to coincide; "
                 "leave them out, or set BridgeCost.unit = 'median'"
             )
-        return factor / space.scale(*weights)
+        return space.scale(*weights)
+
+
+class ToEnds(Entry):
+    """The intra-space cost `metric` to the nearest end of each of `size` bridges.
+
+    End k is `ends`[k] (k, p), of the bridge `bridge`[k]. Points are as large as those of a cloud
+    whose largest entry was `largest` are after `near_one`, and costs are divided by `unit`.
+    """
+
+    metric: str = eqx.field(static=True)
+    ends: Float[Array, "k p"]
+    bridge: Int[Array, " k"]
+    size: int = eqx.field(static=True)
+    largest: Scalar
+    unit: Scalar
+
+    def __call__(self, x: Float[np.ndarray, "r p"]) -> Float[Array, "r l"]:
+        points = near_one(jnp.asarray(x, jnp.float32), self.largest)
+        both = np.concatenate([points, self.ends])
+        same = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+        of = jnp.asarray(same[: len(points)]), jnp.asarray(same[len(points) :])
+        return nearest(self.metric, points, self.ends, of, self.bridge, size=self.size) / self.unit
 
 
 class Ends(NamedTuple):
@@ -107,25 +145,26 @@ def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
 def nearest(
     metric: str,
     points: Float[Array, "n d"],
-    point: Int[Array, " k"],
+    ends: Float[Array, "k d"],
+    same: tuple[Int[Array, " n"], Int[Array, " k"]],
     bridge: Int[Array, " k"],
     *,
     size: int,
 ) -> Float[Array, "n size"]:
     """The intra-space cost `metric` of all `points` to the nearest end of each of `size` bridges.
 
-    End k is points[`point`[k]], of bridge `bridge`[k]. In blocks: there may be far more ends than
-    bridges.
+    End k is `ends`[k], of bridge `bridge`[k]. Points and ends of equal numbers in `same` are the
+    same. In blocks: there may be far more ends than bridges.
     """
-    step = min(len(point), max(1, BLOCK // len(points)))
-    blocks = -(-len(point) // step)
+    step = min(len(ends), max(1, BLOCK // max(1, len(points))))
+    blocks = -(-len(ends) // step)
 
     def fold(k: Array, best: Float[Array, "size n"]) -> Float[Array, "size n"]:
-        ends = jnp.minimum(k * step + jnp.arange(step), len(point) - 1)  # the last may come again
-        costs = pairwise(metric, points, points[point[ends]])
+        these = jnp.minimum(k * step + jnp.arange(step), len(ends) - 1)  # the last may come again
+        costs = pairwise(metric, points, ends[these])
         # A point is at distance 0 from itself, which rounding would miss.
-        costs = costs.at[point[ends], jnp.arange(step)].set(0)
-        return best.at[bridge[ends]].min(costs.T)
+        costs = jnp.where(same[0][:, None] == same[1][these], 0, costs)
+        return best.at[bridge[these]].min(costs.T)
 
     furthest = jnp.full((size, len(points)), jnp.inf, points.dtype)
     return jax.lax.fori_loop(0, blocks, fold, furthest).T

@@ -1,5 +1,8 @@
 """The bridge cost with distances along the data instead of straight ones."""
 
+from collections.abc import Callable
+from functools import partial
+
 import equinox as eqx
 import numpy as np
 import scipy.sparse as sp
@@ -12,6 +15,7 @@ from morphkit.transport.geometry import BridgeGeometry, ask_bridges
 from morphkit.types import Cloud, PairedData
 
 from .bridge import Ends, bridges
+from .entry import ByHeat, ByPath, Entry, FittedBridge
 from .graphs import capped, distance, heat, neighbour_graph
 
 UNIT_POINTS = 256
@@ -55,24 +59,36 @@ class GeodesicBridgeCost(FusedCost):
         """The two factors; see `FusedCost.prepare`. Raises ValueError for a side of one point,
         RuntimeError where heat does not converge, MemoryError where there is none for the factors,
         which are found in float64."""
+        return self.fit(data).geometry
+
+    def fit(self, data: PairedData) -> FittedBridge[BridgeGeometry]:
+        """See `FusedCost.fit`; raises as `prepare` does. A new point enters the graph by its `k`
+        nearest source points, see `ByPath` and `ByHeat`."""
         x, y = bridges(data.pairs)
         # Heat is first found from every end of a bridge, and the unit from some.
         ends = max(len(x.point), len(y.point))
         columns = ends if self.time > 0 else x.size + min(UNIT_POINTS, ends)
         ask_bridges((data.x.size, data.y.size), columns, arrays=5)
-        a = self._factor(data.x, x, self.metric_x)
-        b = self._factor(data.y, y, self.metric_y)
-        return BridgeGeometry(*capped(a, b))
+        a, entry = self._factor(data.x, x, self.metric_x)
+        b, _ = self._factor(data.y, y, self.metric_y)
+        prepared = BridgeGeometry(*capped(a, b))
+        return FittedBridge(prepared, entry(factor=prepared.a))
 
-    def _factor(self, cloud: Cloud, ends: Ends, metric: str) -> Float[np.ndarray, "n l"]:
-        """d to the nearest end of each bridge, infinite where no path leads."""
-        graph = neighbour_graph(cloud, self.k, metric)
+    def _factor(
+        self, cloud: Cloud, ends: Ends, metric: str
+    ) -> tuple[Float[np.ndarray, "n l"], Callable[..., Entry]]:
+        """d to the nearest end of each bridge, infinite where no path leads, and the entry of new
+        points, but for that."""
+        graph, neighbours = neighbour_graph(cloud, self.k, metric)
         points = np.asarray(ends.point)
         starts = np.searchsorted(ends.bridge, np.arange(ends.size))
         if self.time > 0:
-            graph.data = np.exp(-((graph.data / np.median(graph.data)) ** 2))
-            graph.data /= graph.data.mean()
-            return distance(np.add.reduceat(heat(graph, points, self.time), starts, axis=1))
+            unit = float(np.median(graph.data) ** 2)
+            graph.data = np.exp(-(graph.data**2) / unit)
+            mean = float(graph.data.mean())
+            graph.data /= mean
+            warmth = np.add.reduceat(heat(graph, points, self.time), starts, axis=1)
+            return distance(warmth), partial(ByHeat, neighbours, 2.0, unit, self.time / mean)
         graph.data **= self.power
         of_bridges = np.split(points, starts[1:])
         factor = np.column_stack([
@@ -80,12 +96,14 @@ class GeodesicBridgeCost(FusedCost):
         ])  # fmt: skip
         if self.squared:
             factor **= 2
-        factor /= self._unit(graph, np.unique(points))
-        return factor
+        unit = self._unit(graph, np.unique(points))
+        factor /= unit
+        unit = unit**0.5 if self.squared else unit
+        return factor, partial(ByPath, neighbours, self.power, unit, self.squared)
 
     def _unit(self, graph: sp.csr_array, paired: np.ndarray) -> float:
         chosen = np.linspace(0, len(paired) - 1, min(len(paired), UNIT_POINTS)).round().astype(int)
         paths = dijkstra(graph, indices=paired[chosen])
         paths = paths**2 if self.squared else paths
         finite = np.isfinite(paths)
-        return np.where(finite, paths, paths.max(where=finite, initial=0)).mean()
+        return float(np.where(finite, paths, paths.max(where=finite, initial=0)).mean())

@@ -2,6 +2,7 @@
 
 import logging
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -25,17 +26,44 @@ TINY = 1e-300
 """The least heat there is."""
 
 
-def neighbour_graph(cloud: Cloud, k: int, metric: str = "sqeuclidean") -> sp.csr_array:
+class Neighbours(eqx.Module):
+    """The `k` nearest (fewer, if there are no more) of the `points` (n, d) of a cloud to any point,
+    in the space that `metric` sees; those nearer than `least` coincide."""
+
+    points: Float[Array | np.ndarray, "n d"]
+    k: int = eqx.field(static=True)
+    metric: str = eqx.field(static=True)
+    least: float = eqx.field(static=True)
+
+    def __call__(
+        self, x: Float[np.ndarray, "r p"]
+    ) -> tuple[Int[np.ndarray, "r k"], Float[np.ndarray, "r k"]]:
+        """Which they are for points `x` (r, p), the nearest first, and how far: 0 where they
+        coincide."""
+        points = np.asarray(self.points, np.float64)
+        x = np.asarray(embed(self.metric, jnp.asarray(x, jnp.float32)), np.float64)
+        search = NearestNeighbors(n_neighbors=min(self.k, len(points))).fit(points)
+        index = search.kneighbors(x, return_distance=False)
+        # The search's own distances are rounded where it takes them by inner products.
+        distance = np.linalg.norm(x[:, None] - points[index], axis=2)
+        return index, np.where(distance < self.least, 0, distance)
+
+
+def neighbour_graph(
+    cloud: Cloud, k: int, metric: str = "sqeuclidean"
+) -> tuple[sp.csr_array, Neighbours]:
     """Symmetric n × n Euclidean distances of each point of `cloud` to its `k` nearest (fewer, if n
-    ≤ k), taken in the space that `metric` sees: for "cosine", the unit sphere."""
+    ≤ k), taken in the space that `metric` sees: for "cosine", the unit sphere. And what finds the
+    nearest of new points."""
     points = np.asarray(embed(metric, cloud.points), np.float64)
     if len(points) < 2:
         raise ValueError("a neighbour graph needs at least 2 points a side; use cost.BridgeCost")
     search = NearestNeighbors(n_neighbors=min(k, len(points) - 1)).fit(points)
     graph = sp.csr_array(search.kneighbors_graph(mode="distance"))
     # A sparse zero is no edge, but points that coincide are neighbours.
-    graph.data = np.maximum(graph.data, 1e-6 * (graph.data.mean() or 1))
-    return sp.csr_array(graph.maximum(graph.T))
+    least = float(1e-6 * (graph.data.mean() or 1))
+    graph.data = np.maximum(graph.data, least)
+    return sp.csr_array(graph.maximum(graph.T)), Neighbours(points, k, metric, least)
 
 
 def capped(

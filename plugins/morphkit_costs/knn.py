@@ -1,10 +1,10 @@
 """The k-nearest-neighbour cost (App. F)."""
 
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int, Scalar
@@ -12,9 +12,10 @@ from scipy.sparse.csgraph import dijkstra
 
 from morphkit.checks import Count, NonNegative
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
+from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges, soft_row
 from morphkit.types import Cloud, PairedData
 
+from .entry import ByHeat, ByPath, Entry, FittedBridge
 from .graphs import capped, distance, heat, neighbour_graph
 
 BLOCK = 2**20
@@ -37,25 +38,13 @@ class HeatGeometry(Geometry):
         return HeatGeometry(self.a[rows], self.b[cols])
 
     def matrix(self) -> Float[Array, "n m"]:
-        return jax.vmap(self._rows())(self.a)
+        return jax.vmap(soft_row(self.b))(self.a)
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """By blocks of rows: no n × m numbers."""
-        row, (n, m) = self._rows(), self.shape
+        row, (n, m) = soft_row(self.b), self.shape
         block = max(1, min(n, BLOCK // m))
         return mu @ jax.lax.map(lambda a: row(a) @ nu, self.a, batch_size=block)
-
-    def _rows(self) -> Callable[[Float[Array, " l"]], Float[Array, " m"]]:
-        """From a row of `a` to that of the cost."""
-        near_b = self.b.min(1)
-        exp_b = jnp.exp(near_b[:, None] - self.b)
-
-        def row(a: Float[Array, " l"]) -> Float[Array, " m"]:
-            near = a.min()
-            heat = exp_b @ jnp.exp(near - a)
-            return near + near_b - jnp.log(jnp.maximum(heat, jnp.finfo(jnp.float32).tiny))
-
-        return row
 
 
 class KNNCost(FusedCost):
@@ -102,17 +91,28 @@ class KNNCost(FusedCost):
         """Paths or heat, as two factors; see `FusedCost.prepare`. Raises ValueError for a side of
         one point, RuntimeError where heat does not converge, MemoryError where there is none for
         the factors, which are found in float64."""
+        return self.fit(data).geometry
+
+    def fit(self, data: PairedData) -> FittedBridge[BridgeGeometry | HeatGeometry]:
+        """See `FusedCost.fit`; raises as `prepare` does. A new point enters by its `k` nearest
+        source points, see `ByPath` and `ByHeat`."""
         known = np.unique(np.stack([data.pairs.source, data.pairs.target], 1), axis=0)
         join, arrays = (self._heat, 7) if self.time > 0 else (self._paths, 5)
         bridges = len(known if self.time > 0 else np.unique(known[:, 1]))
         ask_bridges((data.x.size, data.y.size), bridges, arrays=arrays)
-        return join(self._lengths(data.x), self._lengths(data.y), *known.T)
+        (x, entry), (y, _) = self._lengths(data.x), self._lengths(data.y)
+        prepared = join(x, y, *known.T)
+        return FittedBridge(prepared, entry(factor=prepared.a))
 
-    def _lengths(self, cloud: Cloud) -> sp.csr_array:
-        graph = neighbour_graph(cloud, self.k)
-        graph.data = graph.data**2 if self.weighted else np.ones_like(graph.data)
-        graph.data /= graph.data.mean()
-        return graph
+    def _lengths(self, cloud: Cloud) -> tuple[sp.csr_array, Callable[..., Entry]]:
+        graph, neighbours = neighbour_graph(cloud, self.k)
+        power = 2.0 if self.weighted else 0.0
+        graph.data **= power
+        unit = float(graph.data.mean())
+        graph.data /= unit
+        if self.time > 0:
+            return graph, partial(ByHeat, neighbours, power, unit, self.time)
+        return graph, partial(ByPath, neighbours, power, unit, False)
 
     def _paths(
         self,

@@ -151,11 +151,11 @@ def test_new_points_are_in_the_units_of_the_cloud(paired):
 
 def test_refinement_takes_a_sum_and_maps_where_all_of_it_does(paired):
     aligner, solver = RefinedAlignment(2), Sinkhorn(0.1)
-    found = aligner.refine(paired, SumCost([CanonicalCost(), RelativeCost()]), solver)
+    found = aligner.sampler(paired, SumCost([CanonicalCost(), RelativeCost()]), solver)
     assert found.map is not None
     assert found.map(paired.x.points[:3]).shape == (3, 3)
     bridged = SumCost([CanonicalCost(), BridgeCost()])
-    assert aligner.refine(paired, bridged, solver).map is None
+    assert aligner.sampler(paired, bridged, solver).map is None
     with pytest.raises(ValueError, match="BridgeCost is not defined for new points"):
         bridged.fit(paired).at(paired.x.points)
     with pytest.raises(ValueError, match="SumCost learns nothing"):

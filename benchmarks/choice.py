@@ -33,6 +33,7 @@ from morphkit.experiment.chosen import OWN
 from morphkit.experiment.chosen import summary as concluded
 from morphkit.interfaces import Baseline, LatentMap
 from morphkit.report.figures import PALETTE, STYLE
+from morphkit.transport.collapse import Groups
 from morphkit.transport.matching import Matcher
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -160,9 +161,9 @@ def with_map(
     if found is None:
         return
     if problem.truth is not None:
-        matcher = Matcher.of(found, data.y)
-        points = data.x.points
-        scores[name] = recall(problem, lambda i: matcher.log_posterior(points[i]))
+        matcher, points = Matcher.of(found, data.y), data.x.points
+        group = np.asarray(Groups.of(data.y)[1].index)
+        scores[name] = recall(problem, lambda i: matcher.log_posterior(points[i])[:, group])
     else:
         assert problem.new is not None
         scores[name] = accuracy(problem, found)

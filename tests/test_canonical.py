@@ -1,5 +1,7 @@
 """Canonical coordinates and their refinement, against Procrustes, CCA and dense NumPy."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ from scipy.linalg import orthogonal_procrustes
 from scipy.stats import ortho_group
 from sklearn.cross_decomposition import CCA
 
+from morphkit.transport import entropic
 from morphkit.transport.entropic import EntropicMap
 from morphkit.transport.partly import PartlyKnownCoupling, unpaired
 from morphkit.types import Cloud, PairedData, Pairs
@@ -133,19 +136,62 @@ def test_marginals_hold(rng, repeated):
     assert np.all(rows[:, np.asarray(data.pairs.target)].diagonal() > 0)
 
 
-def test_the_map_of_the_points_is_their_row(rng):
+def test_the_map_of_the_points_is_their_row(rng, monkeypatch):
     """Of the problem that its potential solves, that of all points."""
     data, _ = rotated(rng, 50, 5, noise=0.2)
     solver = Sinkhorn(0.05, threshold=1e-5)
     found = RefinedAlignment(3).sampler(data, CanonicalCost(), solver).map
     assert isinstance(found, EntropicMap)
     whole = solver.solve(found.cost.at(np.asarray(data.x.points)), data.x, data.y)
-    log = found.log_conditional(data.x.points)
-    rows = np.exp(np.asarray(log))
+    rows = np.exp(np.asarray(found.log_conditional(data.x.points)))
     expected = jnp.exp(whole.log_conditional(jnp.arange(50)))
     np.testing.assert_allclose(rows, expected, atol=1e-4)
-    mean = found(data.x.points)
-    np.testing.assert_allclose(mean, rows @ np.asarray(data.y.points), rtol=1e-4, atol=1e-4)
+    mean = rows @ np.asarray(data.y.points)
+    np.testing.assert_allclose(found(data.x.points), mean, rtol=1e-4, atol=1e-4)
+    best = replace(found, estimate="mode")
+    np.testing.assert_array_equal(best(data.x.points), data.y.points[rows.argmax(1)])
+    monkeypatch.setattr(entropic, "BLOCK", 7 * 50)  # several blocks, the last of them padded
+    np.testing.assert_allclose(found(data.x.points), mean, rtol=1e-4, atol=1e-4)
+    assert found(data.x.points[:0]).shape == (0, 5)
+
+
+def test_a_round_of_a_large_cloud_learns_from_the_coupling_of_a_part(rng):
+    """And the whole is coupled under what it learned."""
+    data, _ = rotated(rng, 60, 8, noise=0.1)
+    part, solver = unpaired(data), Sinkhorn(0.05, threshold=1e-5)
+    assert part is not None
+    some = part.some(20, 0)
+    assert some.i.shape == some.j.shape == (20,)
+    assert set(some.i.tolist()) < set(part.i.tolist())
+    np.testing.assert_array_equal(some.y.points, data.y.points[some.j])
+    np.testing.assert_allclose(some.x.weights.sum(), 1, rtol=1e-6)
+    assert some.i.tolist() == part.some(20, 0).i.tolist() != part.some(20, 1).i.tolist()
+    assert part.some(52, 0) is part
+
+    first = PLAIN.fit(data)
+    pi = solver.solve(first.geometry.take(some.i, some.j), some.x, some.y).to_dense()
+    x, y = first.x[np.asarray(some.i)], first.y[np.asarray(some.j)]
+    expected = 0.3 * first.known + 0.7 * x.T @ np.asarray(pi, float) @ y
+    found = RefinedAlignment(1, 0.7, points=20, whole=0).refine(data, PLAIN, solver)
+    np.testing.assert_allclose(found.fitted.cross, expected, atol=1e-5)
+    last = found.fitted.geometry.take(part.i, part.j)
+    whole = PartlyKnownCoupling.of(data, part, solver.solve(last, part.x, part.y))
+    np.testing.assert_allclose(found.coupling.to_dense(), whole.to_dense(), atol=1e-6)
+
+    found = RefinedAlignment(1, 0.7, points=20, whole=1).refine(data, PLAIN, solver)
+    expected = RefinedAlignment(1, 0.7).refine(data, PLAIN, solver)
+    np.testing.assert_array_equal(found.fitted.cross, expected.fitted.cross)
+
+
+def test_parts_find_what_the_whole_does(rng):
+    """With two pairs, which a coupling without refinement gets wrong (above). How far it moves is
+    measured on the same points each time, and so comes to rest but for what other parts teach."""
+    data, truth = rotated(rng, 300, 2)
+    found = RefinedAlignment(10, rest=0.0, points=100, whole=0).refine(data, PLAIN, Sinkhorn(0.02))
+    rows = np.asarray(found.coupling.to_dense())
+    assert np.mean(rows[2:].argmax(1) == truth[2:]) > 0.9
+    assert len(found.moves) == 10
+    assert max(found.moves[-3:]) < 0.3 * max(found.moves)
 
 
 def test_pairs_and_the_rest_are_drawn_as_often_as_they_weigh(rng):

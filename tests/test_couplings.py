@@ -15,6 +15,7 @@ from morphkit.transport.couplings import (
     PairCoupling,
 )
 from morphkit.transport.sharpening import medoid, sharpen
+from morphkit.transport.streamed import EntropicCoupling
 from morphkit.types import Pairs
 
 N, M = 7, 6
@@ -27,6 +28,13 @@ def make(kind: str) -> Coupling:
     if kind == "dense":
         values = rng.gamma(0.3, size=(N, M))
         return DenseCoupling(jnp.asarray(values / values.sum(), jnp.float32), Convergence.exact())
+    if kind == "entropic":
+        factors = rng.gamma(2, size=(N + M, 3)) * np.array([2.0, 1.0, -0.3])
+        factors[:N] += [0, 0, 0.6]  # of c_ij = max(a_i · b_j, 0), a few are 0
+        f, g = -100 + 3 * rng.normal(size=N), 100 + 3 * rng.normal(size=M)
+        sides = (jnp.asarray(a, jnp.float32) for a in (factors[:N], factors[N:]))
+        potentials = jnp.asarray(f, jnp.float32), jnp.asarray(g, jnp.float32)
+        return EntropicCoupling(*sides, 0.1, *potentials, Convergence.exact())
     left = 5 * rng.normal(size=(N, 3)) - np.array([200.0, 0.0, 60.0])
     right = 5 * rng.normal(size=(M, 3)) + np.array([198.0, 0.0, 60.0])
     nothing = jnp.zeros(N), jnp.zeros(M)
@@ -35,13 +43,18 @@ def make(kind: str) -> Coupling:
     )
 
 
-KINDS = pytest.mark.parametrize("kind", ["pairs", "dense", "bridge"])
+KINDS = pytest.mark.parametrize("kind", ["pairs", "dense", "bridge", "entropic"])
 
 
 def exact(coupling: Coupling) -> np.ndarray:
     if isinstance(coupling, BridgeCoupling):
         left, right = np.asarray(coupling.left, float), np.asarray(coupling.right, float)
         return np.exp(left[:, None] + right[None]).sum(-1)
+    if isinstance(coupling, EntropicCoupling):
+        left, right, f, g = (
+            np.asarray(a, float) for a in (coupling.left, coupling.right, coupling.f, coupling.g)
+        )
+        return np.exp(f[:, None] + g - np.maximum(left @ right.T, 0))
     return np.asarray(coupling.to_dense(), float)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import ot
 import pytest
 from morphkit_costs.bridge import BridgeCost
-from morphkit_solvers import gromov
+from morphkit_solvers import gromov, scaling
 from morphkit_solvers.anderson import Memory
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
@@ -20,7 +20,8 @@ from scipy.special import logsumexp, xlogy
 
 from morphkit.transport import memory
 from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
-from morphkit.transport.geometry import BridgeGeometry, DenseGeometry
+from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, PointGeometry
+from morphkit.transport.streamed import EntropicCoupling
 from morphkit.types import Cloud, PairedData, Pairs
 
 
@@ -406,6 +407,43 @@ def test_a_bridge_cost_beyond_the_byte_budget_is_solved_by_its_factors(paired, c
     np.testing.assert_array_equal(thin.left, asked_for.left)
     other = DenseGeometry(prepared.matrix())  # no factors: stays dense
     assert isinstance(Sinkhorn(0.02, dense_bytes=1).solve(other, paired.x, paired.y), DenseCoupling)
+
+
+@pytest.mark.parametrize(("metric", "tau"), [("sqeuclidean", 1.0), ("cosine", 0.9)])
+def test_a_cost_between_more_points_is_streamed_to_the_dense_coupling(
+    rng, monkeypatch, caplog, metric, tau
+):
+    """From a solution between some of them, by blocks of which the last is shorter; rows, both
+    marginals, potential and barycentres."""
+    monkeypatch.setattr(scaling, "STREAMED", 7 * 50)
+    x = Cloud.uniform(rng.normal(size=(60, 3)))
+    y = Cloud(x.points[:50] + 0.3, jnp.asarray(rng.dirichlet(np.full(50, 5)), jnp.float32), None)
+    cost = PointGeometry(x.points, y.points, metric)
+    dense = Sinkhorn(0.05, tau, 1.0, threshold=1e-5)
+    with caplog.at_level("INFO", "morphkit"):
+        expected = dense.solve(cost, x, y)
+        assert not caplog.messages
+        found = replace(dense, points=30).solve(cost, x, y)
+    assert isinstance(found, EntropicCoupling)
+    assert "60 × 50" in caplog.text
+    assert bool(found.convergence.converged)
+    assert relative(found.to_dense(), expected.values) < 1e-3
+    for axis in (0, 1):
+        np.testing.assert_allclose(found.marginal(axis), expected.marginal(axis), atol=1e-5)
+    np.testing.assert_allclose(found.barycentres(y.points), expected.values @ y.points, atol=1e-4)
+    assert found.potential.epsilon == pytest.approx(expected.potential.epsilon)
+    apart = np.asarray(found.potential.g - expected.potential.g)
+    np.testing.assert_allclose(apart, apart.mean(), atol=1e-2)
+
+
+def test_the_error_of_a_streamed_problem_is_that_of_all_points(rng):
+    x, y = (Cloud.uniform(rng.normal(size=(n, 3))) for n in (60, 50))
+    cost = PointGeometry(x.points, y.points, "sqeuclidean")
+    found = Sinkhorn(0.02, max_iterations=2, points=10).solve(cost, x, y)
+    assert not bool(found.convergence.converged)
+    error = np.abs(np.asarray(found.to_dense()).sum(0) - 1 / 50).sum()
+    assert error > 0.01
+    np.testing.assert_allclose(found.convergence.error, error, rtol=1e-3)
 
 
 @pytest.mark.parametrize("solver", [Sinkhorn, BridgeSinkhorn])

@@ -1,6 +1,5 @@
 """The entropic map: what a coupling says of source points that it has never seen."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, overload
 
@@ -13,9 +12,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from ..checks import Checked, Positive
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
-from .geometry import BridgeGeometry
+from .geometry import BridgeGeometry, Geometry
 
-BLOCK = 2**22
+BLOCK = 2**24
 """Costs between new points and targets that are held at once."""
 
 Estimate = Literal["mean", "mode", "draw"]
@@ -62,26 +61,22 @@ class EntropicMap(LatentMap):
 
     def log_conditional(self, x: Float[Array | np.ndarray, "n p"]) -> Float[Array, "n m"]:
         """log π(y_j | x) for source points `x` (n, p), as a dense array."""
-        geometry, softness = self.cost.at(np.asarray(x)), self.potential.softness
-        if softness is None:
-            return _log_conditional(self.potential, geometry.matrix())
-        assert isinstance(geometry, BridgeGeometry)
-        return _log_conditional(self.potential, geometry.softened(softness))
+        return _log_conditional(self.potential, self.cost.at(np.asarray(x)))
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
         key = jax.random.key(0) if key is None else key
+        points = np.asarray(x)
+        size = min(max(1, BLOCK // len(self.targets)), max(1, len(points)))
         found = []
-        for k, log in enumerate(self._blocks(x)):
-            if self.estimate == "mean":
-                found.append(jnp.exp(log) @ self.targets)
-                continue
-            if self.estimate == "mode":
-                index = log.argmax(1)
-            else:
-                index = jax.random.categorical(jax.random.fold_in(key, k), log)
-            found.append(self.targets[index])
+        for k, start in enumerate(range(0, max(len(points), 1), size)):
+            block = points[start : start + size]
+            # All blocks have one shape: one program.
+            padded = np.pad(block, ((0, size - len(block)), (0, 0)))
+            geometry, key_k = self.cost.at(padded), jax.random.fold_in(key, k)
+            read = _read(self.potential, geometry, self.targets, self.estimate, key_k)
+            found.append(read[: len(block)])
         return jnp.concatenate(found)
 
     def expected(
@@ -89,13 +84,23 @@ class EntropicMap(LatentMap):
     ) -> Float[Array, "n q"]:
         return replace(self, estimate="mean")(x)
 
-    def _blocks(self, x: Float[Array | np.ndarray, "n p"]) -> Iterator[Float[Array, "b m"]]:
-        x = np.asarray(x)
-        size = max(1, BLOCK // len(self.targets))
-        for start in range(0, max(len(x), 1), size):
-            yield self.log_conditional(x[start : start + size])
+
+@eqx.filter_jit
+def _log_conditional(potential: Potential, cost: Geometry) -> Float[Array, "n m"]:
+    if potential.softness is None:
+        values = cost.matrix()
+    else:
+        assert isinstance(cost, BridgeGeometry)
+        values = cost.softened(potential.softness)
+    return jax.nn.log_softmax(potential.g - values / potential.epsilon, axis=1)
 
 
-@jax.jit
-def _log_conditional(potential: Potential, cost: Float[Array, "n m"]) -> Float[Array, "n m"]:
-    return jax.nn.log_softmax(potential.g - cost / potential.epsilon, axis=1)
+@eqx.filter_jit
+def _read(
+    potential: Potential, cost: Geometry, targets: Array, estimate: Estimate, key: PRNGKeyArray
+) -> Float[Array, "n q"]:
+    log = _log_conditional(potential, cost)
+    if estimate == "mean":
+        return jnp.exp(log) @ targets
+    index = log.argmax(1) if estimate == "mode" else jax.random.categorical(key, log)
+    return targets[index]

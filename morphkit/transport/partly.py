@@ -27,6 +27,20 @@ class Unpaired(NamedTuple):
     y: Cloud
     known: Float[Array, " l"]
 
+    def some(self, points: int, seed: int) -> "Unpaired":
+        """Of a problem of more than `points`² entries, one between at most `points` points a side,
+        drawn by `seed`, their weights renormalised; else itself."""
+        if len(self.i) * len(self.j) <= points**2:
+            return self
+        rng = np.random.default_rng(seed)
+        rows, cols = (
+            jnp.asarray(np.sort(rng.choice(len(side), min(points, len(side)), replace=False)))
+            for side in (self.i, self.j)
+        )
+        return self._replace(
+            i=self.i[rows], j=self.j[cols], x=self.x.take(rows), y=self.y.take(cols)
+        )
+
 
 def unpaired(data: PairedData) -> Unpaired | None:
     """What the pairs of `data` leave to be coupled; None if every source point has a pair.

@@ -6,22 +6,27 @@ from typing import NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 
-from morphkit.checks import Count, NonNegative, Share
+from morphkit.checks import Count, NonNegative, Share, Whole
 from morphkit.interfaces import Aligner, FittedCost, FusedCost, OTSolver
 from morphkit.transport.collapse import collapse, of_all
 from morphkit.transport.couple import taken
 from morphkit.transport.couplings import Coupling, PairCoupling
-from morphkit.transport.partly import PartlyKnownCoupling, unpaired
+from morphkit.transport.geometry import Geometry
+from morphkit.transport.partly import PartlyKnownCoupling, Unpaired, unpaired
 from morphkit.types import PairedData
 
 from .aligners import CouplingSampler, entropic_map
 
 logger = logging.getLogger("morphkit")
 
+WATCHED = 1000
+"""Points a side between which a large coupling is watched from round to round."""
+
 
 class Refined(NamedTuple):
     """What refinement ends with: the `coupling` of the distinct points, the cost as `fitted` last,
-    and how far the coupling of the unpaired points moved in each round, `moves`, in L1."""
+    and how far the coupling of the unpaired points, or of those that are watched, moved in each
+    round, `moves`, in L1."""
 
     coupling: Coupling
     fitted: FittedCost
@@ -37,9 +42,17 @@ class RefinedAlignment(Aligner):
     L1, between 0 and 2. Known pairs keep their mass, and targets that are paired have so much less
     left for others. Marginals are the solver's, kept or, by its τ, relaxed.
 
-    Training draws from the pairs and the coupling of the last round. New points are mapped by the
-    potential of one more problem, of all points under the last cost, since that of the unpaired
-    part would leave paired targets nothing (`EntropicMap`).
+    Of a problem of more than `points`² entries, all rounds but the last `whole` couple a random
+    part, at most `points` points a side with the round's number as seed, and learn from that. How
+    far it moves is then told by the coupling of WATCHED points a side, the same in all rounds. It
+    keeps moving as long as other parts teach other things, so that `rest` seldom ends it. A part
+    has few partners in common and so teaches less than the whole; `whole` = 0 saves the time of
+    learning from that, but all points are coupled in the end. Where they are too many for memory,
+    that asks for a solver that computes the cost by blocks, as `Sinkhorn` does between points.
+
+    Training draws from the pairs and the coupling of all unpaired points. New points are mapped by
+    the potential of one more problem, of all points under the last cost, since that of the
+    unpaired part would leave paired targets nothing (`EntropicMap`).
 
     Few pairs of one-to-one data want a `weight` of .9 or more, targets that repeat about .6. The
     solver's ε decides how fast it commits itself: .05 and .025 are of the right size, the default
@@ -49,6 +62,8 @@ class RefinedAlignment(Aligner):
     rounds: Count = eqx.field(static=True, default=10)
     weight: Share = eqx.field(static=True, default=0.9)
     rest: NonNegative = eqx.field(static=True, default=0.01)
+    points: Count = eqx.field(static=True, default=5000)
+    whole: Whole = eqx.field(static=True, default=2)
 
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
         distinct = collapse(data)
@@ -83,18 +98,25 @@ class RefinedAlignment(Aligner):
             return Refined(PairCoupling(data.pairs, (data.x.size, data.y.size)), fitted, [])
         moves: list[float] = []
 
-        def coupled(fitted: FittedCost) -> Coupling:
-            geometry = taken(fitted.geometry, solver)
+        def coupled(geometry: Geometry, part: Unpaired) -> Coupling:
             return solver.solve(geometry.take(part.i, part.j), part.x, part.y)
 
-        coupling = coupled(fitted)
+        large = part.some(self.points, 0) is not part
+        # A seed that no round has.
+        watched = part.some(min(WATCHED, self.points), self.rounds) if large else part
+        geometry = taken(fitted.geometry, solver)
+        seen = coupled(geometry, watched)
         for k in range(self.rounds):
-            fitted = fitted.learn(coupling, part.i, part.j, self.weight)
-            last, coupling = coupling, coupled(fitted)
-            moves.append(_moved(last, coupling))
+            some = part.some(self.points, k) if k < self.rounds - self.whole else part
+            coupling = coupled(geometry, some) if large else seen
+            fitted = fitted.learn(coupling, some.i, some.j, self.weight)
+            geometry = taken(fitted.geometry, solver)
+            last, seen = seen, coupled(geometry, watched)
+            moves.append(_moved(last, seen))
             logger.info(f"round {k + 1} of {self.rounds}: the coupling moves by {moves[-1]:.3f}")
             if moves[-1] < self.rest:
                 break
+        coupling = coupled(geometry, part) if large else seen
         return Refined(PartlyKnownCoupling.of(data, part, coupling), fitted, moves)
 
 

@@ -23,6 +23,10 @@ entry is a product with two of them."""
 BLOCK = 2**18
 """Entries of a stored kernel that are read at once: what stays in a cache for its second use."""
 
+STREAMED = 2**23
+"""Entries of a kernel that is not stored that are computed at once: enough rows for a product of
+matrices to be fast."""
+
 
 class Kernel(eqx.Module):
     """A Gibbs kernel exp(-c_ij / ε), known by its logarithm."""
@@ -59,27 +63,10 @@ class DenseKernel(Kernel):
         n, m = rows.shape
         size = min(n, max(1, BLOCK // m))
 
-        def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
-            """Block by block of rows, since memory's speed is the limit: both products in one
-            reading of the kernel."""
-            v = jnp.exp(v)
+        def block(start: Array) -> tuple[Array, Array]:
+            return _cut(rows, start, size), _cut(scale, start, size)
 
-            def block(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-                # The last block begins earlier than its turn, so that all have one shape.
-                start = jnp.minimum(k * size, n - size)
-                rows_, scale_, offset_ = (
-                    jax.lax.dynamic_slice_in_dim(a, start, size) for a in (rows, scale, offset)
-                )
-                u = updated(scale_ * (rows_ @ v), offset_, tau)
-                new = start + jnp.arange(size) >= k * size
-                column = jnp.where(new, scale_ * jnp.exp(u), 0) @ rows_
-                whole, total = state
-                return jax.lax.dynamic_update_slice_in_dim(whole, u, start, 0), total + column
-
-            zero = jnp.zeros_like(scale), jnp.zeros_like(v)
-            return jax.lax.fori_loop(0, -(-n // size), block, zero)
-
-        return circuit
+        return _by_rows(block, n, size)
 
     def _rows(self, g: Float[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, "n m"]]:
         """Each row of the kernel with g over its largest entry, and that entry's logarithm: both
@@ -87,6 +74,67 @@ class DenseKernel(Kernel):
         rows = self.log + g
         largest = rows.max(1)
         return largest, jnp.exp(rows - largest[:, None])
+
+
+class StreamedKernel(Kernel):
+    """exp(-max(a_i · b_j, 0)) of the rows a_i of `left` (n, r) and b_j of `right` (m, r), computed
+    by blocks of rows whenever it is needed: O((n + m) r) memory, O(n m r) time."""
+
+    left: Float[Array, "n r"]
+    right: Float[Array, "m r"]
+
+    def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
+        def row(a: Float[Array, " r"]) -> Array:
+            return logsumexp(g - jnp.maximum(a @ self.right.T, 0))
+
+        return jax.lax.map(row, self.left, batch_size=self._size)
+
+    def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
+        return StreamedKernel(self.right, self.left).log_to_source(f)
+
+    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
+        def block(start: Array) -> tuple[Array, Array]:
+            log = g - jnp.maximum(_cut(self.left, start, self._size) @ self.right.T, 0)
+            largest = log.max(1)
+            scale = jnp.exp(_cut(f, start, self._size) + largest)
+            return jnp.exp(log - largest[:, None]), scale
+
+        return _by_rows(block, len(self.left), self._size)
+
+    @property
+    def _size(self) -> int:
+        return min(len(self.left), max(1, STREAMED // len(self.right)))
+
+
+def _cut(array: Array, start: Array, size: int) -> Array:
+    return jax.lax.dynamic_slice_in_dim(array, start, size)
+
+
+def _by_rows(block: Callable[[Array], tuple[Array, Array]], n: int, size: int) -> Circuit:
+    """The circuit of a kernel of `n` rows, of which `block`, given its start, has `size`: each row
+    over its largest entry, and the scale that makes up for that.
+
+    Block by block, since memory's speed is the limit: both products in one reading of the kernel.
+    """
+
+    def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
+        v = jnp.exp(v)
+
+        def step(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
+            # The last block begins earlier than its turn, so that all have one shape.
+            start = jnp.minimum(k * size, n - size)
+            rows, scale = block(start)
+            u = updated(scale * (rows @ v), _cut(offset, start, size), tau)
+            new = start + jnp.arange(size) >= k * size
+            column = jnp.where(new, scale * jnp.exp(u), 0) @ rows
+            whole, total = state
+            return jax.lax.dynamic_update_slice_in_dim(whole, u, start, 0), total + column
+
+        return jax.lax.fori_loop(
+            0, -(-n // size), step, (jnp.zeros_like(offset), jnp.zeros_like(v))
+        )
+
+    return circuit
 
 
 class FactoredKernel(Kernel):

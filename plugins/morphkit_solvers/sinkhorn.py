@@ -3,17 +3,26 @@
 import logging
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
-from jaxtyping import Scalar
+from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
-from morphkit.transport.couplings import BridgeCoupling, DenseCoupling, Potential
-from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, Geometry, dense
+from morphkit.transport.couplings import BridgeCoupling, Convergence, DenseCoupling, Potential
+from morphkit.transport.geometry import (
+    BridgeGeometry,
+    DenseGeometry,
+    Geometry,
+    PointGeometry,
+    dense,
+    factors,
+)
+from morphkit.transport.streamed import EntropicCoupling
 from morphkit.types import Cloud
 
 from .bridge_sinkhorn import BridgeSinkhorn
-from .scaling import DenseKernel, anneal
+from .scaling import DenseKernel, StreamedKernel, anneal, log_weights, sinkhorn
 
 logger = logging.getLogger("morphkit")
 
@@ -31,7 +40,12 @@ class Sinkhorn(OTSolver):
     (ε-annealing), each from the last and with as many iterations.
 
     The cost is stored, in at most `dense_bytes`; a larger bridge cost goes to `BridgeSinkhorn`,
-    whose cost is the soft minimum of Eq. 6.
+    whose cost is the soft minimum of Eq. 6. A cost between points (`PointGeometry`) of more than
+    `points`² entries is computed anew in each iteration, in O(n + m) memory. Such a problem is
+    first solved between at most `points` points a side, drawn at random and the same each time.
+    The potential extends to all points by g = log ν - τ_Y log Kᵀ exp(f), K and f being of the
+    drawn points. From there the whole problem is iterated until it meets `threshold`; iterations
+    and error are those of the whole problem.
     """
 
     # Not static: with arrays here (made outside jit) one program serves all values.
@@ -42,18 +56,27 @@ class Sinkhorn(OTSolver):
     max_iterations: Count = eqx.field(static=True, default=2000)
     halvings: Whole = eqx.field(static=True, default=3)
     dense_bytes: Whole = eqx.field(static=True, default=2**24)
+    points: Count = eqx.field(static=True, default=8000)
 
-    def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> DenseCoupling | BridgeCoupling:
-        """See `OTSolver.solve`. Raises MemoryError, bridge costs apart, where there is no
-        memory for five arrays of the size of the cost: three, the coupling and its table."""
+    def solve(
+        self, cost: Geometry, x: Cloud, y: Cloud
+    ) -> DenseCoupling | BridgeCoupling | EntropicCoupling:
+        """See `OTSolver.solve`. Raises MemoryError where there is no memory for five arrays of the
+        size of a cost that is stored: three, the coupling and its table."""
         n, m = cost.shape
         if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
             logger.info(
                 f"the dense {n} × {m} cost would take {4 * n * m / 2**20:.0f} MiB, more than "
                 f"Sinkhorn.dense_bytes: solved by its factors (BridgeSinkhorn)"
             )
-            arguments = {k: v for k, v in vars(self).items() if k != "dense_bytes"}
+            arguments = {k: v for k, v in vars(self).items() if k not in ("dense_bytes", "points")}
             return BridgeSinkhorn(**arguments).solve(cost, x, y)
+        if isinstance(cost, PointGeometry) and n * m > self.points**2:
+            logger.info(
+                f"the {n} × {m} cost has more than Sinkhorn.points² entries: computed by blocks, "
+                f"from a solution between at most {self.points} points a side"
+            )
+            return EntropicCoupling(*self._streamed(cost, x, y))
         return self._solve(DenseGeometry(dense(cost, arrays=5), unit=cost.unit), x, y)
 
     @eqx.filter_jit
@@ -66,3 +89,31 @@ class Sinkhorn(OTSolver):
         f, g, convergence = anneal(self, kernel, x.weights, y.weights)
         values = jnp.exp(kernel(self.epsilon).log + f[:, None] + g)
         return DenseCoupling(values, convergence, Potential(g, scale * self.epsilon))
+
+    @eqx.filter_jit
+    def _streamed(
+        self, cost: PointGeometry, x: Cloud, y: Cloud
+    ) -> tuple[
+        Float[Array, "n r"], Float[Array, "m r"], Scalar, Float[Array, " n"], Float[Array, " m"],
+        Convergence,
+    ]:  # fmt: skip
+        epsilon = cost.scale(x.weights, y.weights) * self.epsilon
+        left, right = factors(cost.metric, cost.u, cost.v)
+        left /= epsilon
+        i, j = (
+            jax.random.permutation(key, cloud.size)[: self.points]
+            for key, cloud in zip(jax.random.split(jax.random.key(0)), (x, y), strict=True)
+        )
+        few = jnp.maximum(left[i] @ right[j].T, 0)
+
+        def kernel(epsilon: Scalar | float) -> DenseKernel:
+            return DenseKernel(-few * (self.epsilon / epsilon))
+
+        f, _, _ = anneal(self, kernel, x.take(i).weights, y.take(j).weights)
+        reached = StreamedKernel(left[i], right).log_to_target(f)
+        f, g, convergence = sinkhorn(
+            StreamedKernel(left, right), x.weights, y.weights,
+            start=log_weights(y.weights) - self.tau_y * reached, tau_x=self.tau_x, tau_y=self.tau_y,
+            threshold=self.threshold, max_iterations=self.max_iterations,
+        )  # fmt: skip
+        return left, right, epsilon, f, g, convergence

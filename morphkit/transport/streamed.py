@@ -1,0 +1,85 @@
+"""Entropic couplings of points: rows are computed when they are asked for, nothing is n × m."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
+
+from .couplings import Convergence, Coupling, Potential
+from .drawing import cumulative, draw, draw_marginal
+
+ROWS = 256
+"""Rows that are held at once."""
+
+
+class EntropicCoupling(Coupling):
+    """π_ij = exp(f_i + g_j - c_ij / ε) of a cost with thin factors, c_ij / ε = max(a_i · b_j, 0).
+
+    `left` (n, r) has the rows a_i and `right` (m, r) the rows b_j, as `geometry.factors` makes
+    them of points, one of the two over ε; `epsilon` is ε in units of the cost. `f` (n,) and `g`
+    (m,) are the potentials over ε; `convergence` is how its solver ended. Memory is
+    O((n + m) r), and O(m) for each row that is held at once. A draw takes O(m r) time, since it
+    computes its row.
+    """
+
+    left: Float[Array, "n r"]
+    right: Float[Array, "m r"]
+    epsilon: Scalar | float
+    f: Float[Array, " n"]
+    g: Float[Array, " m"]
+    marginals: tuple[Float[Array, " n"], Float[Array, " m"]]
+    convergence: Convergence
+
+    def __init__(
+        self,
+        left: Float[Array, "n r"],
+        right: Float[Array, "m r"],
+        epsilon: Scalar | float,
+        f: Float[Array, " n"],
+        g: Float[Array, " m"],
+        convergence: Convergence,
+    ) -> None:
+        self.left, self.right, self.epsilon, self.f, self.g = left, right, epsilon, f, g
+        self.marginals = _row_sums(left, right, f, g), _row_sums(right, left, g, f)
+        self.convergence = convergence
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return len(self.left), len(self.right)
+
+    @property
+    def potential(self) -> Potential:
+        return Potential(self.g, self.epsilon)
+
+    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        return jnp.exp(self.f[i][:, None] + _exponents(self.left[i], self.right, self.g))
+
+    def marginal(self, axis: int) -> Float[Array, " n"]:
+        return self.marginals[axis]
+
+    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
+        key_i, key_j = jax.random.split(key)
+        i = draw_marginal(key_i, cumulative(self.marginals[0]), num)
+        return i, self.targets(key_j, i)
+
+    def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
+        def one(keyed: tuple[PRNGKeyArray, Array]) -> Array:
+            key, i = keyed
+            return draw(key, cumulative(self.rows(i[None])), jnp.zeros(1, jnp.int32))[0]
+
+        return jax.lax.map(one, (jax.random.split(key, len(i)), i), batch_size=min(ROWS, len(i)))
+
+    def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
+        return jax.nn.log_softmax(_exponents(self.left[i], self.right, self.g), axis=1)
+
+
+def _exponents(left: Array, right: Array, g: Array) -> Float[Array, "... m"]:
+    return g - jnp.maximum(left @ right.T, 0)
+
+
+@jax.jit
+def _row_sums(left: Array, right: Array, f: Array, g: Array) -> Float[Array, " n"]:
+    def one(row: tuple[Array, Array]) -> Array:
+        a, f = row
+        return jnp.exp(f + jax.nn.logsumexp(_exponents(a, right, g)))
+
+    return jax.lax.map(one, (left, f), batch_size=min(ROWS, len(left)))

@@ -132,7 +132,7 @@ def run(name: str, pairs: float, seed: int) -> dict:
     with_map(scores, unrefined, problem, UNREFINED, None)
     with_map(scores, ways[UNCHOSEN], problem, UNCHOSEN, None)
     with_map(scores, own, problem, "the paper's bridge", None)
-    won = by_name[said["coupling"]]
+    won = by_name[said["ranking" if problem.truth is not None else "anchor"]]
     with_map(scores, won.way, problem, "chosen", won)
     line = {"cell": [name, pairs, seed], "scores": scores, "seconds": round(seconds, 1)}
     return line | {role: said[role] for role in ("coupling", "anchor", "ranking")}

@@ -115,6 +115,11 @@ class FittedCost(eqx.Module):
         """Whether it is defined for new source points, too."""
         return True
 
+    def predict(self, x: Float[np.ndarray, "k p"]) -> Float[Array, "k q"] | None:
+        """The point estimates (k, q) for source points `x` (k, p) that the cost itself is made
+        from, as that of a teacher is; None if there are none."""
+        return None
+
     @property
     def learns(self) -> bool:
         """Whether a coupling teaches it anything."""
@@ -154,6 +159,17 @@ class OTSolver(Checked):
 
         Has to be traceable by `jax.jit`: local alignment solves inside the training step.
         """
+
+
+class StartedSolver(OTSolver):
+    """A solver whose problem is not convex: where it ends depends on where it starts."""
+
+    @abstractmethod
+    def solve(
+        self, cost: "Geometry", x: Cloud, y: Cloud, start: "Coupling | None" = None
+    ) -> "Coupling":
+        """See `OTSolver.solve`; `start` is the coupling that it starts from, if one is known.
+        Raises ValueError for one of other clouds."""
 
 
 class Sampler(eqx.Module):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from pydantic import Field
 
 import gin
@@ -31,7 +31,7 @@ BEHIND = 2.0
 """Standard errors by which a candidate may lie behind the best and still be asked again."""
 
 ENOUGH = 5
-"""Held-out source points that this takes."""
+"""Held-out source points that a standard error takes."""
 
 JUDGED = 200
 """Held-out source points of a part that are looked at, at most."""
@@ -70,7 +70,8 @@ class Choice(Checked):
     The source points with a pair are parted into `folds`, at least 2. Each part in turn is held out
     with its pairs, and from the rest every candidate says how probable the targets of a held-out
     point are. The best has the largest mean log posterior of the true one. A candidate that lies
-    behind by more than twice the standard error of the difference is asked no further. After
+    behind by more than twice the standard error of the difference is asked no further. R² is that
+    of point estimates which do not use the held-out target itself. After
     `budget` seconds no further part is begun, and in the first part no further candidate, once
     there is one that knows new points; baselines are always heard. Clouds of more than `points`
     distinct points are judged by a random part of them. Raises ValueError without candidates, and
@@ -112,15 +113,27 @@ class Contestant:
     best: tuple[bool, Verdict] | None = None
 
     def conclude(self) -> None:
-        """Judges every reading by what was said so far, and keeps the best."""
-        verdicts = [(balanced, judge(parts)) for balanced, parts in self.said.items()]
-        self.best = max(verdicts, key=lambda found: found[1].log_posterior.mean(), default=None)
+        """Judges every reading by what was said so far, and keeps the best: without its potential
+        only where that is better by more than the standard error."""
+        verdicts = {balanced: judge(parts) for balanced, parts in self.said.items()}
+        self.best = True, verdicts[True]
+        if False in verdicts:
+            gain = verdicts[False].log_posterior - verdicts[True].log_posterior
+            if gain.mean() > standard_error(gain):
+                self.best = False, verdicts[False]
 
     @property
     def reading(self) -> Reading:
-        """How its map is best read: balanced or not, at the most probable temperature."""
+        """How its map is best read: balanced or not, at the most probable temperature, and by the
+        point estimate with the larger R²."""
         assert self.best is not None
-        return Reading(self.best[0], self.verdict.temperature)
+        own = self.verdict.other_r2 > self.verdict.r2
+        return Reading(self.best[0], self.verdict.temperature, "cost" if own else "mean")
+
+    @property
+    def r2(self) -> float:
+        """R² of the better of its point estimates."""
+        return float(np.fmax(self.verdict.r2, self.verdict.other_r2))
 
     @property
     def verdict(self) -> Verdict:
@@ -137,10 +150,10 @@ class Contestant:
         }  # fmt: skip
         if self.best is not None:
             log, count = self.verdict.log_posterior, len(self.verdict.log_posterior)
-            error = log.std(ddof=1) / np.sqrt(count) if count > 1 else float("nan")
             numbers = {
-                "log_posterior": log.mean(), "standard_error": error,
-                "recall_at_1": self.verdict.recall_at_1, "r2": self.verdict.r2,
+                "log_posterior": log.mean(), "standard_error": standard_error(log),
+                "recall_at_1": self.verdict.recall_at_1, "confidence": self.verdict.confidence,
+                "r2": self.r2,
             }  # fmt: skip
             found |= {name: finite(float(value)) for name, value in numbers.items()}
             found |= {"held_out": count} | arguments(self.reading)
@@ -222,19 +235,30 @@ def _heard_one(entered: list[Contestant]) -> bool:
 
 
 def _left(asking: list[Contestant]) -> list[Contestant]:
-    """Those that are not clearly behind; a baseline is cheap, and always compared."""
+    """Those that are not clearly behind, or have the best R²; a baseline is cheap, and always
+    compared."""
     asking = [c for c in asking if not c.out]
     leader = max(asking, key=lambda c: c.verdict.log_posterior.mean())
+    straightest = max(asking, key=lambda c: np.nan_to_num(c.r2, nan=-np.inf))
     for contestant in asking:
         behind = leader.verdict.log_posterior - contestant.verdict.log_posterior
-        error = behind.std(ddof=1) / np.sqrt(len(behind)) if len(behind) >= ENOUGH else np.inf
-        if behind.mean() > BEHIND * error and not isinstance(contestant.way, Baseline):
+        clearly = behind.mean() > BEHIND * standard_error(behind)
+        kept = isinstance(contestant.way, Baseline) or contestant is straightest
+        if clearly and not kept:
             contestant.out = f"clearly behind after {len(behind)} held-out points"
     return [c for c in asking if not c.out]
 
 
+def standard_error(values: Float[np.ndarray, " k"]) -> float:
+    """That of the mean of `values` (k,); infinite for fewer than ENOUGH."""
+    if len(values) < ENOUGH:
+        return float("inf")
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
+
+
 def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool, Answers]:
     data, partners, points = part.data, part.partners, np.asarray(targets.points)
+    other = None
     if isinstance(way, Baseline):
         given = jnp.asarray(way.fit(data).expected(data.x.points[part.held]), jnp.float32)
         center = targets.weights @ targets.points
@@ -244,6 +268,7 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
     if isinstance(sampler.map, EntropicMap):
         x, new = np.asarray(data.x.points)[part.held], sampler.map
         logits = {b: np.asarray(Reading(b).of(new).log_conditional(x)) for b in (True, False)}
+        other = new.cost.predict(x)
     elif sampler.coupling is None:
         raise ValueError("its minibatches say nothing of single points")
     else:
@@ -253,7 +278,11 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
         logits = {True: np.log(np.maximum(mass, 1e-30))}
     if not all(np.isfinite(found).all() for found in logits.values()):
         raise ArithmeticError("its coupling is not finite")
-    return {b: Answers(found, partners, points) for b, found in logits.items()}
+    other = None if other is None else np.asarray(other)
+    # Its own target is in the cloud, unless others have it too, by being held out: a new point's
+    # is not, and a point estimate is not to be praised for finding it.
+    hidden = partners & (np.diff(np.asarray(groups.start)) == 1)
+    return {b: Answers(found, partners, points, None, other, hidden) for b, found in logits.items()}
 
 
 def parted(data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: int) -> list[Part]:

@@ -20,7 +20,7 @@ from ..transport.entropic import Reading
 from ..transport.matching import Matcher
 from ..types import PairedData, distinct
 from ..wiring.records import arguments, as_gin, record
-from .choice import Candidate, Contestant, Way, contest
+from .choice import Candidate, Contestant, Way, contest, standard_error
 from .experiment import Experiment
 
 OWN = "the run's own"
@@ -28,28 +28,29 @@ OWN = "the run's own"
 
 
 class Chosen(NamedTuple):
-    """The `experiment` as chosen. Targets of a point are ranked by the baseline `ranking` at
-    `temperature` or, where that is None, by what the coupling says of new points. `said` is the
+    """The `experiment` as chosen. Targets of a point are ranked by `ranking`, as `reading` says,
+    or, where that is None, by what the coupling of the experiment says of new points. `said` is the
     table of all candidates, as JSON; None where nothing was chosen."""
 
     experiment: Experiment
-    ranking: Baseline | None = None
-    temperature: float = 1.0
+    ranking: Way | None = None
+    reading: Reading = Reading()
     said: dict[str, Any] | None = None
 
     def matcher(self, base: LatentMap | None, sampler: Sampler, scene: Scene) -> Matcher | None:
         """What ranks the targets of the training data of `scene`, `sampler` being that of the
         experiment and `base` what its morph starts from; None if nothing knows new points. Its rows
         are those of the arrays that the data came from."""
-        data, wanted = scene.train, self.ranking or "coupling"
-        if base is not None and _recorded(wanted) == _recorded(self.experiment.anchor):
-            found = Matcher.of(None, data.y, self.temperature)
-        elif self.ranking is not None:
-            found = Matcher.of(settled(self.ranking.fit(data)), data.y, self.temperature)
-        elif (new := self.experiment.reading.of(sampler.map)) is not None:
-            found = Matcher.of(new, data.y)
-        else:
+        data, way, temperature = scene.train, self.ranking, self.reading.temperature
+        if base is not None and _recorded(way or "coupling") == _recorded(self.experiment.anchor):
+            new = None
+        elif isinstance(way, Baseline):
+            new = settled(way.fit(data))
+        elif isinstance(way, Candidate):
+            new = self.reading.of(way.aligner.sampler(data, way.cost, way.solver).map)
+        elif (new := self.experiment.reading.of(sampler.map)) is None:
             return None
+        found = Matcher.of(new, data.y, temperature)
         rows = None if scene.inputs is None else scene.inputs.target_rows
         return found if rows is None else replace(found, rows=jnp.asarray(rows)[found.rows])
 
@@ -86,10 +87,10 @@ class Chosen(NamedTuple):
 def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log) -> Chosen:
     """What `experiment` becomes by its choice, if it asks for one, judged on the pairs of `data`.
 
-    The coupling is that of the candidate with the best log posterior that knows new points. The
-    flow starts from its map or, where that is better, from the best baseline: by how often the
-    target comes first where targets repeat, by R² where they do not. Targets are ranked by what has
-    the best log posterior of all. The table is
+    The coupling is that of the best candidate that knows new points. The flow starts from its map
+    or, where that is better, from the best baseline. Better is what has the target first more often
+    where targets repeat, and the larger R² where they do not. Targets are ranked by what has the
+    best log posterior of all. The table is
     kept in `folder`, where a run that goes on finds it; `log` shows the progress.
     """
     choice = experiment.choice
@@ -121,7 +122,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     rows = {row["name"]: row for row in said["rows"]}
 
     def reading(name: str) -> Reading:
-        return Reading(rows[name]["balanced"], rows[name]["temperature"])
+        return Reading(**{k: rows[name][k] for k in ("balanced", "temperature", "estimate")})
 
     anchor = ways[said["anchor"]] if said["anchor"] else None
     anchor = anchor.tuned(data) if isinstance(anchor, Baseline) else anchor and "coupling"
@@ -131,11 +132,11 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
         experiment = _coupled(experiment, way, reading(said["coupling"]), anchor)
     else:
         experiment = replace(experiment, anchor=anchor)
-    ranking = ways[said["ranking"]]
-    if isinstance(ranking, Candidate):
+    if said["ranking"] == said["coupling"]:
         return Chosen(experiment, said=said)
-    temperature = reading(said["ranking"]).temperature
-    return Chosen(experiment, ranking.tuned(data), temperature, said)
+    ranking = ways[said["ranking"]]
+    ranking = ranking.tuned(data) if isinstance(ranking, Baseline) else ranking
+    return Chosen(experiment, ranking, reading(said["ranking"]), said)
 
 
 def _coupled(experiment: Experiment, way: Candidate, reading: Reading, anchor: Any) -> Experiment:
@@ -152,9 +153,9 @@ def _recorded(way: Way | str | None) -> Any:
 
 
 def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
-    """What the contest of `field` on `data` came to, as JSON: the `rows` of its table, the names of
-    the best `coupling` (of those that know new points), of what the flow is to start from, the
-    `anchor`, and of what ranks targets, the `ranking`; and `advice`, a sentence."""
+    """What the contest of `field`, sorted, on `data` came to, as JSON: the `rows` of its table, the
+    names of the best `coupling` (of those that know new points), of what the flow is to start from,
+    the `anchor`, and of what ranks targets, the `ranking`; and `advice`, a sentence."""
     targets_repeat = Groups.of(data.y)[0].size < data.y.size / 2
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
@@ -169,15 +170,16 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
         return c.verdict.recall_at_1
 
     def r2(c: Contestant) -> float:
-        return c.verdict.r2
+        return c.r2
 
     by = recall if targets_repeat or np.isnan([r2(c) for c in known]).all() else r2
     couplings = [c for c in judged if isinstance(c.way, Candidate)]
-    coupling = best([c for c in couplings if not c.out] or couplings, log_posterior)
+    # Of equals max takes the first, and they are sorted by the log posterior.
+    coupling = best([c for c in couplings if not c.out] or couplings, by)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
-    coupled = coupling is not None and (not coupling.out or not baselines)
-    compared = [coupling, *baselines] if coupled else baselines
-    anchor, ranking = best(compared, by), best(compared, log_posterior)
+    coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
+    anchor = best([*coupled, *baselines], by)
+    ranking = best(known or couplings, log_posterior)
     if ranking is None:
         raise ValueError(
             "Choice: no candidate that knows new points could be judged: "
@@ -198,10 +200,10 @@ def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
         return f"{only.name} is all that could be judged" if only else "nothing could be judged"
     a, b = coupling.verdict, baseline.verdict
     gain = a.log_posterior - b.log_posterior
-    error = gain.std(ddof=1) / np.sqrt(len(gain)) if len(gain) > 1 else np.inf
+    error = standard_error(gain)
     numbers = (
         f"{a.recall_at_1:.2f} against {b.recall_at_1:.2f} of {len(gain)} held-out points have "
-        f"their target first, R² {a.r2:.2f} against {b.r2:.2f}"
+        f"their target first, R² {coupling.r2:.2f} against {baseline.r2:.2f}"
     )
     if gain.mean() > 2 * error:
         return (

@@ -21,13 +21,17 @@ class Answers(NamedTuple):
     `logits` (k, c) tell the c distinct targets apart, up to a temperature and a constant of each
     row, and are logarithms of probabilities where `expected` is None. `partners` (k, c) is True for
     the targets that are right, at least one a row; `targets` (c, q) are the targets. `expected`
-    (k, q) are the map's own point estimates; None where the mean of its posterior is that.
+    (k, q) are the map's own point estimates; None where the mean of its posterior is that. `other`
+    (k, q) are other point estimates that could take the place of that mean. `hidden` (k, c) are
+    targets that this mean may not use: those that a new point would not find in the cloud.
     """
 
     logits: Float[np.ndarray, "k c"]
     partners: Bool[np.ndarray, "k c"]
     targets: Float[np.ndarray, "c q"]
     expected: Float[np.ndarray, "k q"] | None = None
+    other: Float[np.ndarray, "k q"] | None = None
+    hidden: Bool[np.ndarray, "k c"] | None = None
 
 
 class Verdict(NamedTuple):
@@ -35,12 +39,15 @@ class Verdict(NamedTuple):
     probable one; `log_posterior` (k,) that of the partners, in nats, for each held-out point;
     `recall_at_1` is the share whose best target is a partner, ties at chance, and `r2` the share of
     the partners' variance that the point estimates explain (of several partners, of their mean;
-    NaN where they do not vary)."""
+    NaN where they do not vary), `other_r2` that of `Answers.other`. `confidence` is the mean
+    probability of the best target: `recall_at_1`, if the posterior is calibrated."""
 
     temperature: float
     log_posterior: Float[np.ndarray, " k"]
     recall_at_1: float
     r2: float
+    other_r2: float = float("nan")
+    confidence: float = float("nan")
 
 
 def judge(parts: Sequence[Answers]) -> Verdict:
@@ -70,8 +77,16 @@ def judge(parts: Sequence[Answers]) -> Verdict:
         _softmax_mean(part, inverse) if part.expected is None else part.expected for part in parts
     ])  # fmt: skip
     variance = np.sum((wanted - wanted.mean(0)) ** 2)
-    r2 = 1 - np.sum((given - wanted) ** 2) / variance if variance > 0 else float("nan")
-    return Verdict(1 / inverse, np.concatenate(posterior(found.x)), float(hits.mean()), float(r2))
+
+    def r2(given: np.ndarray) -> float:
+        return float(1 - np.sum((given - wanted) ** 2) / variance) if variance > 0 else float("nan")
+
+    others = [part.other for part in parts if part.other is not None]
+    best = [np.exp(log_softmax(inverse * part.logits, axis=1).max(1)) for part in parts]
+    return Verdict(
+        1 / inverse, np.concatenate(posterior(found.x)), float(hits.mean()), r2(given),
+        r2(np.concatenate(others)) if others else float("nan"), float(np.concatenate(best).mean()),
+    )  # fmt: skip
 
 
 def _log_posterior(part: Answers, inverse: float) -> Float[np.ndarray, " k"]:
@@ -85,7 +100,10 @@ def _hits(part: Answers) -> Float[np.ndarray, " k"]:
 
 
 def _softmax_mean(part: Answers, inverse: float) -> Float[np.ndarray, "k q"]:
-    return np.exp(log_softmax(inverse * part.logits, axis=1)) @ part.targets
+    logits = inverse * part.logits
+    if part.hidden is not None and not part.hidden.all(1).any():
+        logits = np.where(part.hidden, -np.inf, logits)
+    return np.exp(log_softmax(logits, axis=1)) @ part.targets
 
 
 def _mean(partners: Bool[np.ndarray, "k c"], targets: Float[np.ndarray, "c q"]) -> np.ndarray:

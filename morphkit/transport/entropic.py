@@ -17,7 +17,7 @@ from .geometry import BridgeGeometry, Geometry
 BLOCK = 2**24
 """Costs between new points and targets that are held at once."""
 
-Estimate = Literal["mean", "mode", "draw"]
+Estimate = Literal["mean", "mode", "draw", "cost"]
 
 
 class Reading(Checked):
@@ -25,11 +25,14 @@ class Reading(Checked):
     T, or without g where it is not `balanced`.
 
     The potential g makes up for how often each target is near: it is what keeps the marginal of the
-    targets. Where these were known too little to be kept, a map is better off without.
+    targets. Where these were known too little to be kept, a map is better off without. `estimate`
+    is what the map gives: the "mean" of π(· | x), or what the "cost" itself predicts, such as a
+    teacher.
     """
 
     balanced: bool = eqx.field(static=True, default=True)
     temperature: Positive = eqx.field(static=True, default=1.0)
+    estimate: Literal["mean", "cost"] = eqx.field(static=True, default="mean")
 
     @overload
     def of(self, map: "EntropicMap") -> "EntropicMap": ...
@@ -42,7 +45,7 @@ class Reading(Checked):
         g, epsilon = map.potential.g, map.potential.epsilon
         g = g / self.temperature if self.balanced else jnp.zeros_like(g)
         potential = replace(map.potential, g=g, epsilon=epsilon * self.temperature)
-        return replace(map, potential=potential)
+        return replace(map, potential=potential, estimate=self.estimate)
 
 
 class EntropicMap(LatentMap):
@@ -51,7 +54,7 @@ class EntropicMap(LatentMap):
 
     `cost` is the cost c to the `targets` y (m, q), `potential` has g and ε, and may say that the
     minimum of a bridge cost is soft. A call gives the `estimate`: the "mean" of π(· | x), its
-    "mode", or a "draw" by the key.
+    "mode", a "draw" by the key, or what the "cost" itself predicts (`FittedCost.predict`).
     """
 
     cost: FittedCost
@@ -68,6 +71,10 @@ class EntropicMap(LatentMap):
     ) -> Float[Array, "n q"]:
         key = jax.random.key(0) if key is None else key
         points = np.asarray(x)
+        if self.estimate == "cost":
+            predicted = self.cost.predict(points)
+            assert predicted is not None
+            return predicted
         size = min(max(1, BLOCK // len(self.targets)), max(1, len(points)))
         found = []
         for k, start in enumerate(range(0, max(len(points), 1), size)):
@@ -82,7 +89,7 @@ class EntropicMap(LatentMap):
     def expected(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
-        return replace(self, estimate="mean")(x)
+        return self(x) if self.estimate == "cost" else replace(self, estimate="mean")(x)
 
 
 @eqx.filter_jit

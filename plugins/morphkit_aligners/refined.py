@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from morphkit.checks import Count, NonNegative, Share, Whole
-from morphkit.interfaces import Aligner, FittedCost, FusedCost, OTSolver
+from morphkit.interfaces import Aligner, FittedCost, FusedCost, OTSolver, StartedSolver
 from morphkit.transport.collapse import collapse, of_all
 from morphkit.transport.couple import taken
 from morphkit.transport.couplings import Coupling, PairCoupling
@@ -50,6 +50,11 @@ class RefinedAlignment(Aligner):
     learning from that, but all points are coupled in the end. Where they are too many for memory,
     that asks for a solver that computes the cost by blocks, as `Sinkhorn` does between points.
 
+    With `finish`, a solver that can start from a coupling, such as `FusedGromovWasserstein`, the
+    coupling of the last round is where that starts, and the cost learns once more from where it
+    ends: what the distances within each side say is then in the map, too. Problems of more than
+    `points`² entries are left as they are.
+
     Training draws from the pairs and the coupling of all unpaired points. New points are mapped by
     the potential of one more problem, of all points under the last cost, since that of the
     unpaired part would leave paired targets nothing (`EntropicMap`).
@@ -64,6 +69,7 @@ class RefinedAlignment(Aligner):
     rest: NonNegative = eqx.field(static=True, default=0.01)
     points: Count = eqx.field(static=True, default=5000)
     whole: Whole = eqx.field(static=True, default=2)
+    finish: StartedSolver | None = None
 
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
         distinct = collapse(data)
@@ -117,6 +123,10 @@ class RefinedAlignment(Aligner):
             if moves[-1] < self.rest:
                 break
         coupling = coupled(geometry, part) if large else seen
+        if self.finish is not None and not large:
+            last = taken(geometry, self.finish).take(part.i, part.j)
+            coupling = self.finish.solve(last, part.x, part.y, coupling)
+            fitted = fitted.learn(coupling, part.i, part.j, self.weight)
         return Refined(PartlyKnownCoupling.of(data, part, coupling), fitted, moves)
 
 

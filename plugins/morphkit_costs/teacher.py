@@ -66,7 +66,10 @@ class FittedTeacher(FittedCost):
         return self._to(self.predicted)
 
     def at(self, x: Float[Array | np.ndarray, "k p"]) -> PointGeometry:
-        return self._to(self.teacher(jnp.asarray(x, jnp.float32)))
+        return self._to(self.predict(np.asarray(x)))
+
+    def predict(self, x: Float[np.ndarray, "k p"]) -> Float[Array, "k q"]:
+        return self.teacher(jnp.asarray(x, jnp.float32))
 
     def _to(self, predicted: Float[Array, "k q"]) -> PointGeometry:
         y = self.data.y

@@ -9,7 +9,7 @@ from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from morphkit.checks import Count, Metric, Positive, Share, Tau
-from morphkit.interfaces import OTSolver
+from morphkit.interfaces import StartedSolver
 from morphkit.transport.couplings import Convergence, Coupling, DenseCoupling
 from morphkit.transport.geometry import (
     Geometry,
@@ -25,7 +25,7 @@ from .anderson import Memory
 from .scaling import DenseKernel, log_weights, sinkhorn
 
 
-class FusedGromovWasserstein(OTSolver):
+class FusedGromovWasserstein(StartedSolver):
     """Entropic fused Gromov-Wasserstein, balanced or not (Eq. 3; Eq. 2 for α = 1).
 
     min_π Σ (α |c_X - c_Y|² + (1 - α) c_XY²) π ⊗ π - ε H(π) + λ_X KL⊗(π_X | μ) + λ_Y KL⊗(π_Y | ν),
@@ -77,7 +77,7 @@ class FusedGromovWasserstein(OTSolver):
     def solve(
         self, cost: Geometry, x: Cloud, y: Cloud, start: Coupling | None = None
     ) -> DenseCoupling:
-        """See `OTSolver.solve`. `error` is the last change, of the coupling over its mass, in L1.
+        """See `StartedSolver.solve`. `error` is the last change, of the coupling over its mass.
 
         `start` is the coupling (n × m) that the first cost is linearised at, of whatever mass; by
         default μ ⊗ ν. Raises ValueError for one of another shape, MemoryError where `ARRAYS` times

@@ -9,6 +9,7 @@ Nothing is trained: what is judged is what a morph starts from, and what it rank
 import argparse
 import functools
 import itertools
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -31,7 +32,9 @@ from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.experiment.choice import Candidate, Contestant, Way, contest
 from morphkit.experiment.chosen import OWN
 from morphkit.experiment.chosen import summary as concluded
+from morphkit.experiment.prepare import prepare
 from morphkit.interfaces import Baseline, LatentMap
+from morphkit.loggers import Log
 from morphkit.report.figures import PALETTE, STYLE
 from morphkit.transport.collapse import Groups
 from morphkit.transport.matching import Matcher
@@ -46,11 +49,12 @@ UNREFINED, UNCHOSEN = "canonical, not refined", "canonical"
 
 class Problem(NamedTuple):
     """`data` to learn from; `truth` (n,) is the target row of each source point, or `new` are test
-    points and the label of each."""
+    points and the label of each, or `responses` test points and the target of each."""
 
     data: PairedData
     truth: np.ndarray | None = None
     new: tuple[np.ndarray, np.ndarray] | None = None
+    responses: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @functools.cache
@@ -96,17 +100,42 @@ def digits(pairs: float, seed: int) -> Problem:
     return Problem(pair(latents.x, latents.y, int(pairs), seed), new=new)
 
 
+def recordings(session: str, layer: str, fraction: float, seed: int) -> Problem:
+    bindings = [
+        f"Recordings.path = {str(data_folder() / 'v4' / f'v4_{session}.npz')!r}",
+        f"Recordings.features = {layer!r}", f"run.paired_fraction = {fraction}",
+        f"run.seed = {seed}",
+    ]  # fmt: skip
+    experiment, _ = asked(["neural/v4.gin"], bindings)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Log(Path(folder), wandb="disabled", quiet=True) as log,
+    ):
+        scene = prepare(experiment, log)
+    source, target = np.asarray(scene.test.pairs).T
+    points = np.asarray(scene.x.points)[source], np.asarray(scene.y.points)[target]
+    return Problem(scene.train, responses=points)
+
+
+LAYERS = ("block2", "block5", "block9", "block12", "features")
+SESSIONS = {"201025": (0.05, 0.2, 0.4, 0.6, 0.8), "210224": (0.2, 0.4, 0.6, 0.8)}
+V4 = {f"v4 {s} {layer}": (s, layer) for s, layer in itertools.product(SESSIONS, LAYERS)}
 PROBLEMS = {
     "texts": (functools.partial(one_to_one, texts), (10, 50, 200), "align.gin"),
     "things": (functools.partial(one_to_one, things), (10, 50, 185), "align.gin"),
     "imagenet": (imagenet, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0), "imagenet/image_to_text.gin"),
     "mnist": (digits, (10, 50, 100, 500), "mnist/image_to_text.gin"),
-}
+} | {
+    name: (functools.partial(recordings, *which), SESSIONS[which[0]], "neural/v4.gin")
+    for name, which in V4.items()
+}  # fmt: skip
 NAMES = {
     "texts": "MiniLM → WordLlama, R@1 of the unpaired",
     "things": "THINGS, group 3 → 4, R@1 of the unpaired",
     "imagenet": "Tiny ImageNet, accuracy out of sample",
     "mnist": "MNIST latents, image → text, accuracy out of sample",
+} | {
+    name: f"V4 {s}, {layer}, error of the mean (less is better)" for name, (s, layer) in V4.items()
 }
 
 
@@ -164,9 +193,13 @@ def with_map(
         matcher, points = Matcher.of(found, data.y), data.x.points
         group = np.asarray(Groups.of(data.y)[1].index)
         scores[name] = recall(problem, lambda i: matcher.log_posterior(points[i])[:, group])
-    else:
-        assert problem.new is not None
+    elif problem.new is not None:
         scores[name] = accuracy(problem, found)
+    else:
+        assert problem.responses is not None
+        x, y = problem.responses
+        given = np.asarray(found.expected(jnp.asarray(x, jnp.float32)))
+        scores[name] = float(np.mean((given - y) ** 2))
 
 
 def recall(problem: Problem, rows: Callable) -> float:
@@ -231,6 +264,7 @@ def write(lines: dict) -> None:
 
 def draw(lines: dict, problems: list[str]) -> None:
     """Scores against pairs: the chosen map, the best baseline of each kind, the paper's bridge."""
+    problems = [problem for problem in problems if problem not in V4]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, len(problems), figsize=(4 * len(problems), 3.6), layout="constrained", squeeze=False

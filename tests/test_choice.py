@@ -8,6 +8,8 @@ import pytest
 from morphkit_aligners import aligners, refined
 from morphkit_baselines.linear import Procrustes, Ridge
 from morphkit_costs.canonical import CanonicalCost
+from morphkit_costs.teacher import TeacherCost
+from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.special import log_softmax
 from sklearn.metrics import log_loss, r2_score
@@ -22,6 +24,7 @@ from morphkit.experiment.verdict import Answers, judge
 from morphkit.folder import RunFolder
 from morphkit.transport.entropic import EntropicMap, Reading
 from morphkit.transport.matching import Matcher
+from morphkit.transport.partly import unpaired
 from morphkit.types import Cloud, PairedData, Pairs
 
 N, PAIRS = 120, 24
@@ -350,3 +353,51 @@ def test_one_pair_cannot_be_held_out_and_the_run_says_so(rotated, tmp_path):
     )  # fmt: skip
     assert "nothing is chosen" in (tmp_path / "one" / "log.jsonl").read_text()
     assert morph.match(x, 1).rows.shape == (N, 1)
+
+
+def test_a_point_estimate_is_not_praised_for_finding_the_held_out_target():
+    """All mass on the own target, of which a new point has none: the mean of the others is left."""
+    targets = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    partners = np.eye(3, dtype=bool)
+    logits = log_softmax(np.where(partners, 9.0, 0.0), axis=1)
+    assert judge([Answers(logits, partners, targets)]).r2 > 0.99
+    others = (targets.sum(0) - targets) / 2
+    expected = 1 - np.sum((others - targets) ** 2) / np.sum((targets - targets.mean(0)) ** 2)
+    found = judge([Answers(logits, partners, targets, hidden=partners)])
+    assert found.r2 == pytest.approx(expected)
+    assert found.recall_at_1 == 1
+
+
+def test_what_a_teacher_predicts_can_be_the_point_estimate(rotated, tmp_path):
+    cost = TeacherCost(Ridge(10.0, "centred"))
+    sampler = refined.RefinedAlignment(rounds=1).sampler(rotated, cost, Sinkhorn(0.05))
+    assert isinstance(sampler.map, EntropicMap)
+    x = rotated.x.points[:9]
+    taught = Reading(estimate="cost").of(sampler.map)
+    assert taught.expected(x) == pytest.approx(np.asarray(sampler.map.cost.teacher(x)))
+    assert Reading().of(taught).expected(x) != pytest.approx(np.asarray(taught.expected(x)))
+    choice = Choice([Candidate(cost, refined.RefinedAlignment(rounds=1), Sinkhorn(0.05), "taught")])
+    (found,) = contest(choice, {"taught": choice.candidates[0]}, rotated)
+    verdict = found.verdict
+    assert found.r2 == max(verdict.r2, verdict.other_r2)
+    assert found.reading.estimate == ("cost" if verdict.other_r2 > verdict.r2 else "mean")
+
+
+def test_a_last_stage_starts_from_the_refined_coupling(rotated):
+    last = FusedGromovWasserstein(0.05, alpha=0.25, squared=False, max_iterations=3)
+    solver, cost = Sinkhorn(0.05), CanonicalCost()
+    before = refined.RefinedAlignment(rounds=1).refine(rotated, cost, solver)
+    after = refined.RefinedAlignment(rounds=1, finish=last).refine(rotated, cost, solver)
+    part = unpaired(rotated)
+    assert part is not None
+    geometry = before.fitted.geometry.take(part.i, part.j)
+    expected = last.solve(geometry, part.x, part.y, before.coupling.rest)
+    assert after.coupling.rest.to_dense() == pytest.approx(np.asarray(expected.to_dense()))
+    learned = before.fitted.learn(expected, part.i, part.j, 0.9)
+    assert after.fitted.cross == pytest.approx(learned.cross)
+    large = refined.RefinedAlignment(rounds=1, points=20, whole=1, finish=last)
+    plain = refined.RefinedAlignment(rounds=1, points=20, whole=1)
+    left = large.refine(rotated, cost, solver).coupling.to_dense()
+    assert left == pytest.approx(
+        np.asarray(plain.refine(rotated, cost, solver).coupling.to_dense())
+    )

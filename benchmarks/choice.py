@@ -149,7 +149,7 @@ def run(name: str, pairs: float, seed: int) -> dict:
     assert experiment.choice is not None
     own = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
-    ways |= {c.name: c for c in (own, *experiment.choice.candidates)}
+    ways |= {c.name: c for c in (*experiment.choice.candidates, own)}
     start = time.monotonic()
     field = contest(experiment.choice, ways, problem.data)
     said, by_name = concluded(field, problem.data), {c.name: c for c in field}
@@ -280,7 +280,8 @@ def draw(lines: dict, problems: list[str]) -> None:
                 spread = [np.std(scores[method][s]) for s in sizes if s in scores[method]]
                 at = [s for s in sizes if s in scores[method]]
                 ours = method.startswith("chosen")
-                colour = PALETTE[SHOWN.index(method) % len(PALETTE)]
+                number = SHOWN.index(method)
+                colour = PALETTE[number] if number < len(PALETTE) else "black"
                 axis.errorbar(
                     at, means, spread, label=method, color=colour, capsize=2,
                     marker="o" if ours else "s", linestyle="-" if ours else "--",

@@ -379,7 +379,7 @@ def test_what_a_teacher_predicts_can_be_the_point_estimate(rotated, tmp_path):
     choice = Choice([Candidate(cost, refined.RefinedAlignment(rounds=1), Sinkhorn(0.05), "taught")])
     (found,) = contest(choice, {"taught": choice.candidates[0]}, rotated)
     verdict = found.verdict
-    assert found.r2 == max(verdict.r2, verdict.other_r2)
+    assert found.r2() == max(verdict.r2, verdict.other_r2)
     assert found.reading.estimate == ("cost" if verdict.other_r2 > verdict.r2 else "mean")
 
 

@@ -70,11 +70,12 @@ class Choice(Checked):
     The source points with a pair are parted into `folds`, at least 2. Each part in turn is held out
     with its pairs, and from the rest every candidate says how probable the targets of a held-out
     point are. The best has the largest mean log posterior of the true one. A candidate that lies
-    behind by more than twice the standard error of the difference is asked no further. R² is that
-    of point estimates which do not use the held-out target itself. After
-    `budget` seconds no further part is begun, and in the first part no further candidate, once
-    there is one that knows new points; baselines are always heard. Clouds of more than `points`
-    distinct points are judged by a random part of them. Raises ValueError without candidates, and
+    behind by more than twice the standard error of the difference is asked no further, unless it is
+    the best coupling or the best baseline by R² or by how often the target comes first. R² is that
+    of point estimates which do not use the held-out target itself. After `budget` seconds of
+    couplings no further part is begun, and in the first part no further candidate, once there is
+    one that knows new points; baselines are heard on top. Clouds of more than `points` distinct
+    points are judged by a random part of them. Raises ValueError without candidates, and
     for two of one label.
     """
 
@@ -130,10 +131,17 @@ class Contestant:
         own = self.verdict.other_r2 > self.verdict.r2
         return Reading(self.best[0], self.verdict.temperature, "cost" if own else "mean")
 
-    @property
+    def log_posterior(self) -> float:
+        """The mean over the held-out points."""
+        return float(self.verdict.log_posterior.mean())
+
+    def recall_at_1(self) -> float:
+        return self.verdict.recall_at_1
+
     def r2(self) -> float:
-        """R² of the better of its point estimates."""
-        return float(np.fmax(self.verdict.r2, self.verdict.other_r2))
+        """R² of the better of its point estimates; -inf where targets do not vary."""
+        found = float(np.fmax(self.verdict.r2, self.verdict.other_r2))
+        return found if np.isfinite(found) else -np.inf
 
     @property
     def verdict(self) -> Verdict:
@@ -153,7 +161,7 @@ class Contestant:
             numbers = {
                 "log_posterior": log.mean(), "standard_error": standard_error(log),
                 "recall_at_1": self.verdict.recall_at_1, "confidence": self.verdict.confidence,
-                "r2": self.r2,
+                "r2": self.r2(),
             }  # fmt: skip
             found |= {name: finite(float(value)) for name, value in numbers.items()}
             found |= {"held_out": count} | arguments(self.reading)
@@ -176,18 +184,17 @@ def contest(
     `choice` asks them. `tell` is told how many were heard. Raises ValueError for pairs of a single
     source point, which cannot be held out, and where no way can be judged."""
     entered = [Contestant(name, way) for name, way in ways.items()]
-    start = time.monotonic()
     data = thinned(data, choice.points)
     targets, groups = Groups.of(data.y)
     parts = parted(data, choice.folds, np.asarray(groups.index), targets.size)
     asking, done, total = entered, 0, len(entered) * len(parts)
     for k, part in enumerate(parts):
-        costs = sum(c.seconds for c in asking) / max(k, 1)
-        if k and time.monotonic() - start + costs > choice.budget:
+        cost = _seconds(asking) / max(k, 1)
+        if k and _seconds(entered) + cost > choice.budget:
             break
         for contestant in asking:
-            spent = time.monotonic() - start > choice.budget
-            if k == 0 and spent and _heard_one(entered) and isinstance(contestant.way, Candidate):
+            spent = _seconds(entered) > choice.budget and isinstance(contestant.way, Candidate)
+            if k == 0 and spent and _heard_one(entered):
                 contestant.out = f"not tried: Choice.budget = {choice.budget:g} seconds were spent"
             else:
                 _hear(contestant, part, targets, groups)
@@ -200,7 +207,7 @@ def contest(
         raise ValueError(
             "Choice: no candidate could be judged: " + "; ".join(c.out for c in entered)
         )
-    heard.sort(key=lambda c: (bool(c.out), -c.verdict.log_posterior.mean()))
+    heard.sort(key=lambda c: (bool(c.out), -c.log_posterior()))
     return heard + [c for c in entered if c.best is None]
 
 
@@ -234,17 +241,25 @@ def _heard_one(entered: list[Contestant]) -> bool:
     return any(c.everywhere and isinstance(c.way, Candidate) for c in entered)
 
 
+def _seconds(field: list[Contestant]) -> float:
+    """What the couplings in `field` took."""
+    return sum(c.seconds for c in field if isinstance(c.way, Candidate))
+
+
 def _left(asking: list[Contestant]) -> list[Contestant]:
-    """Those that are not clearly behind, or have the best R²; a baseline is cheap, and always
-    compared."""
+    """Those that are not clearly behind. The best baseline and the best coupling are kept, by
+    whatever measure: a table without a baseline says nothing."""
     asking = [c for c in asking if not c.out]
-    leader = max(asking, key=lambda c: c.verdict.log_posterior.mean())
-    straightest = max(asking, key=lambda c: np.nan_to_num(c.r2, nan=-np.inf))
+    leader = max(asking, key=Contestant.log_posterior)
+    kept = [
+        max((c for c in asking if isinstance(c.way, kind)), key=measure, default=leader)
+        for kind in (Baseline, Candidate)
+        for measure in (Contestant.log_posterior, Contestant.recall_at_1, Contestant.r2)
+    ]
     for contestant in asking:
         behind = leader.verdict.log_posterior - contestant.verdict.log_posterior
         clearly = behind.mean() > BEHIND * standard_error(behind)
-        kept = isinstance(contestant.way, Baseline) or contestant is straightest
-        if clearly and not kept:
+        if clearly and not any(contestant is c for c in kept):
             contestant.out = f"clearly behind after {len(behind)} held-out points"
     return [c for c in asking if not c.out]
 

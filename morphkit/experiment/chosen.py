@@ -98,7 +98,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
         return Chosen(experiment)
     asked = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
-    ways |= {candidate.name: candidate for candidate in (asked, *choice.candidates)}
+    ways |= {candidate.name: candidate for candidate in (*choice.candidates, asked)}
     if len(distinct(np.asarray(data.pairs.source))[0]) < 2:
         log.warn(
             "the pairs of a single source point cannot be held out, so nothing is chosen: the "
@@ -161,25 +161,16 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
     known = [c for c in judged if not c.out]
 
     def best(of: Sequence[Contestant], by: Callable[[Contestant], float]) -> Contestant | None:
-        return max(of, key=lambda c: np.nan_to_num(by(c), nan=-np.inf), default=None)
+        return max(of, key=by, default=None)
 
-    def log_posterior(c: Contestant) -> float:
-        return float(c.verdict.log_posterior.mean())
-
-    def recall(c: Contestant) -> float:
-        return c.verdict.recall_at_1
-
-    def r2(c: Contestant) -> float:
-        return c.r2
-
-    by = recall if targets_repeat or np.isnan([r2(c) for c in known]).all() else r2
+    by = Contestant.recall_at_1 if targets_repeat else Contestant.r2
     couplings = [c for c in judged if isinstance(c.way, Candidate)]
     # Of equals max takes the first, and they are sorted by the log posterior.
     coupling = best([c for c in couplings if not c.out] or couplings, by)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
     coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
     anchor = best([*coupled, *baselines], by)
-    ranking = best(known or couplings, log_posterior)
+    ranking = best(known or couplings, Contestant.log_posterior)
     if ranking is None:
         raise ValueError(
             "Choice: no candidate that knows new points could be judged: "
@@ -189,7 +180,7 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
     return {
         "rows": [c.row for c in field],
         **{role: c.name if c else None for role, c in names.items()},
-        "advice": advice(coupling, best(baselines, log_posterior)),
+        "advice": advice(coupling, best(baselines, Contestant.log_posterior)),
     }
 
 
@@ -203,7 +194,7 @@ def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
     error = standard_error(gain)
     numbers = (
         f"{a.recall_at_1:.2f} against {b.recall_at_1:.2f} of {len(gain)} held-out points have "
-        f"their target first, R² {coupling.r2:.2f} against {baseline.r2:.2f}"
+        f"their target first, R² {coupling.r2():.2f} against {baseline.r2():.2f}"
     )
     if gain.mean() > 2 * error:
         return (

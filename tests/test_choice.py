@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from morphkit_aligners import aligners, refined
 from morphkit_baselines.linear import Procrustes, Ridge
+from morphkit_baselines.relative import RelativeRepresentation
 from morphkit_costs.canonical import CanonicalCost
 from morphkit_costs.teacher import TeacherCost
 from morphkit_solvers.gromov import FusedGromovWasserstein
@@ -17,8 +18,9 @@ from sklearn.metrics import log_loss, r2_score
 import morphkit
 from morphkit.api import data_bindings
 from morphkit.cli import main
-from morphkit.experiment.choice import Candidate, Choice, contest, parted, thinned
+from morphkit.experiment.choice import Candidate, Choice, contest
 from morphkit.experiment.chosen import summary
+from morphkit.experiment.parts import parted, thinned
 from morphkit.experiment.suggest import suggest
 from morphkit.experiment.verdict import Answers, judge
 from morphkit.folder import RunFolder
@@ -401,3 +403,24 @@ def test_a_last_stage_starts_from_the_refined_coupling(rotated):
     assert left == pytest.approx(
         np.asarray(plain.refine(rotated, cost, solver).coupling.to_dense())
     )
+
+
+def test_a_lookup_is_not_praised_for_finding_the_held_out_target(rotated):
+    """A baseline that gives targets of the cloud: its R² is that of one without the held-out ones,
+    how often these come first is not."""
+    lookup = RelativeRepresentation()
+    (found,) = contest(Choice([candidate()], folds=2), {"lookup": lookup}, rotated)
+    parts = parted(rotated, 2, np.arange(N), N)
+    y, given, right = np.asarray(rotated.y.points), [], []
+    for part in parts:
+        x, own = rotated.x.points[part.held], part.partners.argmax(1)
+        right.append(np.asarray(lookup.fit(part.data)(x)) == y[own])
+        rest = np.setdiff1d(np.arange(N), own)
+        pairs = Pairs(part.data.pairs.source, np.searchsorted(rest, part.data.pairs.target))
+        without = PairedData(part.data.x, part.data.y.take(rest), pairs)
+        given.append((np.asarray(lookup.fit(without)(x)), y[own]))
+    predicted, wanted = (np.concatenate(both) for both in zip(*given, strict=True))
+    centred = wanted - wanted.mean(0)
+    expected = 1 - np.sum((predicted - wanted) ** 2) / np.sum(centred**2)
+    assert found.r2() == pytest.approx(expected, abs=1e-6)
+    assert found.recall_at_1() == np.concatenate(right).all(1).mean() > 0.3

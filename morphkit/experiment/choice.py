@@ -5,12 +5,12 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from pydantic import Field
 
 import gin
@@ -21,8 +21,9 @@ from ..loggers import finite
 from ..transport.collapse import Groups
 from ..transport.entropic import EntropicMap, Reading
 from ..transport.matching import cosines
-from ..types import Cloud, PairedData, Pairs, distinct
+from ..types import Cloud, PairedData
 from ..wiring.records import arguments
+from .parts import Part, parted, thinned, unseen
 from .verdict import Answers, Verdict, judge
 
 logger = logging.getLogger("morphkit")
@@ -32,9 +33,6 @@ BEHIND = 2.0
 
 ENOUGH = 5
 """Held-out source points that a standard error takes."""
-
-JUDGED = 200
-"""Held-out source points of a part that are looked at, at most."""
 
 
 def _fixed(items: Sequence[Any]) -> Sequence[Any]:
@@ -168,15 +166,6 @@ class Contestant:
         return found
 
 
-class Part(NamedTuple):
-    """The pairs that are told, as `data`, and the source points `held` out (k,); `partners` (k, c)
-    says which of the c distinct targets are theirs."""
-
-    data: PairedData
-    held: Int[np.ndarray, " k"]
-    partners: np.ndarray
-
-
 def contest(
     choice: Choice, ways: Mapping[str, Way], data: PairedData, tell: Tell = silent
 ) -> list[Contestant]:
@@ -275,9 +264,13 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
     data, partners, points = part.data, part.partners, np.asarray(targets.points)
     other = None
     if isinstance(way, Baseline):
-        given = jnp.asarray(way.fit(data).expected(data.x.points[part.held]), jnp.float32)
+        x = data.x.points[part.held]
+        given = jnp.asarray(way.fit(data).expected(x), jnp.float32)
         center = targets.weights @ targets.points
         logits = np.asarray(cosines(given, targets.points, center), np.float64)
+        i, j = np.nonzero(part.hidden)
+        if np.any(np.all(np.asarray(given)[i] == points[j], axis=1)):  # it looks targets up
+            given = way.fit(unseen(part, groups)).expected(x)
         return {True: Answers(logits, partners, points, np.asarray(given))}
     sampler = way.aligner.sampler(data, way.cost, way.solver)
     if isinstance(sampler.map, EntropicMap):
@@ -294,70 +287,8 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
     if not all(np.isfinite(found).all() for found in logits.values()):
         raise ArithmeticError("its coupling is not finite")
     other = None if other is None else np.asarray(other)
-    # Its own target is in the cloud, unless others have it too, by being held out: a new point's
-    # is not, and a point estimate is not to be praised for finding it.
-    hidden = partners & (np.diff(np.asarray(groups.start)) == 1)
+    hidden = part.hidden
     return {b: Answers(found, partners, points, None, other, hidden) for b, found in logits.items()}
-
-
-def parted(data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: int) -> list[Part]:
-    """The pairs of `data` in `folds` parts, by source point, or as many as there are: each is left
-    out once. `group` (m,) says which of the `count` distinct targets each target is. All parts are
-    of one size, the rest of the points staying known, so that they share compiled programs. Raises
-    ValueError for pairs of a single source point."""
-    source, target = np.asarray(data.pairs.source), np.asarray(data.pairs.target)
-    sources, row = distinct(source)
-    if len(sources) < 2:
-        raise ValueError(
-            "Choice: the pairs of a single source point cannot be held out; give more pairs, or "
-            "set run.choice = None"
-        )
-    folds = min(folds, len(sources))
-    size = len(sources) // folds
-    order = np.random.default_rng(0).permutation(len(sources))
-    found = []
-    for k in range(folds):
-        held = order[k * size : (k + 1) * size]
-        kept = ~np.isin(row, held)
-        looked = held[:JUDGED]
-        partners = np.zeros((len(looked), count), bool)
-        place = np.full(len(sources), -1)
-        place[looked] = np.arange(len(looked))
-        asked = place[row] >= 0
-        partners[place[row[asked]], group[target[asked]]] = True
-        pairs = Pairs(data.pairs.source[kept], data.pairs.target[kept])
-        found.append(Part(PairedData(data.x, data.y, pairs), sources[looked], partners))
-    return found
-
-
-def thinned(data: PairedData, points: int) -> PairedData:
-    """`data` with a random part of its unpaired points, so that there are about `points` distinct
-    ones a side, or as many distances as between so many; of more pairs than half of that, a random
-    part too."""
-    random = np.random.default_rng(0)
-    size_y = Groups.of(data.y)[0].size
-    most_y = min(size_y, points)
-    most_x = max(points, points**2 // most_y)
-    share = min(1.0, most_x / data.x.size)
-    if share == 1 and size_y <= points:
-        return data
-    chosen = random.permutation(data.pairs.size)[: max(2, min(data.pairs.size, most_x // 2))]
-    source, target = (np.asarray(a)[chosen] for a in (data.pairs.source, data.pairs.target))
-    # Targets that repeat are few: all their rows stay, or their weights would change by chance.
-    keep_x = _kept(data.x.size, source, most_x, random)
-    keep_y = np.arange(data.y.size)
-    if size_y > points:
-        keep_y = _kept(data.y.size, target, most_y, random)
-    pairs = np.stack([np.searchsorted(keep_x, source), np.searchsorted(keep_y, target)], 1)
-    x, y = data.x.take(jnp.asarray(keep_x)), data.y.take(jnp.asarray(keep_y))
-    return PairedData(x, y, Pairs.from_array(pairs))
-
-
-def _kept(size: int, paired: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
-    paired = np.unique(paired)
-    others = np.setdiff1d(np.arange(size), paired)
-    more = random.permutation(others)[: max(0, most - len(paired))]
-    return np.sort(np.concatenate([paired, more]))
 
 
 def described(component: Any) -> str:

@@ -156,7 +156,10 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
     """What the contest of `field`, sorted, on `data` came to, as JSON: the `rows` of its table, the
     names of the best `coupling` (of those that know new points), of what the flow is to start from,
     the `anchor`, and of what ranks targets, the `ranking`; and `advice`, a sentence."""
-    targets_repeat = Groups.of(data.y)[0].size < data.y.size / 2
+    paired = np.asarray(data.pairs.target)
+    targets_repeat = (
+        Groups.of(data.y)[0].size < data.y.size / 2 or len(np.unique(paired)) < len(paired) / 2
+    )
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
 

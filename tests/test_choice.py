@@ -251,6 +251,7 @@ def test_suggestions_are_unpaired_apart_and_where_the_map_is_unsure(rng):
 
 FEW = [
     "Choice.candidates = [@firm/Candidate()]", "firm/RefinedAlignment.rounds = 2",
+    "firm/RefinedAlignment.finish = None", "Choice.folds = 3",
     "run.baselines = [@baseline.Ridge()]", "run.field = @field.MLP", "MLP.layers = 1",
     "Training.steps = 50", "run.wandb = 'disabled'", "Training.evaluate_every = 50",
 ]  # fmt: skip
@@ -340,7 +341,10 @@ def test_what_was_chosen_can_be_asked_for(chosen, tmp_path):
     data = [*data_bindings(**names), "Arrays.test_fraction = 0.0"]
     request = [part for b in [*data, *FEW] for part in ("--set", b)]
     main(["choose", "align.gin", "auto.gin", *request, "--out", str(out)])
-    files, network = ["align.gin", out / "chosen.gin"], [b for b in FEW if "firm" not in b]
+    files, network = (
+        ["align.gin", out / "chosen.gin"],
+        [b for b in FEW if "firm" not in b and "Choice" not in b],
+    )
     result = morphkit.run(files, [*data, *network], tmp_path / "again")
     before = json.loads((done / "metrics.json").read_text())
     assert result.metrics["coupling/entropy"] == pytest.approx(before["coupling/entropy"])

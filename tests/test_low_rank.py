@@ -4,6 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import ot
 import pytest
+from morphkit_aligners.aligners import GlobalAlignment
+from morphkit_costs.bridge import BridgeCost
+from morphkit_costs.canonical import CanonicalCost
 from morphkit_solvers.low_rank import LowRankGromovWasserstein, LowRankSinkhorn
 from scipy.spatial.distance import cdist
 
@@ -107,3 +110,11 @@ def test_low_rank_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=name):
             make()
+
+
+def test_a_mixture_says_nothing_of_new_points(paired):
+    """Its potentials belong to its components, not to the cost."""
+    for cost in (BridgeCost(), CanonicalCost()):
+        sampler = GlobalAlignment().sampler(paired, cost, LowRankSinkhorn(4))
+        assert sampler.coupling.shape == (60, 50)
+        assert sampler.map is None

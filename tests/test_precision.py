@@ -255,6 +255,7 @@ QUICK = [
     "VAEText.steps = 20",
     "Choice.candidates = [@curved/Candidate()]",
     "Choice.folds = 2",
+    "run.baselines = [@baseline.Ridge(), @baseline.LabelSpreading()]",
     "Training.evaluate_every = 5",
     "Digits.pretrain_fraction = 0.8",
     "Digits.test_fraction = 0.1",

@@ -26,7 +26,8 @@ class Part(NamedTuple):
 
 
 def unseen(part: Part, groups: Groups) -> PairedData:
-    """The data of `part` without the targets that are hidden in it."""
+    """The data of `part` without the targets that are hidden in it; `groups` says which of the
+    targets coincide."""
     data, gone = part.data, np.any(part.hidden, axis=0)[np.asarray(groups.index)]
     kept = jnp.asarray(np.flatnonzero(~gone))
     target = jnp.searchsorted(kept, data.pairs.target)

@@ -293,7 +293,8 @@ class BridgeCoupling(Coupling):
     Draws pick a source point, then the bridge it leaves by, then the target point that the
     bridge leads to. Memory is O((n + m) l): the tables to draw from, and `a` (n, l) and `b` (m, l),
     which are kept as they are given, since a cost has them anyway. `epsilon` is ε in their units,
-    `f` (n,) and `g` (m,) are the potentials over ε; `convergence` is how its solver ended.
+    `f` (n,) and `g` (m,) are the potentials over ε; `convergence` is how its solver ended. Without
+    `of_cost` the bridges are components of a mixture, whose potentials say nothing of new points.
     """
 
     a: Float[Array, "n l"]
@@ -305,6 +306,7 @@ class BridgeCoupling(Coupling):
     bridge_cdf: Float[Array, "n l"]
     target_cdf: Float[Array, "l m"]
     convergence: Convergence
+    of_cost: bool = eqx.field(static=True)
 
     def __init__(
         self,
@@ -314,9 +316,10 @@ class BridgeCoupling(Coupling):
         f: Float[Array, " n"],
         g: Float[Array, " m"],
         convergence: Convergence,
+        of_cost: bool = True,
     ) -> None:
         self.a, self.b, self.epsilon, self.f, self.g = a, b, epsilon, f, g
-        self.convergence = convergence
+        self.convergence, self.of_cost = convergence, of_cost
         self.source_cdf, self.bridge_cdf = _from_sources(a, b, epsilon, f, g)
         self.target_cdf = _to_targets(b, epsilon, g)
 
@@ -333,7 +336,9 @@ class BridgeCoupling(Coupling):
         return self.a.shape[0], self.b.shape[0]
 
     @property
-    def potential(self) -> Potential:
+    def potential(self) -> Potential | None:
+        if not self.of_cost:
+            return None
         return Potential(self.g, self.epsilon, softness=self.epsilon)
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:

@@ -137,4 +137,5 @@ def mixture(out: Any) -> BridgeCoupling:
     error = errors[jnp.maximum(jnp.sum(errors != -1) - 1, 0)]
     state = Convergence(jnp.asarray(out.converged), jnp.asarray(out.n_iters), error)
     f, g = jnp.zeros(len(out.q)), jnp.zeros(len(out.r))
-    return BridgeCoupling(-jnp.log(out.q), jnp.log(out.g) - jnp.log(out.r), 1.0, f, g, state)
+    a, b = -jnp.log(out.q), jnp.log(out.g) - jnp.log(out.r)
+    return BridgeCoupling(a, b, 1.0, f, g, state, of_cost=False)

@@ -18,6 +18,11 @@ ROLES = {
 """What the winners are for."""
 
 
+def shown(name: str) -> str:
+    """The `name` of a candidate as people read it: label_spreading → label spreading."""
+    return name.replace("_", " ")
+
+
 def choice_table(said: Mapping[str, Any]) -> Table:
     """The candidates of a choice, `said` as in choice.json, the best of each column marked."""
     rows = said["rows"]
@@ -33,7 +38,7 @@ def choice_table(said: Mapping[str, Any]) -> Table:
         values = (row.get(name) for name in COLUMNS)
         cells = [number(math.nan if value is None else value) for value in values]
         marked = {k for k, name in enumerate(COLUMNS) if row["name"] in best[name]}
-        lines.append(Row(row["name"], cells, marked, row["kind"] == "coupling"))
+        lines.append(Row(shown(row["name"]), cells, marked, row["kind"] == "coupling"))
     return Table(list(COLUMNS.values()), lines)
 
 
@@ -41,17 +46,19 @@ def choice_notes(said: Mapping[str, Any]) -> list[str]:
     """What became of a choice, `said` as in choice.json, a sentence each: the advice, who won what,
     and who was not heard to the end."""
     advice = said["advice"]
+    for row in said["rows"]:
+        advice = advice.replace(row["name"], shown(row["name"]))
     notes = [advice[0].upper() + advice[1:] + "."]
     row = next(row for row in said["rows"] if row["name"] == said["ranking"])
     notes.append(
         f"Of what ranks targets, the best one has probability {row['confidence']:.2f} on average, "
-        f"and is right in {row['recall_at_1']:.2f} of the {row['held_out']} held-out cases."
+        f"and is right in {row['recall_at_1']:.2f} of the {row['held_out']:g} held-out cases."
     )
     made_of = {row["name"]: row["made_of"] for row in said["rows"]}
     for role, what in ROLES.items():
         if name := said[role]:
-            notes.append(f"{what.capitalize()}: {name}, which is {made_of[name]}.")
-    notes += [f"{row['name']}: {row['out']}." for row in said["rows"] if row["out"]]
+            notes.append(f"{what.capitalize()}: {shown(name)}, which is {made_of[name]}.")
+    notes += [f"{shown(row['name'])}: {row['out']}." for row in said["rows"] if row["out"]]
     return notes
 
 

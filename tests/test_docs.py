@@ -264,7 +264,10 @@ def test_gin_files_are_there_and_all_documented():
 
 
 def test_bindings_in_the_docs_are_valid():
+    import morphkit.api  # registers run
     from morphkit.wiring.configuration import configured
+
+    assert morphkit.api
 
     text = EVERYTHING.replace("\\\n", " ")
     checked = 0

@@ -154,7 +154,8 @@ class Morph(LatentMap):
         that coincide, and the posterior is that of what was best at ranking them on known pairs
         (or of the coupling, in a run without a choice). Other `targets` (m, q), such as the rows
         of a vector store, are ranked by their cosine with E[y | x], both from the mean of the
-        targets; a probability is then one of the softmax at the temperature found on the pairs.
+        targets. A probability is then the softmax of the cosines at the matcher's temperature, 1
+        where a coupling ranks, and only the order means something.
         In `reverse`, every target is a query and the rows of `x` are ranked for it.
 
         Raises ValueError for a wrong shape, NaN, a `k` beyond the candidates, and for a morph that

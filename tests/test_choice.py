@@ -13,10 +13,11 @@ from morphkit_costs.teacher import TeacherCost
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.special import log_softmax
+from scipy.stats import beta
 from sklearn.metrics import log_loss, r2_score
 
 import morphkit
-from morphkit.api import data_bindings
+from morphkit.api import asked, data_bindings
 from morphkit.cli import main
 from morphkit.experiment.choice import Candidate, Choice, contest
 from morphkit.experiment.chosen import summary
@@ -24,10 +25,12 @@ from morphkit.experiment.parts import parted, thinned
 from morphkit.experiment.suggest import suggest
 from morphkit.experiment.verdict import Answers, judge
 from morphkit.folder import RunFolder
+from morphkit.report.choice import held_out_recall
 from morphkit.transport.entropic import EntropicMap, Reading
 from morphkit.transport.matching import Matcher
 from morphkit.transport.partly import unpaired
 from morphkit.types import Cloud, PairedData, Pairs
+from morphkit.wiring.configuration import ConfigurationError
 
 N, PAIRS = 120, 24
 
@@ -428,3 +431,45 @@ def test_a_lookup_is_not_praised_for_finding_the_held_out_target(rotated):
     expected = 1 - np.sum((predicted - wanted) ** 2) / np.sum(centred**2)
     assert found.r2() == pytest.approx(expected, abs=1e-6)
     assert found.recall_at_1() == np.concatenate(right).all(1).mean() > 0.3
+
+
+def test_a_coupling_that_dropped_out_is_compared_by_what_both_heard(rotated):
+    field = contest(Choice([candidate()]), {"ridge": Ridge(), "refined": candidate()}, rotated)
+    for contestant in field:
+        if contestant.name == "refined":
+            balanced, verdict = contestant.best
+            short = verdict._replace(log_posterior=verdict.log_posterior[:5])
+            contestant.best, contestant.out = (balanced, short), "clearly behind"
+    said = summary(field, rotated)
+    assert "of 5 held-out points" in said["advice"]
+    assert (said["coupling"], said["anchor"]) == ("refined", "ridge")
+
+
+def test_ten_of_ten_are_no_certainty():
+    row = {"name": "a", "recall_at_1": 1.0, "held_out": 10}
+    recall, spread, count = held_out_recall({"rows": [row], "ranking": "a"})
+    assert (recall, count) == (1, 10)
+    assert spread == pytest.approx(beta(11, 1).std())
+
+
+def test_a_cost_without_a_prediction_is_named(rotated):
+    found = candidate(1).aligner.sampler(rotated, CanonicalCost(), Sinkhorn(0.05)).map
+    with pytest.raises(ValueError, match="FittedCanonical predicts nothing itself"):
+        Reading(estimate="cost").of(found)
+
+
+@pytest.mark.parametrize("features", ["identity", "unit", "diffusion", "rbf"])
+def test_a_settled_cost_is_the_same_at_its_own_points(rotated, features):
+    fitted = CanonicalCost(features_x=features, features_y=features).fit(rotated)
+    found = fitted.settled().at(np.asarray(rotated.x.points)).matrix()
+    assert found == pytest.approx(np.asarray(fitted.geometry.matrix()), abs=1e-3)
+
+
+def test_bindings_of_a_scope_reach_what_is_called_in_it():
+    found, _ = asked(["quickstart.gin"], ["curved/CanonicalCost.shrinkage_x = 0.25"])
+    assert found.choice is not None
+    by_label = {c.label: c.cost for c in found.choice.candidates}
+    assert by_label["canonical, neighbours"].shrinkage_x == 0.25
+    assert by_label["canonical"].shrinkage_x == CanonicalCost().shrinkage_x
+    with pytest.raises(ConfigurationError, match="that nothing uses"):
+        asked(["quickstart.gin"], ["nowhere/CanonicalCost.shrinkage_x = 0.25"])

@@ -35,7 +35,7 @@ ENOUGH = 5
 """Held-out source points that a standard error takes."""
 
 
-def _fixed(items: Sequence[Any]) -> Sequence[Any]:
+def fixed(items: Sequence[Any]) -> Sequence[Any]:
     return tuple(items)
 
 
@@ -67,17 +67,17 @@ class Choice(Checked):
 
     The source points with a pair are parted into `folds`, at least 2. Each part in turn is held out
     with its pairs, and from the rest every candidate says how probable the targets of a held-out
-    point are. The best has the largest mean log posterior of the true one. A candidate that lies
-    behind by more than twice the standard error of the difference is asked no further, unless it is
-    the best coupling or the best baseline by R² or by how often the target comes first. R² is that
-    of point estimates which do not use the held-out target itself. After `budget` seconds of
-    couplings no further part is begun, and in the first part no further candidate, once there is
-    one that knows new points; baselines are heard on top. Clouds of more than `points` distinct
-    points are judged by a random part of them. Raises ValueError without candidates, and
-    for two of one label.
+    point are. Targets are ranked by what has the largest mean log posterior of the true one; how
+    the rest is chosen says `morphkit.experiment.chosen.choose`. A candidate that lies behind by
+    more than twice the standard error of the difference is asked no further, unless it is the best
+    coupling or the best baseline by R² or by how often the target comes first. R² is that of point
+    estimates which do not use the held-out target itself. After `budget` seconds of couplings no
+    further part is begun, and in the first part no further candidate, once there is one that knows
+    new points; baselines are heard on top. Clouds of more than `points` distinct points are judged
+    by a random part of them. Raises ValueError without candidates, and for two of one label.
     """
 
-    candidates: Sequence[Candidate] = eqx.field(converter=_fixed)
+    candidates: Sequence[Candidate] = eqx.field(converter=fixed)
     folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=5)
     budget: Positive = eqx.field(static=True, default=60.0)
     points: Count = eqx.field(static=True, default=2000)
@@ -100,16 +100,19 @@ for configurable in (Choice, Candidate, Reading):
 class Contestant:
     """One line of the table: a `way` by its `name`, what it `said` of each part of the pairs, read
     with its potential and without, and the `seconds` that took. `out` is why it was not asked, or
-    asked no further; `everywhere` says whether it knows new points; `best` is its best reading, and
-    how good."""
+    asked no further; `best` is its best reading, and how good."""
 
     name: str
     way: Way
     said: dict[bool, list[Answers]] = field(default_factory=dict)
     seconds: float = 0.0
     out: str = ""
-    everywhere: bool = False
     best: tuple[bool, Verdict] | None = None
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it knows new points: a baseline does, and a map, which is read in two ways."""
+        return isinstance(self.way, Baseline) or False in self.said
 
     def conclude(self) -> None:
         """Judges every reading by what was said so far, and keeps the best: without its potential
@@ -207,7 +210,6 @@ def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) ->
             said = _answers(contestant.way, part, targets, groups)
         for balanced, answers in said.items():
             contestant.said.setdefault(balanced, []).append(answers)
-        contestant.everywhere = isinstance(contestant.way, Baseline) or len(said) > 1
         contestant.conclude()
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         contestant.out, contestant.best = f"not possible: {error}", None
@@ -236,12 +238,13 @@ def _seconds(field: list[Contestant]) -> float:
 
 
 def _left(asking: list[Contestant]) -> list[Contestant]:
-    """Those that are not clearly behind. The best baseline and the best coupling are kept, by
-    whatever measure: a table without a baseline says nothing."""
+    """Those that are not clearly behind. The best baseline and the best coupling that knows new
+    points are kept, by whatever measure: a table without a baseline says nothing."""
     asking = [c for c in asking if not c.out]
     leader = max(asking, key=Contestant.log_posterior)
+    known = [c for c in asking if c.everywhere]
     kept = [
-        max((c for c in asking if isinstance(c.way, kind)), key=measure, default=leader)
+        max((c for c in known if isinstance(c.way, kind)), key=measure, default=leader)
         for kind in (Baseline, Candidate)
         for measure in (Contestant.log_posterior, Contestant.recall_at_1, Contestant.r2)
     ]

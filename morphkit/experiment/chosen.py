@@ -90,8 +90,8 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     The coupling is that of the best candidate that knows new points. The flow starts from its map
     or, where that is better, from the best baseline. Better is what has the target first more often
     where targets repeat, and the larger R² where they do not. Targets are ranked by what has the
-    best log posterior of all. The table is
-    kept in `folder`, where a run that goes on finds it; `log` shows the progress.
+    best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
+    `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:
@@ -193,7 +193,8 @@ def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
         only = coupling or baseline
         return f"{only.name} is all that could be judged" if only else "nothing could be judged"
     a, b = coupling.verdict, baseline.verdict
-    gain = a.log_posterior - b.log_posterior
+    heard = min(len(a.log_posterior), len(b.log_posterior))  # by both: one may have dropped out
+    gain = a.log_posterior[:heard] - b.log_posterior[:heard]
     error = standard_error(gain)
     numbers = (
         f"{a.recall_at_1:.2f} against {b.recall_at_1:.2f} of {len(gain)} held-out points have "

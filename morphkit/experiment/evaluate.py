@@ -79,7 +79,7 @@ def _views(
     """What it is shown, by the prefix of what it judges."""
     who = type(evaluator).__name__
     if evaluator.subject == "map" and scene.x.size == 0:
-        log.info(f"{who} is left out: there are no test points")
+        log.warn(f"{who} is left out: there are no test points")
         return {}
     if evaluator.subject == "map":
         return {name: replace(scene, map=fitted) for name, fitted in maps.items()}

@@ -27,12 +27,8 @@ from ..transport.entropic import Reading
 from ..types import PairedData
 from ..wiring.discovery import installed_plugins
 from ..wiring.records import arguments, record
-from .choice import Choice
+from .choice import Choice, fixed
 from .evaluate import check_evaluators, directions
-
-
-def _fixed(items: Sequence[Any]) -> Sequence[Any]:
-    return tuple(items)
 
 
 class Experiment(Checked):
@@ -61,8 +57,8 @@ class Experiment(Checked):
     solver: OTSolver
     field: type[VelocityField]
     training: Training
-    evaluators: Sequence[Evaluator] = eqx.field(converter=_fixed)
-    baselines: Sequence[Baseline] = eqx.field(converter=_fixed)
+    evaluators: Sequence[Evaluator] = eqx.field(converter=fixed)
+    baselines: Sequence[Baseline] = eqx.field(converter=fixed)
     paired_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Seed = 0
     wandb: WandbMode = eqx.field(static=True, default="auto")

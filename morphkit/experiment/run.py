@@ -51,10 +51,13 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
         with log.phase("train"):
             morph, story = trained(experiment, scene, sampler, folder, (key_field, key_train), log)
         with log.phase("evaluate"):
+            judges = experiment.evaluators
+            if chosen.said and scene.x.size == 0:  # held-out pairs were the test
+                judges = [judge for judge in judges if judge.subject != "map"]
             scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
             judged, failures = evaluate(
                 scene, ours(experiment, morph, sampler) | fitted(experiment, scene.train, log),
-                experiment.evaluators, key_eval, log,
+                judges, key_eval, log,
             )  # fmt: skip
         metrics = (
             chosen.metrics | coupling_metrics | judged | log.times | asked(experiment, scene.train)

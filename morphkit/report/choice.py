@@ -69,7 +69,9 @@ def format_choice(said: Mapping[str, Any]) -> str:
 
 def held_out_recall(said: Mapping[str, Any]) -> tuple[float, float, int]:
     """How often the best of a choice, `said` as in choice.json, ranked the target of a held-out
-    point first, the standard error of that share, and of how many points it is."""
+    point first, the standard deviation of that share given the counts (of Beta(k + 1, n - k + 1):
+    ten of ten are no certainty), and of how many points it is."""
     row = next(row for row in said["rows"] if row["name"] == said["ranking"])
     recall, count = float(row["recall_at_1"]), int(row["held_out"])
-    return recall, math.sqrt(recall * (1 - recall) / count), count
+    share = (recall * count + 1) / (count + 2)
+    return recall, math.sqrt(share * (1 - share) / (count + 3)), count

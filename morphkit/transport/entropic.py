@@ -39,9 +39,15 @@ class Reading(Checked):
     @overload
     def of(self, map: LatentMap | None) -> LatentMap | None: ...
     def of(self, map: LatentMap | None) -> LatentMap | None:
-        """`map` read in this way, if it is an `EntropicMap`; else as it is."""
+        """`map` read in this way, if it is an `EntropicMap`; else as it is. Raises ValueError for
+        the estimate of a cost that makes none."""
         if not isinstance(map, EntropicMap):
             return map
+        if self.estimate == "cost" and type(map.cost).predict is FittedCost.predict:
+            raise ValueError(
+                f"Reading.estimate = 'cost': {type(map.cost).__name__} predicts nothing itself; "
+                "take cost.TeacherCost, or Reading.estimate = 'mean'"
+            )
         g, epsilon = map.potential.g, map.potential.epsilon
         g = g / self.temperature if self.balanced else jnp.zeros_like(g)
         potential = replace(map.potential, g=g, epsilon=epsilon * self.temperature)

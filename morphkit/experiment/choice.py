@@ -36,6 +36,7 @@ ENOUGH = 5
 
 
 def fixed(items: Sequence[Any]) -> Sequence[Any]:
+    """`items` as a tuple, which nobody changes later."""
     return tuple(items)
 
 

@@ -5,6 +5,7 @@ import importlib.util
 import itertools
 import os
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 # Most of the tests' time is compilation: workers and subprocesses share what they compile.
@@ -14,6 +15,11 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # What is computed is the same, to rounding, and compiled in half the time.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# XLA's older emitters compile in two thirds of the time. A flag that it does not know ends the
+# process, so this is only for versions that were tried.
+if metadata.version("jaxlib").startswith("0.10."):
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"--xla_cpu_use_fusion_emitters=false {flags}".strip()
 # There is a worker a core: more threads would wait for each other, and spin while they do.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -30,6 +30,7 @@ from .report.choice import format_choice
 from .report.tables import format_table
 from .training.flow import Networks, Preconditioned, Reweighting
 from .training.scaling import Scaling
+from .transport.entropic import EntropicMap
 from .transport.matching import Matcher, Matches
 from .types import Cloud
 from .wiring.records import rebuild, record
@@ -164,7 +165,9 @@ class Morph(LatentMap):
         x = self._check(x)
         if targets is not None:
             cloud = Cloud.uniform(finite_rows("targets", targets, self.networks.field.target_dim))
-            temperature = 1.0 if self.matcher is None else self.matcher.temperature
+            own = None if self.matcher is None else self.known_targets
+            cosines = own is not None and not isinstance(own.map, EntropicMap)
+            temperature = own.temperature if own is not None and cosines else 1.0
             return Matcher.of(self, cloud, temperature).match(x, k, reverse=reverse)
         return self.known_targets.match(x, k, reverse=reverse)
 

@@ -1,6 +1,8 @@
 """The choice on held-out pairs: its verdicts, its contest, and the runs that follow from it."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from morphkit_aligners import aligners, refined
 from morphkit_baselines.linear import Procrustes, Ridge
 from morphkit_baselines.relative import RelativeRepresentation
+from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.canonical import CanonicalCost
 from morphkit_costs.teacher import TeacherCost
 from morphkit_solvers.gromov import FusedGromovWasserstein
@@ -19,12 +22,13 @@ from sklearn.metrics import log_loss, r2_score
 import morphkit
 from morphkit.api import asked, data_bindings
 from morphkit.cli import main
-from morphkit.experiment.choice import Candidate, Choice, contest
-from morphkit.experiment.chosen import summary
+from morphkit.experiment.choice import Candidate, Choice, Contestant, _left, contest
+from morphkit.experiment.chosen import choose, summary
 from morphkit.experiment.parts import parted, thinned
 from morphkit.experiment.suggest import suggest
-from morphkit.experiment.verdict import Answers, judge
+from morphkit.experiment.verdict import Answers, Verdict, judge
 from morphkit.folder import RunFolder
+from morphkit.loggers import Log
 from morphkit.report.choice import held_out_recall
 from morphkit.transport.entropic import EntropicMap, Reading
 from morphkit.transport.matching import Matcher
@@ -162,11 +166,89 @@ def test_the_best_way_is_found_and_what_cannot_be_judged_is_named(field):
 
 
 def test_what_follows_from_a_contest(field, rotated):
-    said = summary(field, rotated)
+    said = summary(field, rotated, Choice([candidate()]))
     assert said["coupling"] == "refined" == said["ranking"]
     assert said["anchor"] in ("refined", "ridge")
     assert said["advice"]
     assert json.loads(json.dumps(said)) == said
+
+
+def test_where_classes_are_judged_any_target_of_the_class_is_right(rng):
+    """Targets are all different, and their classes are what pairs tell: the own target is no more
+    probable than its neighbours, its class is."""
+    labels = np.arange(90) % 3
+    x, y = (5 * np.eye(3)[labels] @ rng.normal(size=(3, d)) + rng.normal(size=(90, d)) * 0.3
+            for d in (4, 5))  # fmt: skip
+    pairs = Pairs.from_array(np.stack([np.arange(30)] * 2, 1))
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y, labels), pairs)
+    ways = {"refined": candidate(1)}
+    plain, classes = Choice([candidate()]), Choice([candidate()], classes=True)
+    assert contest(plain, ways, data)[0].recall_at_1() < 0.4
+    (found,) = contest(classes, ways, data)
+    assert found.recall_at_1() == 1
+    part, *_ = parted(data, 5, np.arange(90), 90, labels)
+    assert (part.partners == (labels[part.held][:, None] == labels)).all()
+    assert (part.hidden.sum(1) == 1).all()
+    with pytest.raises(ValueError, match=r"Choice\.classes = True needs labels of the targets"):
+        contest(classes, ways, PairedData(data.x, Cloud.uniform(y), pairs))
+
+
+def contestant(place: int, log: list[float], hits: list[float]) -> Contestant:
+    verdict = Verdict(3.0, np.array(log), np.array(hits), 0.0)
+    own = Contestant(f"c{place}", candidate(), place, {True: [], False: []})
+    own.best = True, verdict
+    return own
+
+
+@pytest.fixture
+def repeating(rotated) -> PairedData:
+    """Its targets are four."""
+    y = Cloud.uniform(np.eye(4)[np.arange(N) % 4])
+    return PairedData(rotated.x, y, rotated.pairs)
+
+
+def test_of_couplings_that_are_as_good_the_one_named_first_is_taken(rotated, repeating):
+    """Where targets repeat, by how often the right one is first, within a standard error."""
+    right = [1.0] * 12 + [0.0] * 8
+    one_less, half = [0.0] * 2 + [1.0] * 11 + [0.0] * 7, [1.0] * 6 + [0.0] * 14
+    field = [contestant(2, [-1.0] * 20, right), contestant(1, [-2.0] * 20, one_less),
+             contestant(0, [-3.0] * 20, half)]  # fmt: skip
+    assert summary(field, repeating, Choice([candidate()]))["coupling"] == "c1"
+    assert summary(field, rotated, Choice([candidate()]))["coupling"] == "c2"
+
+
+def test_what_is_as_often_right_is_asked_further_where_targets_repeat():
+    log = np.linspace(-1, -2, 20)
+    sure, vague = (contestant(k, list((8 * k + 1) * log), [1.0, 0.0] * 10) for k in (0, 1))
+    wrong = contestant(2, list(8 * log), [0.0] * 20)
+    assert _left([sure, vague, wrong], by_hits=True) == [sure, vague]
+    vague.out = wrong.out = ""
+    assert vague not in _left([sure, vague, wrong], by_hits=False)
+
+
+def test_the_map_of_repeating_targets_is_read_sharply_and_ranks_calibrated(repeating, tmp_path):
+    """Temperature 1 for the point estimate, the fitted one for probabilities."""
+    experiment, _ = asked(["align.gin", "auto.gin"], ["run.data = @data.Digits()"])
+    assert experiment.choice is not None
+    small = replace(experiment.choice, candidates=(candidate(1),), folds=2)
+    own = {"cost": CanonicalCost(), "aligner": candidate(1).aligner, "solver": Sinkhorn(0.05)}
+    experiment = replace(experiment, choice=small, baselines=[], **own)
+    with Log(tmp_path, wandb="disabled", quiet=True) as log:
+        found = choose(experiment, repeating, RunFolder(tmp_path), log)
+    assert found.said is not None
+    rows = {row["name"]: row for row in found.said["rows"]}
+    fitted = rows[found.said["coupling"]]["temperature"]
+    assert found.experiment.reading.temperature == 1 != fitted
+    sampler = found.experiment.aligner.sampler(repeating, CanonicalCost(), Sinkhorn(0.05))
+    base = found.experiment.reading.of(sampler.map)
+    ranking = found.reading or found.experiment.reading
+    matcher = found.matcher(base, sampler, SimpleNamespace(train=repeating, inputs=None))
+    assert matcher is not None
+    matcher = replace(matcher, map=matcher.map or base)
+    x = np.asarray(repeating.x.points[:7])
+    exact = ranking.of(sampler.map).log_conditional(x)
+    assert matcher.temperature == pytest.approx(ranking.temperature)
+    np.testing.assert_allclose(matcher.log_posterior(x), exact, rtol=1e-4, atol=1e-4)
 
 
 def test_candidates_have_names_of_their_own():
@@ -250,6 +332,32 @@ def test_suggestions_are_unpaired_apart_and_where_the_map_is_unsure(rng):
     assert (found[:4] >= 40).all()
     with pytest.raises(ValueError, match="from 1 to 78"):
         suggest(data, matcher, 79)
+
+
+def test_to_pair_what_is_suggested_gains_more_than_to_pair_at_random():
+    """Twelve clusters that correspond, pairs in four of them, and six more to give."""
+    cost = BridgeCost("sqeuclidean", "sqeuclidean")
+
+    def coupled(x, y, labels, source):
+        pairs = Pairs.from_array(np.stack([source, source], 1))
+        data = PairedData(Cloud.uniform(x, labels), Cloud.uniform(y, labels), pairs)
+        found = aligners.GlobalAlignment().sampler(data, cost, Sinkhorn(0.01))
+        accuracy = found.coupling.matching_accuracy(data.x.labels, data.y.labels)
+        return data, found.map, float(accuracy)
+
+    labels, suggested, random = np.arange(240) % 12, [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        x, y = (3 * rng.normal(size=(12, d))[labels] + rng.normal(size=(240, d)) for d in (6, 5))
+        known = np.flatnonzero(labels < 4)[:8]
+        data, found, before = coupled(x, y, labels, known)
+        more = suggest(data, Matcher.of(found, data.y), 6)
+        suggested.append(coupled(x, y, labels, np.r_[known, more])[2] - before)
+        free = np.setdiff1d(np.arange(240), known)
+        picked = [rng.choice(free, 6, replace=False) for _ in range(4)]
+        gains = [coupled(x, y, labels, np.r_[known, p])[2] - before for p in picked]
+        random.append(np.mean(gains))
+    assert np.mean(suggested) > np.mean(random) + 0.05 > 0.15
 
 
 FEW = [
@@ -440,7 +548,7 @@ def test_a_coupling_that_dropped_out_is_compared_by_what_both_heard(rotated):
             balanced, verdict = contestant.best
             short = verdict._replace(log_posterior=verdict.log_posterior[:5])
             contestant.best, contestant.out = (balanced, short), "clearly behind"
-    said = summary(field, rotated)
+    said = summary(field, rotated, Choice([candidate()]))
     assert "of 5 held-out points" in said["advice"]
     assert (said["coupling"], said["anchor"]) == ("refined", "ridge")
 

@@ -25,6 +25,7 @@ PLAIN = ["run.choice = None", "Training.validation = 0.0", "Training.patience = 
 """Of the quickstart, no choice: tests/test_choice.py has some."""
 QUICK = [*FAST, *PLAIN, "VAEText.steps = 200"]
 BARE = [*QUICK, "run.evaluators = [@eval.LabelAccuracy()]", "run.baselines = []"]
+UNJUDGED = [*FAST, "run.evaluators = []", "run.baselines = []"]
 SET = [part for binding in FAST for part in ("--set", binding)]
 
 
@@ -94,7 +95,7 @@ def test_a_finished_run_is_not_overwritten(quick):
 def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path, monkeypatch):
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
-    morphkit.align(x, y, pairs, method="global", bindings=FAST, out=tmp_path)
+    morphkit.align(x, y, pairs, method="global", bindings=UNJUDGED, out=tmp_path)
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
 
     def fail(*_):
@@ -102,7 +103,9 @@ def test_an_overwrite_that_fails_leaves_the_finished_run(arrays, tmp_path, monke
 
     monkeypatch.setattr("morphkit.experiment.run.write_results", fail)
     with pytest.raises(OSError, match="No space"):
-        morphkit.align(x, y, pairs, method="global", bindings=FAST, out=tmp_path, overwrite=True)
+        morphkit.align(
+            x, y, pairs, method="global", bindings=UNJUDGED, out=tmp_path, overwrite=True
+        )
     assert {p: p.read_bytes() for p in before} == before
     assert not (tmp_path / "replaced").exists()
 
@@ -132,11 +135,11 @@ def test_a_full_disk_leaves_no_finished_run(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(place, fail(OSError(28, "No space left on device")))
         with pytest.raises(OSError, match="No space"):
-            morphkit.run("quickstart.gin", QUICK, tmp_path)
+            morphkit.run("quickstart.gin", BARE, tmp_path)
         assert not RunFolder(tmp_path).state["finished"]
         # Goes on, and need not be told to overwrite; a picture that cannot be drawn ends nothing.
         patch.setattr(place, fail(RuntimeError("an odd picture")))
-        assert "morph/test_accuracy" in morphkit.run("quickstart.gin", QUICK, tmp_path).metrics
+        assert "morph/test_accuracy" in morphkit.run("quickstart.gin", BARE, tmp_path).metrics
     assert "an odd picture" in capsys.readouterr().err
     assert RunFolder(tmp_path).state["finished"]
 
@@ -210,7 +213,11 @@ def test_two_configurations_in_one_process_do_not_share_networks(arrays):
     pairs = np.stack([np.arange(30)] * 2, 1)
     widths = [
         morphkit.align(
-            x, y, pairs, method="global", bindings=[*FAST[1:4], f"MLP.hidden = {width}"]
+            x,
+            y,
+            pairs,
+            method="global",
+            bindings=[*UNJUDGED[1:4], *UNJUDGED[5:], f"MLP.hidden = {width}"],
         ).networks.field
         for width in (64, 24)
     ]
@@ -222,7 +229,7 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
 
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")
     pairs = np.stack([np.arange(30)] * 2, 1)
-    bindings = [*FAST, "Training.checkpoint_seconds = 0.0", "Training.steps_per_dispatch = 10"]
+    bindings = [*UNJUDGED, "Training.checkpoint_seconds = 0.0", "Training.steps_per_dispatch = 10"]
     whole = morphkit.align(x, y, pairs, method="global", bindings=bindings)
     fit, seen = Training.fit, []
 

@@ -69,19 +69,25 @@ class Choice(Checked):
     The source points with a pair are parted into `folds`, at least 2. Each part in turn is held out
     with its pairs, and from the rest every candidate says how probable the targets of a held-out
     point are. Targets are ranked by what has the largest mean log posterior of the true one; how
-    the rest is chosen says `morphkit.experiment.chosen.choose`. A candidate that lies behind by
-    more than twice the standard error of the difference is asked no further, unless it is the best
-    coupling or the best baseline by R² or by how often the target comes first. R² is that of point
-    estimates which do not use the held-out target itself. After `budget` seconds of couplings no
-    further part is begun, and in the first part no further candidate, once there is one that knows
-    new points; baselines are heard on top. Clouds of more than `points` distinct points are judged
-    by a random part of them. Raises ValueError without candidates, and for two of one label.
+    the rest is chosen says `morphkit.experiment.chosen.choose`. R² is that of point estimates which
+    do not use the held-out target itself. A candidate that lies behind by more than twice the
+    standard error of the difference is asked no further, where targets repeat only if it has the
+    right one first clearly less often, too; the best coupling and the best baseline by any measure
+    stay. With `classes`, which asks for labels of the targets, every target of the right label is
+    right: for targets, such as texts, whose class is known without a pair. Labels of source points
+    are not looked at.
+
+    After `budget` seconds of couplings no further part is begun, nor one that would probably take
+    longer, and in the first part no further candidate, once there is one that knows new points;
+    baselines are heard on top. Clouds of more than `points` distinct points are judged by a random
+    part of them. Raises ValueError without candidates, and for two of one label.
     """
 
     candidates: Sequence[Candidate] = eqx.field(converter=fixed)
     folds: Annotated[int, Field(ge=2)] = eqx.field(static=True, default=5)
     budget: Positive = eqx.field(static=True, default=60.0)
     points: Count = eqx.field(static=True, default=2000)
+    classes: bool = eqx.field(static=True, default=False)
 
     def __check_init__(self) -> None:
         names = [candidate.name for candidate in self.candidates]
@@ -99,12 +105,13 @@ for configurable in (Choice, Candidate, Reading):
 
 @dataclass
 class Contestant:
-    """One line of the table: a `way` by its `name`, what it `said` of each part of the pairs, read
-    with its potential and without, and the `seconds` that took. `out` is why it was not asked, or
-    asked no further; `best` is its best reading, and how good."""
+    """One line of the table: a `way` by its `name`, entered at its `place`, what it `said` of each
+    part of the pairs, read with its potential and without, and the `seconds` that took. `out` is
+    why it was not asked, or asked no further; `best` is its best reading, and how good."""
 
     name: str
     way: Way
+    place: int = 0
     said: dict[bool, list[Answers]] = field(default_factory=dict)
     seconds: float = 0.0
     out: str = ""
@@ -175,15 +182,23 @@ def contest(
 ) -> list[Contestant]:
     """All `ways` to map `data`, by name, with what each said of held-out pairs, the best first, as
     `choice` asks them. `tell` is told how many were heard. Raises ValueError for pairs of a single
-    source point, which cannot be held out, and where no way can be judged."""
-    entered = [Contestant(name, way) for name, way in ways.items()]
+    source point, which cannot be held out, for `Choice.classes` without labels, and where no way
+    can be judged."""
+    if choice.classes and data.y.labels is None:
+        raise ValueError(
+            "Choice.classes = True needs labels of the targets; give them, or set it to False"
+        )
+    entered = [Contestant(name, way, k) for k, (name, way) in enumerate(ways.items())]
+    by_hits = judged_by_hits(choice, data)
     data = thinned(data, choice.points)
     targets, groups = Groups.of(data.y)
-    parts = parted(data, choice.folds, np.asarray(groups.index), targets.size)
-    asking, done, total = entered, 0, len(entered) * len(parts)
+    labels = np.asarray(targets.labels) if choice.classes else None
+    parts = parted(data, choice.folds, np.asarray(groups.index), targets.size, labels)
+    asking, done, total, last = entered, 0, len(entered) * len(parts), 0.0
     for k, part in enumerate(parts):
-        cost = _seconds(asking) / max(k, 1)
-        if k and _seconds(entered) + cost > choice.budget:
+        begun = _seconds(entered)
+        # The first part also compiles, and so does not tell what the next will take.
+        if k and begun + (last if k > 1 else 0.0) > choice.budget:
             break
         for contestant in asking:
             spent = _seconds(entered) > choice.budget and isinstance(contestant.way, Candidate)
@@ -193,7 +208,8 @@ def contest(
                 _hear(contestant, part, targets, groups)
             done += 1
             tell(done, total, {})
-        asking = _left(asking) if any(not c.out for c in asking) else []
+        last = _seconds(entered) - begun
+        asking = _left(asking, by_hits) if any(not c.out for c in asking) else []
         done = total - len(asking) * (len(parts) - k - 1)
     heard = [c for c in entered if c.best is not None]
     if not heard:
@@ -238,11 +254,27 @@ def _seconds(field: list[Contestant]) -> float:
     return sum(c.seconds for c in field if isinstance(c.way, Candidate))
 
 
-def _left(asking: list[Contestant]) -> list[Contestant]:
-    """Those that are not clearly behind. The best baseline and the best coupling that knows new
-    points are kept, by whatever measure: a table without a baseline says nothing."""
+def judged_by_hits(choice: Choice, data: PairedData) -> bool:
+    """Whether a point estimate of `data` is right or wrong, rather than near: of targets that
+    repeat, or whose classes are judged."""
+    paired = np.asarray(data.pairs.target)
+    few = Groups.of(data.y)[0].size < data.y.size / 2
+    return choice.classes or few or len(np.unique(paired)) < len(paired) / 2
+
+
+def clearly_behind(best: Float[np.ndarray, " k"], other: Float[np.ndarray, " k"]) -> bool:
+    """Whether the mean of `other` is less by more than BEHIND standard errors of the difference."""
+    behind = best - other
+    return bool(behind.mean() > BEHIND * standard_error(behind))
+
+
+def _left(asking: list[Contestant], by_hits: bool) -> list[Contestant]:
+    """Those that are not clearly behind; `by_hits`, neither in these. The best baseline and the
+    best coupling that knows new points are kept, by whatever measure: a table without a baseline
+    says nothing."""
     asking = [c for c in asking if not c.out]
     leader = max(asking, key=Contestant.log_posterior)
+    surest = max(asking, key=Contestant.recall_at_1)
     known = [c for c in asking if c.everywhere]
     kept = [
         max((c for c in known if isinstance(c.way, kind)), key=measure, default=leader)
@@ -250,10 +282,12 @@ def _left(asking: list[Contestant]) -> list[Contestant]:
         for measure in (Contestant.log_posterior, Contestant.recall_at_1, Contestant.r2)
     ]
     for contestant in asking:
-        behind = leader.verdict.log_posterior - contestant.verdict.log_posterior
-        clearly = behind.mean() > BEHIND * standard_error(behind)
+        log, hits = contestant.verdict.log_posterior, contestant.verdict.hits
+        clearly = clearly_behind(leader.verdict.log_posterior, log) and not (
+            by_hits and not clearly_behind(surest.verdict.hits, hits)
+        )
         if clearly and not any(contestant is c for c in kept):
-            contestant.out = f"clearly behind after {len(behind)} held-out points"
+            contestant.out = f"clearly behind after {len(log)} held-out points"
     return [c for c in asking if not c.out]
 
 

@@ -15,12 +15,20 @@ from ..folder import RunFolder
 from ..interfaces import Baseline, LatentMap, Sampler, Scene
 from ..loggers import Log
 from ..training.anchor import settled
-from ..transport.collapse import Groups
 from ..transport.entropic import Reading
 from ..transport.matching import Matcher
 from ..types import PairedData, distinct
 from ..wiring.records import arguments, as_gin, record
-from .choice import Candidate, Contestant, Way, contest, standard_error
+from .choice import (
+    ENOUGH,
+    Candidate,
+    Choice,
+    Contestant,
+    Way,
+    contest,
+    judged_by_hits,
+    standard_error,
+)
 from .experiment import Experiment
 
 OWN = "the run's own"
@@ -28,27 +36,32 @@ OWN = "the run's own"
 
 
 class Chosen(NamedTuple):
-    """The `experiment` as chosen. Targets of a point are ranked by `ranking`, as `reading` says,
-    or, where that is None, by what the coupling of the experiment says of new points. `said` is the
-    table of all candidates, as JSON; None where nothing was chosen."""
+    """The `experiment` as chosen. Targets of a point are ranked by `ranking` or, where that is
+    None, by what the coupling of the experiment says of new points, as `reading` says. `said` is
+    the table of all candidates, as JSON; None where nothing was chosen."""
 
     experiment: Experiment
     ranking: Way | None = None
-    reading: Reading = Reading()
+    reading: Reading | None = None
     said: dict[str, Any] | None = None
 
     def matcher(self, base: LatentMap | None, sampler: Sampler, scene: Scene) -> Matcher | None:
         """What ranks the targets of the training data of `scene`, `sampler` being that of the
         experiment and `base` what its morph starts from; None if nothing knows new points. Its rows
         are those of the arrays that the data came from."""
-        data, way, temperature = scene.train, self.ranking, self.reading.temperature
+        data, way = scene.train, self.ranking
+        reading = self.reading or self.experiment.reading
+        temperature = reading.temperature
         if base is not None and _recorded(way or "coupling") == _recorded(self.experiment.anchor):
             new = None
+            if way is None or isinstance(way, Candidate):
+                temperature /= self.experiment.reading.temperature  # at which the base is read
         elif isinstance(way, Baseline):
             new = settled(way.fit(data))
         elif isinstance(way, Candidate):
-            new = self.reading.of(way.aligner.sampler(data, way.cost, way.solver).map)
-        elif (new := self.experiment.reading.of(sampler.map)) is None:
+            found = way.aligner.sampler(data, way.cost, way.solver).map
+            new = replace(reading, temperature=1.0).of(found)
+        elif (new := replace(reading, temperature=1.0).of(sampler.map)) is None:
             return None
         found = Matcher.of(new, data.y, temperature)
         rows = None if scene.inputs is None else scene.inputs.target_rows
@@ -88,10 +101,12 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     """What `experiment` becomes by its choice, if it asks for one, judged on the pairs of `data`.
 
     The coupling is that of the best candidate that knows new points. The flow starts from its map
-    or, where that is better, from the best baseline. Better is what has the target first more often
-    where targets repeat, and the larger R² where they do not. Targets are ranked by what has the
-    best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
-    `log` shows the progress.
+    or, where that is better, from the best baseline. Better is what has the right target first more
+    often where targets repeat or their classes are judged: of couplings within a standard error of
+    the best, the one that was named first, and its map is read at temperature 1, since blurred
+    answers are not more often right. Elsewhere better is the larger R². Targets are ranked by what
+    has the best log posterior of all. The table is kept in `folder`, where a run that goes on finds
+    it; `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:
@@ -108,12 +123,12 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
         experiment = replace(experiment, training=training)
         return Chosen(_coupled(experiment, choice.candidates[0], Reading(), "coupling"))
     request = {name: _recorded(way) for name, way in ways.items()}
-    settings = (choice.folds, choice.budget, choice.points)
+    settings = (choice.folds, choice.budget, choice.points, choice.classes)
     identity = fingerprint(request, settings, *map(np.asarray, jax.tree.leaves(data)))
     said = folder.kept_choice(identity)
     if said is None:
         with log.progress("choose") as tell:
-            said = summary(contest(choice, ways, data, tell), data)
+            said = summary(contest(choice, ways, data, tell), data, choice)
         write_json(folder.choice, {"identity": identity} | said)
     for row in said["rows"]:
         if row["out"]:
@@ -129,11 +144,14 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     if said["coupling"]:
         way = ways[said["coupling"]]
         assert isinstance(way, Candidate)
-        experiment = _coupled(experiment, way, reading(said["coupling"]), anchor)
+        read = reading(said["coupling"])
+        if judged_by_hits(choice, data):
+            read = replace(read, temperature=1.0)
+        experiment = _coupled(experiment, way, read, anchor)
     else:
         experiment = replace(experiment, anchor=anchor)
     if said["ranking"] == said["coupling"]:
-        return Chosen(experiment, said=said)
+        return Chosen(experiment, None, reading(said["ranking"]), said)
     ranking = ways[said["ranking"]]
     ranking = ranking.tuned(data) if isinstance(ranking, Baseline) else ranking
     return Chosen(experiment, ranking, reading(said["ranking"]), said)
@@ -152,24 +170,23 @@ def _recorded(way: Way | str | None) -> Any:
     return record(way) if isinstance(way, Baseline) else way
 
 
-def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
-    """What the contest of `field`, sorted, on `data` came to, as JSON: the `rows` of its table, the
-    names of the best `coupling` (of those that know new points), of what the flow is to start from,
-    the `anchor`, and of what ranks targets, the `ranking`; and `advice`, a sentence."""
-    paired = np.asarray(data.pairs.target)
-    targets_repeat = (
-        Groups.of(data.y)[0].size < data.y.size / 2 or len(np.unique(paired)) < len(paired) / 2
-    )
+def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> dict[str, Any]:
+    """What the contest of `field`, sorted, on `data` by `choice` came to, as JSON: the `rows` of
+    its table, the names of the best `coupling` (of those that know new points), of what the flow is
+    to start from, the `anchor`, and of what ranks targets, the `ranking`; and `advice`."""
+    by_hits = judged_by_hits(choice, data)
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
 
     def best(of: Sequence[Contestant], by: Callable[[Contestant], float]) -> Contestant | None:
         return max(of, key=by, default=None)
 
-    by = Contestant.recall_at_1 if targets_repeat else Contestant.r2
+    by = Contestant.recall_at_1 if by_hits else Contestant.r2
     couplings = [c for c in judged if isinstance(c.way, Candidate)]
     # Of equals max takes the first, and they are sorted by the log posterior.
     coupling = best([c for c in couplings if not c.out] or couplings, by)
+    if coupling and by_hits:
+        coupling = min((c for c in couplings if _as_good(c, coupling)), key=lambda c: c.place)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
     coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
     anchor = best([*coupled, *baselines], by)
@@ -185,6 +202,14 @@ def summary(field: Sequence[Contestant], data: PairedData) -> dict[str, Any]:
         **{role: c.name if c else None for role, c in names.items()},
         "advice": advice(coupling, best(baselines, Contestant.log_posterior)),
     }
+
+
+def _as_good(contestant: Contestant, best: Contestant) -> bool:
+    """Whether it has the right target first as often as the `best`, within a standard error."""
+    if contestant is best or contestant.out or len(best.verdict.hits) < ENOUGH:
+        return contestant is best
+    behind = best.verdict.hits - contestant.verdict.hits
+    return bool(behind.mean() <= standard_error(behind))
 
 
 def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:

@@ -34,11 +34,15 @@ def unseen(part: Part, groups: Groups) -> PairedData:
     return PairedData(data.x, data.y.take(kept), Pairs(data.pairs.source, target))
 
 
-def parted(data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: int) -> list[Part]:
+def parted(
+    data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: int,
+    labels: Int[np.ndarray, " c"] | None = None,
+) -> list[Part]:  # fmt: skip
     """The pairs of `data` in `folds` parts, by source point, or as many as there are: each is left
-    out once. `group` (m,) says which of the `count` distinct targets each target is. All parts are
-    of one size, the rest of the points staying known, so that they share compiled programs. Raises
-    ValueError for pairs of a single source point."""
+    out once. `group` (m,) says which of the `count` distinct targets each target is. With `labels`
+    (c,) of the distinct targets, all of the right labels are partners. All parts are of one size,
+    the rest of the points staying known, so that they share compiled programs. Raises ValueError
+    for pairs of a single source point."""
     source, target = np.asarray(data.pairs.source), np.asarray(data.pairs.target)
     sources, row = distinct(source)
     if len(sources) < 2:
@@ -62,6 +66,12 @@ def parted(data: PairedData, folds: int, group: Int[np.ndarray, " m"], count: in
         partners[place[row[asked]], group[target[asked]]] = True
         known = np.isin(np.arange(count), group[target[kept]])
         hidden = partners & alone & ~known
+        if labels is not None:
+            k_th, right = np.nonzero(partners)
+            named, which = np.unique(labels, return_inverse=True)
+            classes = np.zeros((len(looked), len(named)), bool)
+            classes[k_th, which[right]] = True
+            partners = classes[:, which]
         pairs = Pairs(data.pairs.source[kept], data.pairs.target[kept])
         found.append(Part(PairedData(data.x, data.y, pairs), sources[looked], partners, hidden))
     return found

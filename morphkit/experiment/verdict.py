@@ -37,17 +37,22 @@ class Answers(NamedTuple):
 class Verdict(NamedTuple):
     """What `judge` finds. `temperature` is T of the posterior softmax(logits / T), the most
     probable one; `log_posterior` (k,) that of the partners, in nats, for each held-out point;
-    `recall_at_1` is the share whose best target is a partner, ties at chance, and `r2` the share of
-    the partners' variance that the point estimates explain (of several partners, of their mean;
-    NaN where they do not vary), `other_r2` that of `Answers.other`. `confidence` is the mean
+    `hits` (k,) is 1 where its best target is a partner, ties at chance, and `r2` the share of the
+    partners' variance that the point estimates explain (of several partners, of their mean; NaN
+    where they do not vary), `other_r2` that of `Answers.other`. `confidence` is the mean
     probability of the best target: `recall_at_1`, if the posterior is calibrated."""
 
     temperature: float
     log_posterior: Float[np.ndarray, " k"]
-    recall_at_1: float
+    hits: Float[np.ndarray, " k"]
     r2: float
     other_r2: float = float("nan")
     confidence: float = float("nan")
+
+    @property
+    def recall_at_1(self) -> float:
+        """The share of `hits`."""
+        return float(self.hits.mean())
 
 
 def judge(parts: Sequence[Answers]) -> Verdict:
@@ -84,7 +89,7 @@ def judge(parts: Sequence[Answers]) -> Verdict:
     others = [part.other for part in parts if part.other is not None]
     best = [np.exp(log_softmax(inverse * part.logits, axis=1).max(1)) for part in parts]
     return Verdict(
-        1 / inverse, np.concatenate(posterior(found.x)), float(hits.mean()), r2(given),
+        1 / inverse, np.concatenate(posterior(found.x)), hits, r2(given),
         r2(np.concatenate(others)) if others else float("nan"), float(np.concatenate(best).mean()),
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 from ..interfaces import LatentMap
 from ..types import Cloud
 from .collapse import Groups
-from .entropic import BLOCK, EntropicMap
+from .entropic import BLOCK, EntropicMap, Reading
 from .geometry import embed
 
 
@@ -27,8 +27,9 @@ class Matches(NamedTuple):
 class Matcher(eqx.Module):
     """How probable each of the `targets` (c, q) is for a source point.
 
-    An `EntropicMap` as `map` says so itself. Of any other the posterior is softmax(cos(ŷ - ȳ, y_j -
-    ȳ) / T), ŷ being its point estimate, ȳ (q,) the `center` of the targets and T the `temperature`.
+    An `EntropicMap` as `map` says so itself, at the `temperature` T (`Reading`). Of any other the
+    posterior is softmax(cos(ŷ - ȳ, y_j - ȳ) / T), ŷ being its point estimate and ȳ (q,) the
+    `center` of the targets.
     `map` is None where it is the base of the morph that has the matcher. Targets are distinct;
     `rows` (c,) are the rows, of the cloud they were taken from, where each is first.
     """
@@ -50,7 +51,7 @@ class Matcher(eqx.Module):
         """log π(y_j | x) for source points `x` (n, p), as a dense array."""
         assert self.map is not None
         if isinstance(self.map, EntropicMap):
-            return self.map.log_conditional(x)
+            return Reading(temperature=self.temperature).of(self.map).log_conditional(x)
         given = self.map.expected(jnp.asarray(x, jnp.float32))
         return jax.nn.log_softmax(cosines(given, self.targets, self.center) / self.temperature, 1)
 

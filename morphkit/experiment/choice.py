@@ -256,14 +256,15 @@ def _seconds(field: list[Contestant]) -> float:
 
 def judged_by_hits(choice: Choice, data: PairedData) -> bool:
     """Whether a point estimate of `data` is right or wrong, rather than near: of targets that
-    repeat, or whose classes are judged."""
+    repeat, or whose classes `choice` judges."""
     paired = np.asarray(data.pairs.target)
     few = Groups.of(data.y)[0].size < data.y.size / 2
     return choice.classes or few or len(np.unique(paired)) < len(paired) / 2
 
 
 def clearly_behind(best: Float[np.ndarray, " k"], other: Float[np.ndarray, " k"]) -> bool:
-    """Whether the mean of `other` is less by more than BEHIND standard errors of the difference."""
+    """Whether the mean of `other` (k,) is less than that of `best` (k,), of the same held-out points,
+    by more than BEHIND standard errors of the difference."""
     behind = best - other
     return bool(behind.mean() > BEHIND * standard_error(behind))
 

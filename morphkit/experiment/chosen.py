@@ -25,6 +25,7 @@ from .choice import (
     Choice,
     Contestant,
     Way,
+    clearly_behind,
     contest,
     judged_by_hits,
     standard_error,
@@ -103,10 +104,10 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     The coupling is that of the best candidate that knows new points. The flow starts from its map
     or, where that is better, from the best baseline. Better is what has the right target first more
     often where targets repeat or their classes are judged: of couplings within a standard error of
-    the best, the one that was named first, and its map is read at temperature 1, since blurred
-    answers are not more often right. Elsewhere better is the larger R². Targets are ranked by what
-    has the best log posterior of all. The table is kept in `folder`, where a run that goes on finds
-    it; `log` shows the progress.
+    the best, the one that was named first, if its log posterior is not clearly behind; and its map
+    is read at temperature 1, since blurred answers are not more often right. Elsewhere better is
+    the larger R². Targets are ranked by what has the best log posterior of all. The table is kept
+    in `folder`, where a run that goes on finds it; `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:
@@ -184,12 +185,13 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     by = Contestant.recall_at_1 if by_hits else Contestant.r2
     couplings = [c for c in judged if isinstance(c.way, Candidate)]
     # Of equals max takes the first, and they are sorted by the log posterior.
-    coupling = best([c for c in couplings if not c.out] or couplings, by)
-    if coupling and by_hits:
-        coupling = min((c for c in couplings if _as_good(c, coupling)), key=lambda c: c.place)
+    left = [c for c in couplings if not c.out]
+    coupling = _first_as_good(left) if by_hits and left else best(left or couplings, by)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
     coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
     anchor = best([*coupled, *baselines], by)
+    if by_hits and anchor and coupled and _as_often_right(coupled[0], anchor):
+        anchor = coupled[0]
     ranking = best(known or couplings, Contestant.log_posterior)
     if ranking is None:
         raise ValueError(
@@ -204,10 +206,23 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     }
 
 
-def _as_good(contestant: Contestant, best: Contestant) -> bool:
-    """Whether it has the right target first as often as the `best`, within a standard error."""
-    if contestant is best or contestant.out or len(best.verdict.hits) < ENOUGH:
-        return contestant is best
+def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
+    """Of those that have the right target first as often as the best, within a standard error, and
+    whose log posterior is not clearly behind, the one that was named first; of fewer than ENOUGH
+    held-out points, the best by its log posterior."""
+    surest = max(couplings, key=Contestant.log_posterior)
+    if len(surest.verdict.hits) < ENOUGH:
+        return surest
+    often = max(couplings, key=Contestant.recall_at_1)
+    good = [
+        c for c in couplings
+        if _as_often_right(c, often)
+        and not clearly_behind(surest.verdict.log_posterior, c.verdict.log_posterior)
+    ]  # fmt: skip
+    return min(good, key=lambda c: c.place) if good else often
+
+
+def _as_often_right(contestant: Contestant, best: Contestant) -> bool:
     behind = best.verdict.hits - contestant.verdict.hits
     return bool(behind.mean() <= standard_error(behind))
 

@@ -186,6 +186,8 @@ def test_where_classes_are_judged_any_target_of_the_class_is_right(rng):
     assert contest(plain, ways, data)[0].recall_at_1() < 0.4
     (found,) = contest(classes, ways, data)
     assert found.recall_at_1() == 1
+    # Probable is the class, not any target of it.
+    assert found.verdict.confidence > 0.8
     part, *_ = parted(data, 5, np.arange(90), 90, labels)
     assert (part.partners == (labels[part.held][:, None] == labels)).all()
     assert (part.hidden.sum(1) == 1).all()

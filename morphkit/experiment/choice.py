@@ -263,8 +263,8 @@ def judged_by_hits(choice: Choice, data: PairedData) -> bool:
 
 
 def clearly_behind(best: Float[np.ndarray, " k"], other: Float[np.ndarray, " k"]) -> bool:
-    """Whether the mean of `other` (k,) is less than that of `best` (k,), of the same held-out points,
-    by more than BEHIND standard errors of the difference."""
+    """Whether the mean of `other` (k,) is less than that of `best` (k,), of the same points, by
+    more than BEHIND standard errors of the difference."""
     behind = best - other
     return bool(behind.mean() > BEHIND * standard_error(behind))
 
@@ -310,7 +310,7 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
         i, j = np.nonzero(part.hidden)
         if np.any(np.all(np.asarray(given)[i] == points[j], axis=1)):  # it looks targets up
             given = way.fit(unseen(part, groups)).expected(x)
-        return {True: Answers(logits, partners, points, np.asarray(given))}
+        return {True: Answers(logits, partners, points, np.asarray(given), labels=part.labels)}
     sampler = way.aligner.sampler(data, way.cost, way.solver)
     if isinstance(sampler.map, EntropicMap):
         x, new = np.asarray(data.x.points)[part.held], sampler.map
@@ -326,8 +326,8 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
     if not all(np.isfinite(found).all() for found in logits.values()):
         raise ArithmeticError("its coupling is not finite")
     other = None if other is None else np.asarray(other)
-    hidden = part.hidden
-    return {b: Answers(found, partners, points, None, other, hidden) for b, found in logits.items()}
+    rest = None, other, part.hidden, part.labels
+    return {b: Answers(found, partners, points, *rest) for b, found in logits.items()}
 
 
 def described(component: Any) -> str:

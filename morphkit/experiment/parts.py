@@ -17,12 +17,14 @@ class Part(NamedTuple):
     """The pairs that are told, as `data`, and the source points `held` out (k,); `partners` (k, c)
     says which of the c distinct targets are theirs, `hidden` (k, c) which of these nobody else is
     known to have. They are in the cloud only by being held out: a new point's target is not, and
-    no point estimate is to be praised for finding it."""
+    no point estimate is to be praised for finding it. `labels` (c,) are those of the targets, where
+    all of a label are partners."""
 
     data: PairedData
     held: Int[np.ndarray, " k"]
     partners: Bool[np.ndarray, "k c"]
     hidden: Bool[np.ndarray, "k c"]
+    labels: Int[np.ndarray, " c"] | None = None
 
 
 def unseen(part: Part, groups: Groups) -> PairedData:
@@ -73,7 +75,9 @@ def parted(
             classes[k_th, which[right]] = True
             partners = classes[:, which]
         pairs = Pairs(data.pairs.source[kept], data.pairs.target[kept])
-        found.append(Part(PairedData(data.x, data.y, pairs), sources[looked], partners, hidden))
+        found.append(
+            Part(PairedData(data.x, data.y, pairs), sources[looked], partners, hidden, labels)
+        )
     return found
 
 

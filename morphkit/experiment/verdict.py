@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, logsumexp
 
@@ -23,7 +23,8 @@ class Answers(NamedTuple):
     the targets that are right, at least one a row; `targets` (c, q) are the targets. `expected`
     (k, q) are the map's own point estimates; None where the mean of its posterior is that. `other`
     (k, q) are other point estimates that could take the place of that mean. `hidden` (k, c) are
-    targets that this mean may not use: those that a new point would not find in the cloud.
+    targets that this mean may not use: those that a new point would not find in the cloud. With
+    `labels` (c,) of the targets, all of the right label are partners.
     """
 
     logits: Float[np.ndarray, "k c"]
@@ -32,6 +33,7 @@ class Answers(NamedTuple):
     expected: Float[np.ndarray, "k q"] | None = None
     other: Float[np.ndarray, "k q"] | None = None
     hidden: Bool[np.ndarray, "k c"] | None = None
+    labels: Int[np.ndarray, " c"] | None = None
 
 
 class Verdict(NamedTuple):
@@ -40,7 +42,8 @@ class Verdict(NamedTuple):
     `hits` (k,) is 1 where its best target is a partner, ties at chance, and `r2` the share of the
     partners' variance that the point estimates explain (of several partners, of their mean; NaN
     where they do not vary), `other_r2` that of `Answers.other`. `confidence` is the mean
-    probability of the best target: `recall_at_1`, if the posterior is calibrated."""
+    probability of the best target, or of its label: `recall_at_1`, if the posterior is
+    calibrated."""
 
     temperature: float
     log_posterior: Float[np.ndarray, " k"]
@@ -87,7 +90,7 @@ def judge(parts: Sequence[Answers]) -> Verdict:
         return float(1 - np.sum((given - wanted) ** 2) / variance) if variance > 0 else float("nan")
 
     others = [part.other for part in parts if part.other is not None]
-    best = [np.exp(log_softmax(inverse * part.logits, axis=1).max(1)) for part in parts]
+    best = [_confidence(part, inverse) for part in parts]
     return Verdict(
         1 / inverse, np.concatenate(posterior(found.x)), hits, r2(given),
         r2(np.concatenate(others)) if others else float("nan"), float(np.concatenate(best).mean()),
@@ -102,6 +105,14 @@ def _log_posterior(part: Answers, inverse: float) -> Float[np.ndarray, " k"]:
 def _hits(part: Answers) -> Float[np.ndarray, " k"]:
     best = part.logits == part.logits.max(1, keepdims=True)
     return (best & part.partners).sum(1) / best.sum(1)
+
+
+def _confidence(part: Answers, inverse: float) -> Float[np.ndarray, " k"]:
+    posterior = np.exp(log_softmax(inverse * part.logits, axis=1))
+    if part.labels is None:
+        return posterior.max(1)
+    label = part.labels[posterior.argmax(1)]
+    return np.where(label[:, None] == part.labels, posterior, 0).sum(1)
 
 
 def _softmax_mean(part: Answers, inverse: float) -> Float[np.ndarray, "k q"]:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cca_zoo.linear import RidgeCCA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from morphkit_aligners.refined import RefinedAlignment
@@ -70,6 +71,28 @@ def test_with_all_points_paired_and_nothing_shrunk_it_is_cca(rng):
         ours = np.corrcoef(a[:, k], b[:, k])[0, 1]
         assert abs(ours - np.corrcoef(theirs[0][:, k], theirs[1][:, k])[0, 1]) < 1e-3
         assert abs(np.corrcoef(a[:, k], theirs[0][:, k])[0, 1]) > 0.999
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), shrinkage_x=st.floats(0, 0.95), shrinkage_y=st.floats(0, 0.95)
+)  # fmt: skip
+def test_with_all_points_paired_it_is_the_canonical_ridge_of_cca_zoo(
+    seed, shrinkage_x, shrinkage_y
+):
+    """Of sides whose mean variance is 1, towards which both shrink."""
+    rng = np.random.default_rng(seed)
+    shared = rng.normal(size=(200, 3))
+    x, y = (shared @ rng.normal(size=(3, d)) + rng.normal(size=(200, d)) for d in (5, 4))
+    x, y = ((a - a.mean(0)) / np.sqrt(a.var(0, ddof=1).mean()) for a in (x, y))
+    pairs = Pairs.from_array(np.stack([np.arange(200)] * 2, axis=1))
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), pairs)
+    cost = CanonicalCost(shrinkage_x, shrinkage_y, features_x="identity", features_y="identity")
+    geometry = cost.prepare(data)
+    theirs = RidgeCCA(4, shrinkage=[shrinkage_x, shrinkage_y]).fit([x, y]).transform([x, y])
+    for k in range(4):
+        for ours, their in zip((geometry.u, geometry.v), theirs, strict=True):
+            assert abs(np.corrcoef(np.asarray(ours)[:, k], their[:, k])[0, 1]) > 0.999
 
 
 @settings(max_examples=20, deadline=None)

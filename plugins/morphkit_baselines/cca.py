@@ -12,6 +12,7 @@ from sklearn.decomposition import PCA
 
 from morphkit.checks import Count, Positive
 from morphkit.interfaces import LatentMap, WeightedBaseline
+from morphkit.linear import svd
 from morphkit.types import PairedData
 
 from .linear import Path, chosen, fitted
@@ -82,7 +83,7 @@ class RidgeCCA(WeightedBaseline):
                 np.sqrt(np.maximum(values, 0) + penalty * max(values.mean(), 1e-300))
                 for values in (values_a, values_b)
             )
-            u, s, vt = np.linalg.svd(cross / np.outer(root_a, root_b), full_matrices=False)
+            u, s, vt = svd(cross / np.outer(root_a, root_b))
             before, after = into / root_a @ u, (s[:, None] * vt * root_b) @ out
             for rank in _within(self.rank, len(s)):
                 yield before[:, :rank] @ after[:rank]

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from morphkit.checks import Count, Positive
 from morphkit.interfaces import LatentMap, WeightedBaseline
+from morphkit.linear import svd
 from morphkit.types import PairedData
 
 from .pairs import TUNING_PAIRS, candidates, fixed, folds, paired_points
@@ -206,7 +207,7 @@ class PLS(WeightedBaseline):
 def _leading(matrix: Float[np.ndarray, "p q"]) -> Float[np.ndarray, " p"]:
     """The left singular vector of the largest singular value."""
     if min(matrix.shape) == 1:
-        return np.linalg.svd(matrix, full_matrices=False)[0][:, 0]
+        return svd(matrix)[0][:, 0]
     start = np.ones(min(matrix.shape))
     return np.asarray(scipy.sparse.linalg.svds(matrix, 1, v0=start)[0])[:, 0]
 
@@ -242,7 +243,7 @@ class Procrustes(WeightedBaseline):
         self, z: Float[np.ndarray, "l p"], y: Float[np.ndarray, "l q"], size: float
     ) -> Float[np.ndarray, "p q"]:
         """R from the centred points `z` to `y`, times s, or times `size` without scaling."""
-        left, values, right = np.linalg.svd(z.T @ y, full_matrices=False)
+        left, values, right = svd(z.T @ y)
         kept = values > values[0] * 1e-10
         rotation = left[:, kept] @ right[kept]
         if self.scaling and kept.any():

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from morphkit.checks import Count, NonNegative, Share
 from morphkit.interfaces import FittedCost, FusedCost
+from morphkit.linear import svd
 from morphkit.transport.couplings import Coupling
 from morphkit.transport.geometry import PointGeometry
 from morphkit.types import Cloud, PairedData
@@ -99,7 +100,7 @@ class FittedCanonical(FittedCost):
     ) -> None:  # fmt: skip
         self.asked, self.to_x, self.x, self.y = asked, to_x, x, y
         self.left, self.right, self.known, self.cross = left, right, known, cross
-        u, s, vt = np.linalg.svd(left @ cross @ right, full_matrices=False)
+        u, s, vt = svd(left @ cross @ right)
         if not s[0] > 0:
             raise ValueError(
                 "CanonicalCost: the pairs lie at the centre of a side and say nothing of "

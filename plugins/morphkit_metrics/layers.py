@@ -15,6 +15,7 @@ from sklearn.model_selection import KFold
 
 from morphkit.checks import Count
 from morphkit.interfaces import Better, Evaluator, Scene
+from morphkit.linear import svd
 from morphkit.types import distinct
 
 from .neural import corrected, correlations, varies
@@ -90,7 +91,7 @@ def effective_dimensionality(points: Float[np.ndarray, "n d"]) -> float:
     """(Σ λ)² / Σ λ² of the eigenvalues λ of the covariance of `points`; 0 where they coincide."""
     if not varies(points).any():
         return 0.0
-    values = np.linalg.svd(points.astype(np.float64) - points.mean(0), compute_uv=False) ** 2
+    values = svd(points.astype(np.float64) - points.mean(0))[1] ** 2
     return float(values.sum() ** 2 / (values**2).sum())
 
 

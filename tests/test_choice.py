@@ -212,15 +212,15 @@ def repeating(rotated) -> PairedData:
 def test_of_couplings_that_are_as_good_the_one_named_first_is_taken(rotated, repeating):
     """Where targets repeat, by how often the right one is first, within a standard error, if the
     log posterior is not clearly behind; of a handful of points, by the log posterior."""
-    right = [1.0] * 12 + [0.0] * 8
-    one_less, half = [0.0] * 2 + [1.0] * 11 + [0.0] * 7, [1.0] * 6 + [0.0] * 14
-    best, near = [-1.0, -3.0] * 10, [-3.0, -1.2] * 10
+    right = [1.0] * 36 + [0.0] * 24
+    one_less, half = [0.0] * 4 + [1.0] * 34 + [0.0] * 22, [1.0] * 18 + [0.0] * 42
+    best, near = [-1.0, -3.0] * 30, [-3.0, -1.2] * 30
     field = [contestant(3, best, right), contestant(2, near, one_less), contestant(1, near, half),
-             contestant(0, [-2.0, -4.0] * 10, right)]  # fmt: skip
+             contestant(0, [-2.0, -4.0] * 30, right)]  # fmt: skip
     choice = Choice([candidate()])
     assert summary(field, repeating, choice)["coupling"] == "c2"
     assert summary(field, rotated, choice)["coupling"] == "c3"
-    few = [contestant(1, best[:4], [0.0] * 4), contestant(0, near[:4], [1.0] * 4)]
+    few = [contestant(1, best[:40], [0.0] * 40), contestant(0, near[:40], [1.0] * 40)]
     assert summary(few, repeating, choice)["coupling"] == "c1"
 
 

@@ -20,7 +20,6 @@ from ..transport.matching import Matcher
 from ..types import PairedData, distinct
 from ..wiring.records import arguments, as_gin, record
 from .choice import (
-    ENOUGH,
     Candidate,
     Choice,
     Contestant,
@@ -34,6 +33,10 @@ from .experiment import Experiment
 
 OWN = "the run's own"
 """What tables call the way to couple that a run would go without a choice."""
+
+
+COUNTED = 50
+"""Held-out points that it takes for R@1 to decide: of fewer, nearly all are as often right."""
 
 
 class Chosen(NamedTuple):
@@ -208,10 +211,10 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
 
 def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
     """Of those that have the right target first as often as the best, within a standard error, and
-    whose log posterior is not clearly behind, the one that was named first; of fewer than ENOUGH
+    whose log posterior is not clearly behind, the one that was named first; of fewer than COUNTED
     held-out points, the best by its log posterior."""
     surest = max(couplings, key=Contestant.log_posterior)
-    if len(surest.verdict.hits) < ENOUGH:
+    if len(surest.verdict.hits) < COUNTED:
         return surest
     often = max(couplings, key=Contestant.recall_at_1)
     good = [

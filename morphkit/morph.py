@@ -166,8 +166,9 @@ class Morph(LatentMap):
         if targets is not None:
             cloud = Cloud.uniform(finite_rows("targets", targets, self.networks.field.target_dim))
             own = None if self.matcher is None else self.known_targets
-            cosines = own is not None and not isinstance(own.map, EntropicMap)
-            temperature = own.temperature if own is not None and cosines else 1.0
+            temperature = (
+                1.0 if own is None or isinstance(own.map, EntropicMap) else own.temperature
+            )
             return Matcher.of(self, cloud, temperature).match(x, k, reverse=reverse)
         return self.known_targets.match(x, k, reverse=reverse)
 

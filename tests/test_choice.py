@@ -224,6 +224,16 @@ def test_of_couplings_that_are_as_good_the_one_named_first_is_taken(rotated, rep
     assert summary(few, repeating, choice)["coupling"] == "c1"
 
 
+@pytest.mark.parametrize(("hits", "anchor"), [(31, "c0"), (50, "ridge")])
+def test_a_baseline_is_the_anchor_where_it_is_more_often_right_than_noise(repeating, hits, anchor):
+    coupling = contestant(0, [-1.0, -3.0] * 30, [1.0] * 30 + [0.0] * 30)
+    baseline = contestant(1, [-1.0, -3.0] * 30, [0.0] * 4 + [1.0] * hits + [0.0] * (56 - hits))
+    baseline.name, baseline.way = "ridge", Ridge()
+    said = summary([coupling, baseline], repeating, Choice([candidate()]))
+    assert (said["coupling"], said["anchor"]) == ("c0", anchor)
+    assert said["reading"]["temperature"] == 1
+
+
 def test_what_is_as_often_right_is_asked_further_where_targets_repeat():
     log = np.linspace(-1, -2, 20)
     sure, vague = (contestant(k, list((8 * k + 1) * log), [1.0, 0.0] * 10) for k in (0, 1))

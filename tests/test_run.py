@@ -213,11 +213,7 @@ def test_two_configurations_in_one_process_do_not_share_networks(arrays):
     pairs = np.stack([np.arange(30)] * 2, 1)
     widths = [
         morphkit.align(
-            x,
-            y,
-            pairs,
-            method="global",
-            bindings=[*UNJUDGED[1:4], *UNJUDGED[5:], f"MLP.hidden = {width}"],
+            x, y, pairs, method="global", bindings=[*UNJUDGED, f"MLP.hidden = {width}"]
         ).networks.field
         for width in (64, 24)
     ]

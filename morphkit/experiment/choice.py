@@ -275,7 +275,7 @@ def _left(asking: list[Contestant], by_hits: bool) -> list[Contestant]:
     says nothing."""
     asking = [c for c in asking if not c.out]
     leader = max(asking, key=Contestant.log_posterior)
-    surest = max(asking, key=Contestant.recall_at_1)
+    oftenest = max(asking, key=Contestant.recall_at_1)
     known = [c for c in asking if c.everywhere]
     kept = [
         max((c for c in known if isinstance(c.way, kind)), key=measure, default=leader)
@@ -284,8 +284,8 @@ def _left(asking: list[Contestant], by_hits: bool) -> list[Contestant]:
     ]
     for contestant in asking:
         log, hits = contestant.verdict.log_posterior, contestant.verdict.hits
-        clearly = clearly_behind(leader.verdict.log_posterior, log) and not (
-            by_hits and not clearly_behind(surest.verdict.hits, hits)
+        clearly = clearly_behind(leader.verdict.log_posterior, log) and (
+            not by_hits or clearly_behind(oftenest.verdict.hits, hits)
         )
         if clearly and not any(contestant is c for c in kept):
             contestant.out = f"clearly behind after {len(log)} held-out points"

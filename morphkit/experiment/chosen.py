@@ -106,11 +106,13 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
 
     The coupling is that of the best candidate that knows new points. The flow starts from its map
     or, where that is better, from the best baseline. Better is what has the right target first more
-    often where targets repeat or their classes are judged: of couplings within a standard error of
-    the best, the one that was named first, if its log posterior is not clearly behind; and its map
-    is read at temperature 1, since blurred answers are not more often right. Elsewhere better is
-    the larger R². Targets are ranked by what has the best log posterior of all. The table is kept
-    in `folder`, where a run that goes on finds it; `log` shows the progress.
+    often where targets repeat or their classes are judged, a baseline by more than a standard
+    error. Of couplings within a standard error of the best it is the one that was named first, if
+    its log posterior is not clearly behind; and of fewer than COUNTED held-out points the one with
+    the best log posterior. Its map is read at temperature 1 then, since blurred answers are not
+    more often right. Elsewhere better is the larger R². Targets are ranked by what has the best log
+    posterior of all. The table is kept in `folder`, where a run that goes on finds it; `log` shows
+    the progress.
     """
     choice = experiment.choice
     if choice is None:
@@ -148,10 +150,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     if said["coupling"]:
         way = ways[said["coupling"]]
         assert isinstance(way, Candidate)
-        read = reading(said["coupling"])
-        if judged_by_hits(choice, data):
-            read = replace(read, temperature=1.0)
-        experiment = _coupled(experiment, way, read, anchor)
+        experiment = _coupled(experiment, way, Reading(**said["reading"]), anchor)
     else:
         experiment = replace(experiment, anchor=anchor)
     if said["ranking"] == said["coupling"]:
@@ -177,7 +176,8 @@ def _recorded(way: Way | str | None) -> Any:
 def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> dict[str, Any]:
     """What the contest of `field`, sorted, on `data` by `choice` came to, as JSON: the `rows` of
     its table, the names of the best `coupling` (of those that know new points), of what the flow is
-    to start from, the `anchor`, and of what ranks targets, the `ranking`; and `advice`."""
+    to start from, the `anchor`, and of what ranks targets, the `ranking`; the `reading` of the
+    coupling's map as a point estimate; and `advice`."""
     by_hits = judged_by_hits(choice, data)
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
@@ -205,6 +205,7 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     return {
         "rows": [c.row for c in field],
         **{role: c.name if c else None for role, c in names.items()},
+        "reading": coupling and arguments(_estimating(coupling.reading, by_hits)),
         "advice": advice(coupling, best(baselines, Contestant.log_posterior)),
     }
 
@@ -223,6 +224,11 @@ def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
         and not clearly_behind(surest.verdict.log_posterior, c.verdict.log_posterior)
     ]  # fmt: skip
     return min(good, key=lambda c: c.place) if good else often
+
+
+def _estimating(reading: Reading, by_hits: bool) -> Reading:
+    """`reading` for point estimates: what is blurred is not more often right."""
+    return replace(reading, temperature=1.0) if by_hits else reading
 
 
 def _as_often_right(contestant: Contestant, best: Contestant) -> bool:

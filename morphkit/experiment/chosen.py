@@ -109,8 +109,8 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     often where targets repeat or their classes are judged, a baseline by more than a standard
     error. Of couplings within a standard error of the best it is the one that was named first, if
     its log posterior is not clearly behind; and of fewer than COUNTED held-out points the one with
-    the best log posterior. Its map is read at temperature 1 then, since blurred answers are not
-    more often right. Elsewhere better is the larger R². Targets are ranked by what has the best log
+    the best log posterior. Its map is read at temperature 1 at most then, since blurred answers
+    are not more often right. Elsewhere better is the larger R². Targets are ranked by what has the best log
     posterior of all. The table is kept in `folder`, where a run that goes on finds it; `log` shows
     the progress.
     """
@@ -228,7 +228,7 @@ def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
 
 def _estimating(reading: Reading, by_hits: bool) -> Reading:
     """`reading` for point estimates: what is blurred is not more often right."""
-    return replace(reading, temperature=1.0) if by_hits else reading
+    return replace(reading, temperature=min(1.0, reading.temperature)) if by_hits else reading
 
 
 def _as_often_right(contestant: Contestant, best: Contestant) -> bool:

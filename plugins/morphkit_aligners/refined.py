@@ -59,6 +59,9 @@ class RefinedAlignment(Aligner):
     the potential of one more problem, of all points under the last cost, since that of the
     unpaired part would leave paired targets nothing (`EntropicMap`).
 
+    With `start`, another cost, round 0 couples under that, and the cost first learns from what it
+    says: a handful of pairs may be too few for one cost to begin with, and enough for another.
+
     Few pairs of one-to-one data want a `weight` of .9 or more, targets that repeat about .6. The
     solver's ε decides how fast it commits itself: .05 and .025 are of the right size, the default
     of `Sinkhorn` (.005) too small.
@@ -69,6 +72,7 @@ class RefinedAlignment(Aligner):
     rest: NonNegative = eqx.field(static=True, default=0.01)
     points: Count = eqx.field(static=True, default=5000)
     whole: Whole = eqx.field(static=True, default=2)
+    start: FusedCost | None = None
     finish: StartedSolver | None = None
 
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
@@ -96,9 +100,12 @@ class RefinedAlignment(Aligner):
                 f"RefinedAlignment: {type(cost).__name__} learns nothing from a coupling; take a "
                 "cost that learns, such as cost.CanonicalCost, or aligner.GlobalAlignment"
             )
-        return self._rounds(data, fitted, solver)
+        first = fitted.geometry if self.start is None else self.start.prepare(data)
+        return self._rounds(data, fitted, first, solver)
 
-    def _rounds(self, data: PairedData, fitted: FittedCost, solver: OTSolver) -> Refined:
+    def _rounds(
+        self, data: PairedData, fitted: FittedCost, first: Geometry, solver: OTSolver
+    ) -> Refined:
         part = unpaired(data)
         if part is None:
             return Refined(PairCoupling(data.pairs, (data.x.size, data.y.size)), fitted, [])
@@ -110,7 +117,7 @@ class RefinedAlignment(Aligner):
         large = part.some(self.points, 0) is not part
         # A seed that no round has.
         watched = part.some(min(WATCHED, self.points), self.rounds) if large else part
-        geometry = taken(fitted.geometry, solver)
+        geometry = taken(first, solver)
         seen = coupled(geometry, watched)
         for k in range(self.rounds):
             some = part.some(self.points, k) if k < self.rounds - self.whole else part

@@ -10,6 +10,7 @@ from scipy.sparse.linalg import eigsh
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
+from morphkit.features.cache import fingerprint
 from morphkit.types import Cloud
 
 Features = Literal["identity", "unit", "diffusion", "rbf"]
@@ -25,6 +26,9 @@ OWN_SCALE = 7
 
 LEAST = 1e-3
 """The least eigenvalue that Nyström's formula divides by."""
+
+RECENT = 4
+"""Clouds whose diffusion coordinates are remembered: a choice asks for the same ones again."""
 
 
 class Coordinates(eqx.Module):
@@ -147,7 +151,23 @@ def _rbf(points: Float[np.ndarray, "n p"], none: np.ndarray, one: float) -> RBF:
     return RBF(none, one, landmarks, root, gamma)
 
 
+_recent: dict[str, Diffusion] = {}
+
+
 def _diffusion(
+    points: Float[np.ndarray, "n p"], none: np.ndarray, one: float, k: int, components: int
+) -> Diffusion:
+    asked = fingerprint(points, k, components)
+    found = _recent.pop(asked, None)
+    if found is None:
+        found = _diffused(points, none, one, k, components)
+    _recent[asked] = found  # the latest, last
+    for old in list(_recent)[:-RECENT]:
+        del _recent[old]
+    return found
+
+
+def _diffused(
     points: Float[np.ndarray, "n p"], none: np.ndarray, one: float, k: int, components: int
 ) -> Diffusion:
     n = len(points)

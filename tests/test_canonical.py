@@ -20,6 +20,7 @@ from scipy.stats import ortho_group
 from sklearn.cross_decomposition import CCA
 
 from morphkit.transport import entropic
+from morphkit.transport.couple import taken
 from morphkit.transport.entropic import EntropicMap
 from morphkit.transport.partly import PartlyKnownCoupling, unpaired
 from morphkit.types import Cloud, PairedData, Pairs
@@ -118,6 +119,31 @@ def test_new_points_lie_where_the_same_points_of_the_cloud_do(rng, features):
     np.testing.assert_allclose(to(np.asarray(cloud.points)), own, atol=1e-6)
     near = to(np.asarray(cloud.points) + 1e-4)
     assert np.abs(near - own).mean() < 0.5 * np.abs(own[:, None] - own).mean()
+
+
+def test_diffusion_coordinates_of_recent_clouds_are_remembered_and_of_others_not(rng):
+    clouds = [Cloud.uniform(rng.normal(size=(40, 3))) for _ in range(6)]
+    first = coordinates("diffusion", clouds[0], neighbours=5, components=8)[1]
+    for cloud in clouds:
+        own = coordinates("diffusion", cloud, neighbours=5, components=8)[1]
+        again = coordinates("diffusion", cloud, neighbours=5, components=8)[1]
+        np.testing.assert_array_equal(own, again)
+        assert cloud is clouds[0] or np.abs(own - first).max() > 0.1
+        assert coordinates("diffusion", cloud, neighbours=5, components=4)[1].shape == (40, 4)
+
+
+def test_a_refinement_can_start_from_another_cost(rng):
+    """By hand: the coupling under that cost, what the own cost learns from it, and its coupling."""
+    data, _ = rotated(rng, 60, 12, noise=0.1)
+    solver, other = Sinkhorn(0.05), BridgeCost()
+    found = RefinedAlignment(1, 0.7, start=other).refine(data, PLAIN, solver)
+    part, fitted = unpaired(data), PLAIN.fit(data)
+    assert part is not None
+    first = taken(other.prepare(data), solver).take(part.i, part.j)
+    learned = fitted.learn(solver.solve(first, part.x, part.y), part.i, part.j, 0.7)
+    np.testing.assert_allclose(found.fitted.cross, learned.cross, atol=1e-5)
+    plain = RefinedAlignment(1, 0.7).refine(data, PLAIN, solver)
+    assert np.abs(found.fitted.cross - plain.fitted.cross).max() > 1e-3
 
 
 def test_learning_is_the_covariance_under_the_coupling(rng):

@@ -23,7 +23,7 @@ import morphkit
 from morphkit.api import asked, data_bindings
 from morphkit.cli import main
 from morphkit.experiment.choice import Candidate, Choice, Contestant, _left, contest
-from morphkit.experiment.chosen import choose, summary
+from morphkit.experiment.chosen import _estimating, choose, summary
 from morphkit.experiment.parts import parted, thinned
 from morphkit.experiment.suggest import suggest
 from morphkit.experiment.verdict import Answers, Verdict, judge
@@ -231,7 +231,14 @@ def test_a_baseline_is_the_anchor_where_it_is_more_often_right_than_noise(repeat
     baseline.name, baseline.way = "ridge", Ridge()
     said = summary([coupling, baseline], repeating, Choice([candidate()]))
     assert (said["coupling"], said["anchor"]) == ("c0", anchor)
-    assert said["reading"]["temperature"] == 1
+    assert said["reading"]["temperature"] == min(1, coupling.reading.temperature)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "by_hits", "read"), [(3, True, 1), (0.4, True, 0.4), (3, False, 3)]
+)
+def test_where_hits_decide_a_point_estimate_is_sharpened_and_never_blurred(fitted, by_hits, read):
+    assert _estimating(Reading(temperature=fitted), by_hits).temperature == read
 
 
 def test_what_is_as_often_right_is_asked_further_where_targets_repeat():
@@ -244,7 +251,7 @@ def test_what_is_as_often_right_is_asked_further_where_targets_repeat():
 
 
 def test_the_map_of_repeating_targets_is_read_sharply_and_ranks_calibrated(repeating, tmp_path):
-    """Temperature 1 for the point estimate, the fitted one for probabilities."""
+    """Temperature 1 at most for the point estimate, the fitted one for probabilities."""
     experiment, _ = asked(["align.gin", "auto.gin"], ["run.data = @data.Digits()"])
     assert experiment.choice is not None
     small = replace(experiment.choice, candidates=(candidate(1),), folds=2)
@@ -255,7 +262,7 @@ def test_the_map_of_repeating_targets_is_read_sharply_and_ranks_calibrated(repea
     assert found.said is not None
     rows = {row["name"]: row for row in found.said["rows"]}
     fitted = rows[found.said["coupling"]]["temperature"]
-    assert found.experiment.reading.temperature == 1 != fitted
+    assert found.experiment.reading.temperature == min(1, fitted) and fitted != 1
     sampler = found.experiment.aligner.sampler(repeating, CanonicalCost(), Sinkhorn(0.05))
     base = found.experiment.reading.of(sampler.map)
     ranking = found.reading or found.experiment.reading

@@ -110,9 +110,9 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     error. Of couplings within a standard error of the best it is the one that was named first, if
     its log posterior is not clearly behind; and of fewer than COUNTED held-out points the one with
     the best log posterior. Its map is read at temperature 1 at most then, since blurred answers
-    are not more often right. Elsewhere better is the larger R². Targets are ranked by what has the best log
-    posterior of all. The table is kept in `folder`, where a run that goes on finds it; `log` shows
-    the progress.
+    are not more often right. Elsewhere better is the larger R². Targets are ranked by what has the
+    best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
+    `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:

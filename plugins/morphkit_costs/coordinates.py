@@ -1,5 +1,6 @@
 """Coordinates of the points of one space that linear maps are then learned in."""
 
+import hashlib
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -10,7 +11,6 @@ from scipy.sparse.linalg import eigsh
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
-from morphkit.features.cache import fingerprint
 from morphkit.types import Cloud
 
 Features = Literal["identity", "unit", "diffusion", "rbf"]
@@ -151,13 +151,13 @@ def _rbf(points: Float[np.ndarray, "n p"], none: np.ndarray, one: float) -> RBF:
     return RBF(none, one, landmarks, root, gamma)
 
 
-_recent: dict[str, Diffusion] = {}
+_recent: dict[tuple, Diffusion] = {}
 
 
 def _diffusion(
     points: Float[np.ndarray, "n p"], none: np.ndarray, one: float, k: int, components: int
 ) -> Diffusion:
-    asked = fingerprint(points, k, components)
+    asked = hashlib.sha256(points.tobytes()).digest(), points.shape, k, components
     found = _recent.pop(asked, None)
     if found is None:
         found = _diffused(points, none, one, k, components)

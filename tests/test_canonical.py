@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.neighbors
 from cca_zoo.linear import RidgeCCA
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from morphkit_aligners.refined import RefinedAlignment
+from morphkit_costs import coordinates as coordinates_module
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.canonical import CanonicalCost
 from morphkit_costs.coordinates import coordinates
@@ -121,15 +123,24 @@ def test_new_points_lie_where_the_same_points_of_the_cloud_do(rng, features):
     assert np.abs(near - own).mean() < 0.5 * np.abs(own[:, None] - own).mean()
 
 
-def test_diffusion_coordinates_of_recent_clouds_are_remembered_and_of_others_not(rng):
-    clouds = [Cloud.uniform(rng.normal(size=(40, 3))) for _ in range(6)]
-    first = coordinates("diffusion", clouds[0], neighbours=5, components=8)[1]
-    for cloud in clouds:
-        own = coordinates("diffusion", cloud, neighbours=5, components=8)[1]
-        again = coordinates("diffusion", cloud, neighbours=5, components=8)[1]
-        np.testing.assert_array_equal(own, again)
-        assert cloud is clouds[0] or np.abs(own - first).max() > 0.1
-        assert coordinates("diffusion", cloud, neighbours=5, components=4)[1].shape == (40, 4)
+def test_the_graph_of_a_cloud_is_made_once_for_all_parts_of_a_choice(rng, monkeypatch):
+    made = []
+
+    class Search(sklearn.neighbors.NearestNeighbors):
+        def kneighbors(self, *args, **kwargs):
+            made.append(self.n_samples_fit_)
+            return super().kneighbors(*args, **kwargs)
+
+    monkeypatch.setattr(coordinates_module, "NearestNeighbors", Search)
+    data, _ = rotated(rng, 61, 12)
+    cost = CanonicalCost(features_x="diffusion", features_y="diffusion", neighbours=5)
+    few = replace(data, pairs=Pairs(data.pairs.source[:8], data.pairs.target[:8]))
+    whole, part = cost.fit(data), cost.fit(few)
+    assert made == [61, 61]  # a graph a side
+    np.testing.assert_array_equal(whole.x, part.x)
+    assert np.abs(whole.known - part.known).max() > 1e-3
+    cost.fit(rotated(rng, 61, 12)[0])  # another cloud of that size
+    assert len(made) == 4
 
 
 def test_a_refinement_can_start_from_another_cost(rng):

@@ -263,7 +263,7 @@ def test_the_map_of_repeating_targets_is_read_sharply_and_ranks_calibrated(repea
     rows = {row["name"]: row for row in found.said["rows"]}
     fitted = rows[found.said["coupling"]]["temperature"]
     assert found.experiment.reading.temperature == min(1, fitted)
-    assert fitted != 1
+    assert fitted > 1
     sampler = found.experiment.aligner.sampler(repeating, CanonicalCost(), Sinkhorn(0.05))
     base = found.experiment.reading.of(sampler.map)
     ranking = found.reading or found.experiment.reading

@@ -100,12 +100,9 @@ class RefinedAlignment(Aligner):
                 f"RefinedAlignment: {type(cost).__name__} learns nothing from a coupling; take a "
                 "cost that learns, such as cost.CanonicalCost, or aligner.GlobalAlignment"
             )
-        first = fitted.geometry if self.start is None else self.start.prepare(data)
-        return self._rounds(data, fitted, first, solver)
+        return self._rounds(data, fitted, solver)
 
-    def _rounds(
-        self, data: PairedData, fitted: FittedCost, first: Geometry, solver: OTSolver
-    ) -> Refined:
+    def _rounds(self, data: PairedData, fitted: FittedCost, solver: OTSolver) -> Refined:
         part = unpaired(data)
         if part is None:
             return Refined(PairCoupling(data.pairs, (data.x.size, data.y.size)), fitted, [])
@@ -117,6 +114,7 @@ class RefinedAlignment(Aligner):
         large = part.some(self.points, 0) is not part
         # A seed that no round has.
         watched = part.some(min(WATCHED, self.points), self.rounds) if large else part
+        first = fitted.geometry if self.start is None else self.start.prepare(data)
         geometry = taken(first, solver)
         seen = coupled(geometry, watched)
         for k in range(self.rounds):

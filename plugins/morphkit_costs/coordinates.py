@@ -1,6 +1,6 @@
 """Coordinates of the points of one space that linear maps are then learned in."""
 
-import hashlib
+from functools import lru_cache
 from typing import Literal, get_args
 
 import equinox as eqx
@@ -27,8 +27,8 @@ OWN_SCALE = 7
 LEAST = 1e-3
 """The least eigenvalue that Nyström's formula divides by."""
 
-RECENT = 4
-"""Clouds whose diffusion coordinates are remembered: a choice asks for the same ones again."""
+RECENT = 2
+"""Clouds whose diffusion coordinates are remembered: the two sides that a choice asks for again."""
 
 
 class Coordinates(eqx.Module):
@@ -126,7 +126,7 @@ def coordinates(
     elif features == "rbf":
         made = _rbf(points, none, one)
     else:
-        made = _diffusion(points, none, one, neighbours, components)
+        made = _diffusion(points.tobytes(), len(points), neighbours, components)
     raw = made.vectors if isinstance(made, Diffusion) else made.raw(points)
     center = weights @ raw
     square = float(weights @ ((raw - center) ** 2).sum(1))
@@ -151,26 +151,9 @@ def _rbf(points: Float[np.ndarray, "n p"], none: np.ndarray, one: float) -> RBF:
     return RBF(none, one, landmarks, root, gamma)
 
 
-_recent: dict[tuple, Diffusion] = {}
-
-
-def _diffusion(
-    points: Float[np.ndarray, "n p"], none: np.ndarray, one: float, k: int, components: int
-) -> Diffusion:
-    asked = hashlib.sha256(points.tobytes()).digest(), points.shape, k, components
-    found = _recent.pop(asked, None)
-    if found is None:
-        found = _diffused(points, none, one, k, components)
-    _recent[asked] = found  # the latest, last
-    for old in list(_recent)[:-RECENT]:
-        del _recent[old]
-    return found
-
-
-def _diffused(
-    points: Float[np.ndarray, "n p"], none: np.ndarray, one: float, k: int, components: int
-) -> Diffusion:
-    n = len(points)
+@lru_cache(maxsize=RECENT)
+def _diffusion(content: bytes, n: int, k: int, components: int) -> Diffusion:
+    points = np.frombuffer(content).reshape(n, -1)
     if n < 3:
         raise ValueError("CanonicalCost: diffusion coordinates need at least 3 points a side")
     k = min(k, n - 1)
@@ -191,4 +174,4 @@ def _diffused(
     order = np.argsort(-value)
     value, vector = np.maximum(value[order], LEAST), vector[:, order]
     height = (1 - SPREADING * np.minimum(value, 1)) ** -0.5
-    return Diffusion(none, one, points, (root @ vector) * height, value, own_scale, k)
+    return Diffusion(np.zeros(1), 1.0, points, (root @ vector) * height, value, own_scale, k)

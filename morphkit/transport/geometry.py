@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -68,6 +69,7 @@ def _divided(x: Float[Array, "n d"], by: Float[Array, "n 1"]) -> Float[Array, "n
     return x / jnp.where(by > 0, by, 1)
 
 
+@partial(jax.jit, static_argnames="metric")
 def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The intra-space cost `metric` between points `x` (n, d) and `y` (m, d), unnormalised and
     non-negative. Raises ValueError for an unknown metric.
@@ -80,6 +82,7 @@ def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Flo
     return jnp.maximum(left @ right.T, 0)
 
 
+@partial(jax.jit, static_argnames="metric")
 def factors(
     metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]
 ) -> tuple[Float[Array, "n r"], Float[Array, "m r"]]:
@@ -132,6 +135,7 @@ class Geometry(eqx.Module):
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """The mean cost under μ ⊗ ν, the weights `mu` (n,) and `nu` (m,), which sum to 1."""
 
+    @eqx.filter_jit
     def quantile(self, q: float, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """The quantile `q`, in [0, 1], of the cost under μ ⊗ ν (`mu`, `nu` as in `mean`); exact for
         uniform weights of up to QUANTILE_POINTS points a side, else between as many that stand for
@@ -249,6 +253,7 @@ class PointGeometry(Geometry):
     def matrix(self) -> Float[Array, "n m"]:
         return pairwise(self.metric, self.u, self.v)
 
+    @eqx.filter_jit
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         left, right = factors(self.metric, self.u, self.v)
         mean = (mu @ left) @ (nu @ right)

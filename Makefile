@@ -39,6 +39,7 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/neural.py
 	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/choice.py
+	$(BIN)/python benchmarks/recorded.py
 	$(BIN)/python benchmarks/outsiders.py
 	$(BIN)/python benchmarks/arrays.py
 	$(BIN)/python benchmarks/performance.py

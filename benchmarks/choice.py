@@ -9,12 +9,12 @@ Nothing is trained: what is judged is what a morph starts from, and what it rank
 import argparse
 import functools
 import itertools
-import tempfile
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -32,9 +32,7 @@ from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.experiment.choice import Candidate, Way, contest
 from morphkit.experiment.chosen import OWN
 from morphkit.experiment.chosen import summary as concluded
-from morphkit.experiment.prepare import prepare
 from morphkit.interfaces import Baseline, LatentMap
-from morphkit.loggers import Log
 from morphkit.report.figures import PALETTE, STYLE
 from morphkit.transport.collapse import Groups
 from morphkit.transport.entropic import Reading
@@ -101,53 +99,36 @@ def digits(pairs: float, seed: int) -> Problem:
     return Problem(pair(latents.x, latents.y, int(pairs), seed), new=new)
 
 
-def recordings(session: str, layer: str, fraction: float, seed: int) -> Problem:
-    bindings = [
-        f"Recordings.path = {str(data_folder() / 'v4' / f'v4_{session}.npz')!r}",
-        f"Recordings.features = {layer!r}", f"run.paired_fraction = {fraction}",
-        f"run.seed = {seed}",
-    ]  # fmt: skip
-    experiment, _ = asked(["neural/v4.gin"], bindings)
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        Log(Path(folder), wandb="disabled", quiet=True) as log,
-    ):
-        scene = prepare(experiment, log)
-    source, target = np.asarray(scene.test.pairs).T
-    points = np.asarray(scene.x.points)[source], np.asarray(scene.y.points)[target]
-    return Problem(scene.train, responses=points)
-
-
-LAYERS = ("block2", "block5", "block9", "block12", "features")
-SESSIONS = {"201025": (0.05, 0.2, 0.4, 0.6, 0.8), "210224": (0.2, 0.4, 0.6, 0.8)}
-V4 = {f"v4 {s} {layer}": (s, layer) for s, layer in itertools.product(SESSIONS, LAYERS)}
 PROBLEMS = {
     "texts": (functools.partial(one_to_one, texts), (10, 50, 200), "align.gin"),
     "things": (functools.partial(one_to_one, things), (10, 50, 185), "align.gin"),
     "imagenet": (imagenet, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0), "imagenet/image_to_text.gin"),
     "mnist": (digits, (10, 50, 100, 500), "mnist/image_to_text.gin"),
-} | {
-    name: (functools.partial(recordings, *which), SESSIONS[which[0]], "neural/v4.gin")
-    for name, which in V4.items()
-}  # fmt: skip
+}
 NAMES = {
     "texts": "MiniLM → WordLlama, R@1 of the unpaired",
     "things": "THINGS, group 3 → 4, R@1 of the unpaired",
     "imagenet": "Tiny ImageNet, accuracy out of sample",
     "mnist": "MNIST latents, image → text, accuracy out of sample",
-} | {
-    name: f"V4 {s}, {layer}, error of the mean (less is better)" for name, (s, layer) in V4.items()
 }
 
 
 def run(name: str, pairs: float, seed: int) -> dict:
-    """One choice, and how what it chose does beside everything else."""
+    """A cell of the tables, as a line of JSON."""
     make, _, gin = PROBLEMS[name]
-    problem = make(pairs, seed)
-    files = [gin, "auto.gin"]
     bindings = ["run.data = @data.Digits()"] if gin == "align.gin" else []
     bindings += ["Choice.classes = True"] if name == "mnist" else []
-    experiment, _ = asked(files, bindings)
+    found, rest = judged(make(pairs, seed), gin, bindings)
+    scores = {method: float(np.mean(values)) for method, values in found.items()}
+    return {"cell": [name, pairs, seed], "scores": scores} | rest
+
+
+def judged(
+    problem: Problem, gin: str, bindings: list[str]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """How what was chosen does beside everything else: of each method, whether it is right, or the
+    squared error, at each test point; and what was chosen, in how many seconds."""
+    experiment, _ = asked([gin, "auto.gin"], bindings)
     assert experiment.choice is not None
     own = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
@@ -158,7 +139,7 @@ def run(name: str, pairs: float, seed: int) -> dict:
     by_name = {c.name: c for c in field}
     seconds = time.monotonic() - start
     unrefined = Candidate(CanonicalCost(), GlobalAlignment(), Sinkhorn(0.05), UNREFINED)
-    scores: dict[str, float] = {}
+    scores: dict[str, np.ndarray] = {}
     for way in (b for b in ways.values() if isinstance(b, Baseline)):
         with_map(scores, way, problem, name_of(ways, way), None)
     with_map(scores, unrefined, problem, UNREFINED, None)
@@ -167,8 +148,8 @@ def run(name: str, pairs: float, seed: int) -> dict:
     won = by_name[said["ranking" if problem.truth is not None else "anchor"]]
     reading = won.reading if problem.truth is not None else Reading(**said["reading"])
     with_map(scores, won.way, problem, "chosen", reading)
-    line = {"cell": [name, pairs, seed], "scores": scores, "seconds": round(seconds, 1)}
-    return line | {role: said[role] for role in ("coupling", "anchor", "ranking")}
+    roles = {role: said[role] for role in ("coupling", "anchor", "ranking")}
+    return scores, {"seconds": round(seconds, 1)} | roles
 
 
 def name_of(ways: dict[str, Way], way: Way) -> str:
@@ -176,10 +157,10 @@ def name_of(ways: dict[str, Way], way: Way) -> str:
 
 
 def with_map(
-    scores: dict[str, float], way: Way, problem: Problem, name: str, reading: Reading | None
+    scores: dict[str, np.ndarray], way: Way, problem: Problem, name: str, reading: Reading | None
 ) -> None:
-    """Adds what the coupling and the map of `way` score, under `name`, the map by its `reading`, if
-    one was chosen."""
+    """Adds what the coupling and the map of `way` come to, under `name`, the map by its `reading`,
+    if one was chosen."""
     data = problem.data
     if isinstance(way, Baseline):
         try:
@@ -203,22 +184,22 @@ def with_map(
         assert problem.responses is not None
         x, y = problem.responses
         given = np.asarray(found.expected(jnp.asarray(x, jnp.float32)))
-        scores[name] = float(np.mean((given - y) ** 2))
+        scores[name] = ((given - y) ** 2).mean(1)
 
 
-def recall(problem: Problem, rows: Callable) -> float:
-    """Of the source points without a pair, how many have their target first among those without."""
+def recall(problem: Problem, rows: Callable) -> np.ndarray:
+    """Which source points without a pair have their target first among those without."""
     assert problem.truth is not None
     pairs = problem.data.pairs
     free = np.setdiff1d(np.arange(problem.data.x.size), np.asarray(pairs.source))
     left = np.setdiff1d(np.arange(problem.data.y.size), np.asarray(pairs.target))
     found = [np.asarray(rows(jnp.asarray(i)))[:, left] for i in np.array_split(free, 8)]
     best = left[np.concatenate(found).argmax(1)]
-    return float(np.mean(best == problem.truth[free]))
+    return best == problem.truth[free]
 
 
-def accuracy(problem: Problem, found: LatentMap) -> float:
-    """Of new points, how many have the class whose mean target is nearest to the point estimate."""
+def accuracy(problem: Problem, found: LatentMap) -> np.ndarray:
+    """Which new points have the class whose mean target is nearest to the point estimate."""
     assert problem.new is not None
     x, labels = problem.new
     classes = np.asarray(problem.data.y.labels)
@@ -227,7 +208,7 @@ def accuracy(problem: Problem, found: LatentMap) -> float:
     means = np.stack([points[classes == c].mean(0) for c in names])
     predicted = np.asarray(found.expected(jnp.asarray(x, jnp.float32)), np.float64)
     nearest = pairwise_distances_argmin(predicted, means, metric="cosine")
-    return float(np.mean(names[nearest] == labels))
+    return names[nearest] == labels
 
 
 def table(lines: dict, problem: str) -> list[str]:
@@ -278,7 +259,6 @@ def write(lines: dict) -> None:
 
 def draw(lines: dict, problems: list[str]) -> None:
     """Scores against pairs: the chosen map, the best baseline of each kind, the paper's bridge."""
-    problems = [problem for problem in problems if problem not in V4]
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, len(problems), figsize=(4 * len(problems), 3.6), layout="constrained", squeeze=False
@@ -330,6 +310,7 @@ def main() -> None:
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     chosen = parser.parse_args()
+    logging.getLogger("morphkit").setLevel(logging.WARNING)
     for problem in chosen.problems:
         for seed, size in itertools.product(range(chosen.seeds), PROBLEMS[problem][1]):
             if (problem, size, seed) not in read(LINES, "cell"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from choice import Problem, judged
 from scipy.stats import wilcoxon
-from tables import append, measured_by, read, summary
+from tables import append, measured_by, missing, read, summary
 
 from morphkit.api import asked
 from morphkit.data.arrays import data_folder
@@ -25,23 +25,34 @@ from morphkit.report.significance import compare
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "recorded.jsonl"
-SEEDS = 2
+SEEDS = 5
+GIN = "neural/v4.gin"
 LAYERS = ("block2", "block5", "block9", "block12", "features")
 FRACTIONS = {"201025": (0.05, 0.2, 0.4, 0.6, 0.8), "210224": (0.2, 0.4, 0.6, 0.8)}
 BASELINES = ("ridge", "pls", "ridge cca")
 SHOWN = ("chosen", *BASELINES, "canonical, not refined", "the paper's bridge")
+BOUND = 0.005
+"""What may lie between what was chosen and the best baseline, at most."""
 
 Cell = tuple[str, str, float, int]  # session, layer, fraction, seed
 
 
-def problem(session: str, layer: str, fraction: float, seed: int) -> tuple[Problem, list[str]]:
-    """The stimuli of a session to learn from and to test on, and the bindings of their run."""
+def run(cell: Cell) -> dict:
+    """The squared error of each test stimulus, mean over sites of unit variance, by method."""
+    session, layer, fraction, seed = cell
     bindings = [
         f"Recordings.path = {str(data_folder() / 'v4' / f'v4_{session}.npz')!r}",
         f"Recordings.features = {layer!r}", f"run.paired_fraction = {fraction}",
         f"run.seed = {seed}",
     ]  # fmt: skip
-    experiment, _ = asked(["neural/v4.gin"], bindings)
+    errors, rest = judged(problem(bindings), GIN, bindings)
+    rounded = {name: [round(float(e), 4) for e in values] for name, values in errors.items()}
+    return {"cell": list(cell), "errors": rounded} | rest
+
+
+def problem(bindings: list[str]) -> Problem:
+    """The stimuli of a session to learn from, and to test on."""
+    experiment, _ = asked([GIN], bindings)
     with (
         tempfile.TemporaryDirectory() as folder,
         Log(Path(folder), wandb="disabled", quiet=True) as log,
@@ -49,87 +60,71 @@ def problem(session: str, layer: str, fraction: float, seed: int) -> tuple[Probl
         scene = prepare(experiment, log)
     source, target = np.asarray(scene.test.pairs).T
     points = np.asarray(scene.x.points)[source], np.asarray(scene.y.points)[target]
-    return Problem(scene.train, responses=points), bindings
+    return Problem(scene.train, responses=points)
 
 
-def run(cell: Cell) -> dict:
-    """The squared error of each test stimulus, mean over sites of unit variance, by method."""
-    errors, rest = judged(*_asked(cell))
-    rounded = {name: [round(float(e), 4) for e in values] for name, values in errors.items()}
-    return {"cell": list(cell), "errors": rounded} | rest
+def by_seed(lines: dict[Cell, dict], group: tuple[str, str, float], method: str) -> np.ndarray:
+    """Errors (seeds, stimuli) of `method`, of a session, layer and fraction."""
+    return np.array([ln["errors"][method] for cell, ln in lines.items() if cell[:3] == group])
 
 
-def _asked(cell: Cell) -> tuple[Problem, str, list[str]]:
-    found, bindings = problem(*cell)
-    return found, "neural/v4.gin", bindings
-
-
-def per_stimulus(lines: dict[Cell, dict], session: str, layer: str, fraction: float) -> dict:
-    """Errors of the test stimuli by method, the mean over seeds, which are no further stimuli."""
-    found = [
-        line["errors"] for cell, line in lines.items() if cell[:3] == (session, layer, fraction)
-    ]
-    return (
-        {name: np.mean([errors[name] for errors in found], axis=0) for name in found[0]}
-        if found
-        else {}
-    )
+def head(session: str, first: str) -> list[str]:
+    names = [first, *(f"{f:.0%}" for f in FRACTIONS[session])]
+    return [f"| {' | '.join(names)} |", f"|{'---|' * (len(names) + first.count('|'))}"]
 
 
 def errors(lines: dict[Cell, dict], session: str) -> list[str]:
-    fractions = FRACTIONS[session]
-    rows = ["| layer | method | " + " | ".join(f"{f:.0%}" for f in fractions) + " |"]
-    rows.append("|---|---|" + "---|" * len(fractions))
+    """A row a layer and method: the mean over stimuli, with its spread over seeds."""
+    rows = head(session, "layer | method")
     for layer, method in itertools.product(LAYERS, SHOWN):
-        cells = [
-            summary(
-                [float(np.mean(line["errors"][method])) for cell, line in lines.items()
-                 if cell[:3] == (session, layer, fraction)],
-                SEEDS,
-            )
-            for fraction in fractions
-        ]  # fmt: skip
-        rows.append(f"| {layer} | {method} | " + " | ".join(cells) + " |")
+        groups = [(session, layer, fraction) for fraction in FRACTIONS[session]]
+        means = [[float(e.mean()) for e in by_seed(lines, g, method)] for g in groups]
+        cells = [summary(numbers, SEEDS) for numbers in means]
+        rows.append(f"| {layer} | {method} | {' | '.join(cells)} |")
     return rows
 
 
 def tests(lines: dict[Cell, dict], session: str) -> tuple[list[str], list[float]]:
-    """A row a layer: the mean difference of what was chosen to the best baseline, and two tests."""
-    fractions = FRACTIONS[session]
-    rows = ["| layer | " + " | ".join(f"{f:.0%}" for f in fractions) + " |"]
-    rows.append("|---|" + "---|" * len(fractions))
-    differences = []
+    """A row a layer: the mean difference of what was chosen to the best baseline, and two tests;
+    and these differences. Of a stimulus counts the mean over seeds, which are no further stimuli.
+    """
+    rows, differences = head(session, "layer"), []
     for layer in LAYERS:
         cells = []
-        for fraction in fractions:
-            found = per_stimulus(lines, session, layer, fraction)
-            if not found:
+        for fraction in FRACTIONS[session]:
+            group = session, layer, fraction
+            if len(by_seed(lines, group, "chosen")) == 0:
                 cells.append("–")
                 continue
+            found = {m: by_seed(lines, group, m).mean(0) for m in ("chosen", *BASELINES)}
             best = min(BASELINES, key=lambda name: found[name].mean())
             apart = found["chosen"] - found[best]
             differences.append(float(apart.mean()))
             ranks = compare({name: found[name] for name in ("chosen", best)})[0].p
             signed = wilcoxon(apart)[1] if apart.any() else 1.0
             cells.append(f"{apart.mean():+.3f} to {best} ({ranks:.0e}, {signed:.0e})")
-        rows.append(f"| {layer} | " + " | ".join(cells) + " |")
+        rows.append(f"| {layer} | {' | '.join(cells)} |")
     return rows, differences
 
 
+HEAD = """A seed chooses the pairs; the split of the stimuli is fixed. The error is the mean over
+test stimuli and sites of the squared error of the expected response, of responses of mean 0 and
+variance 1 over the training stimuli. Baselines choose their settings on the known pairs, and on
+these the choice is made. But the weight and rounds of "ridge, taught" were set beforehand with test
+errors of session 201025 in view, and so was that R² leaves the held-out target out (block9 at 20 %,
+seed 0): session 210224 is what judges them. The paper's bridge is the coupling of gin/neural/v4.gin
+at its own τ and ε, read as an entropic map; the flow trained on it is on the page Results."""
+
+
 def write(lines: dict[Cell, dict]) -> None:
-    text = [
-        "# Recordings: a choice on the known pairs",
-        "",
-        measured_by("recorded", SEEDS) + "A seed "
-        "chooses the pairs; the split of the stimuli is fixed. The error is the mean over test "
-        "stimuli and sites of the squared error of the expected response, of responses of mean 0 "
-        "and variance 1 over the training stimuli. Baselines choose their settings on the known "
-        "pairs. The paper's bridge is the coupling of gin/neural/v4.gin.",
-    ]
-    apart = []
+    text, findings = [measured_by("recorded", SEEDS) + HEAD], []
     for session in FRACTIONS:
-        tested, differences = tests(lines, session)
-        apart += differences
+        tested, apart = tests(lines, session)
+        better, worse = sum(d < 0 for d in apart), sum(d > BOUND for d in apart)
+        findings.append(
+            f"in {better} of {len(apart)} cells of session {session}, and worse by more than "
+            f"{BOUND} in {worse}, by {max(apart):.3f} at most"
+        )
         text += [
             "", f"## Session {session}", "", *errors(lines, session), "",
             "The difference to the best baseline (less is better), stimulus by stimulus; in "
@@ -137,12 +132,8 @@ def write(lines: dict[Cell, dict]) -> None:
             "ranks, which pair the stimuli; neither is corrected for the number of cells:",
             "", *tested,
         ]  # fmt: skip
-    better, worse = sum(d < 0 for d in apart), max(apart, default=0.0)
-    text[2:2] = [
-        f"**What was chosen is better than the best baseline in {better} of {len(apart)} cells;** "
-        f"the largest difference the other way is {max(worse, 0):.3f}.",
-        "",
-    ]
+    finding = f"**What was chosen is better than the best baseline** {'; '.join(findings)}."
+    text = ["# Recordings: a choice on the known pairs", "", finding, "", *text]
     (RESULTS / "recorded.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -159,12 +150,11 @@ def main() -> None:
         for layer in LAYERS
         for fraction in FRACTIONS[session]
     ]
-    for cell in cells:
-        if cell not in read(LINES, "cell"):
-            line = run(cell)
-            means = {name: round(float(np.mean(e)), 4) for name, e in line["errors"].items()}
-            print(line["cell"], line["coupling"], means, f"{line['seconds']} s", flush=True)
-            append(LINES, line)
+    for cell in missing(LINES, cells):
+        line = run(cell)
+        means = {name: round(float(np.mean(e)), 4) for name, e in line["errors"].items()}
+        print(line["cell"], line["coupling"], means, f"{line['seconds']} s", flush=True)
+        append(LINES, line)
     write(read(LINES, "cell"))
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import statistics
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -23,6 +24,12 @@ def read(path: Path, *names: str) -> dict[tuple, dict]:
     if len(names) == 1:
         return {tuple(line[names[0]]): line for line in found}
     return {tuple(line[name] for name in names): line for line in found}
+
+
+def missing(path: Path, cells: Iterable[tuple]) -> list[tuple]:
+    """Those of `cells` that no line of a file has as its "cell"."""
+    there = read(path, "cell")
+    return [cell for cell in cells if cell not in there]
 
 
 def append(path: Path, line: dict) -> None:

@@ -29,9 +29,10 @@ from tables import append, measured_by, missing, read, summary
 from morphkit.api import asked
 from morphkit.data.arrays import data_folder
 from morphkit.data.imagenet import ImageNetFeatures
-from morphkit.experiment.choice import Candidate, Way, contest
+from morphkit.experiment.choice import Candidate, Way
 from morphkit.experiment.chosen import OWN
 from morphkit.experiment.chosen import summary as concluded
+from morphkit.experiment.contest import contest
 from morphkit.interfaces import Baseline, LatentMap
 from morphkit.report.figures import PALETTE, STYLE
 from morphkit.transport.collapse import Groups
@@ -132,7 +133,7 @@ def judged(
     assert experiment.choice is not None
     own = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
-    ways |= {c.name: c for c in (*experiment.choice.candidates, own)}
+    ways |= {c.name: c for c in (*experiment.choice.asked, own)}
     start = time.monotonic()
     field = contest(experiment.choice, ways, problem.data)
     said = concluded(field, problem.data, experiment.choice)

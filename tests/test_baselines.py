@@ -9,6 +9,7 @@ import scipy.linalg
 import sklearn.linear_model as model
 from conftest import needs
 from morphkit_baselines.anchor import NearestAnchor
+from morphkit_baselines.average import Average
 from morphkit_baselines.cca import RidgeCCA
 from morphkit_baselines.classes import LogisticHead, NearestClassMean, ShrinkageLDA
 from morphkit_baselines.linear import PLS, Procrustes, Ridge
@@ -29,7 +30,7 @@ from morphkit.experiment.prepare import choose_pairs
 from morphkit.types import Cloud, PairedData, Pairs
 
 RNG = np.random.default_rng(0)
-REGRESSIONS = [NearestAnchor(), Ridge(), PLS(), Procrustes(), RidgeCCA()]
+REGRESSIONS = [NearestAnchor(), Ridge(), PLS(), Procrustes(), RidgeCCA(), Average()]
 CLASSIFIERS = [NearestClassMean(), ShrinkageLDA(), LogisticHead(), LabelSpreading()]
 
 
@@ -274,6 +275,9 @@ def test_no_pairs_and_the_key(baseline):
         (lambda: Ridge(()), r"Ridge\.alphas = \(\) .*at least 1"),
         (lambda: Ridge(preprocessing="whitened"), r"Ridge\.preprocessing"),
         (lambda: PLS(0), r"PLS\.components"),
+        (lambda: Average(()), r"Average\.baselines = \(\)"),
+        (lambda: Average([Ridge(), NearestClassMean()]), r"Average\.baselines = .*regression"),
+        (lambda: Average([NearestAnchor()]), r"Average\.baselines = .*weighted"),
         (lambda: RidgeCCA(penalty=-1.0), r"RidgeCCA\.penalty"),
         (lambda: RelativeRepresentation(-0.1), r"RelativeRepresentation\.temperature"),
         (lambda: ShrinkageLDA(1.5), r"ShrinkageLDA\.shrinkage"),

@@ -22,8 +22,9 @@ from sklearn.metrics import log_loss, r2_score
 import morphkit
 from morphkit.api import asked, data_bindings
 from morphkit.cli import main
-from morphkit.experiment.choice import Candidate, Choice, Contestant, _left, contest
+from morphkit.experiment.choice import Candidate, Choice
 from morphkit.experiment.chosen import _estimating, choose, summary
+from morphkit.experiment.contest import Contestant, _left, contest
 from morphkit.experiment.parts import parted, thinned
 from morphkit.experiment.suggest import suggest
 from morphkit.experiment.verdict import Answers, Verdict, judge
@@ -195,8 +196,8 @@ def test_where_classes_are_judged_any_target_of_the_class_is_right(rng):
         contest(classes, ways, PairedData(data.x, Cloud.uniform(y), pairs))
 
 
-def contestant(place: int, log: list[float], hits: list[float]) -> Contestant:
-    verdict = Verdict(3.0, np.array(log), np.array(hits), 0.0)
+def contestant(place: int, log: list[float], hits: list[float], r2: float = 0.0) -> Contestant:
+    verdict = Verdict(3.0, np.array(log), np.array(hits), r2)
     own = Contestant(f"c{place}", candidate(), place, {True: [], False: []})
     own.best = True, verdict
     return own
@@ -243,11 +244,23 @@ def test_where_hits_decide_a_point_estimate_is_sharpened_and_never_blurred(fitte
 
 def test_what_is_as_often_right_is_asked_further_where_targets_repeat():
     log = np.linspace(-1, -2, 20)
-    sure, vague = (contestant(k, list((8 * k + 1) * log), [1.0, 0.0] * 10) for k in (0, 1))
-    wrong = contestant(2, list(8 * log), [0.0] * 20)
-    assert _left([sure, vague, wrong], by_hits=True) == [sure, vague]
+    best, second, sure, vague = (
+        contestant(k, list((8 * (k > 2) + 1) * log), [1.0, 0.0] * 10, r2=0.5 - k / 10)
+        for k in range(4)
+    )
+    wrong = contestant(4, list(8 * log), [0.0] * 20)
+    assert _left([best, second, sure, vague, wrong], by_hits=True) == [best, second, sure, vague]
     vague.out = wrong.out = ""
-    assert vague not in _left([sure, vague, wrong], by_hits=False)
+    assert _left([best, second, sure, vague, wrong], by_hits=False) == [best, second, sure]
+
+
+def test_the_two_best_estimates_are_asked_further_whatever_their_probabilities():
+    log = np.linspace(-1, -2, 20)
+    sure, near, next_, far = (
+        contestant(k, list((8 * (k > 0) + 1) * log), [0.0] * 20, r2=r2)
+        for k, r2 in enumerate((0.1, 0.4, 0.3, 0.2))
+    )
+    assert _left([sure, near, next_, far], by_hits=False) == [sure, near, next_]
 
 
 def test_the_map_of_repeating_targets_is_read_sharply_and_ranks_calibrated(repeating, tmp_path):
@@ -274,6 +287,27 @@ def test_the_map_of_repeating_targets_is_read_sharply_and_ranks_calibrated(repea
     exact = ranking.of(sampler.map).log_conditional(x)
     assert matcher.temperature == pytest.approx(ranking.temperature)
     np.testing.assert_allclose(matcher.log_posterior(x), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_only_those_named_are_asked(rotated, tmp_path):
+    named = Choice([candidate(label="a"), candidate(label="b")], folds=2, only=("b",))
+    experiment, _ = asked(["align.gin", "auto.gin"], ["run.data = @data.Digits()"])
+    with Log(tmp_path, wandb="disabled", quiet=True) as log:
+        said = choose(
+            replace(experiment, choice=named, baselines=()), rotated, RunFolder(tmp_path), log
+        ).said
+    assert said is not None
+    assert {row["name"] for row in said["rows"]} == {"b", "the run's own"}
+    with pytest.raises(ValueError, match=r"Choice\.only = .*'c'; there are 'a', 'b'"):
+        Choice([candidate(label="a"), candidate(label="b")], only=("c",))
+
+
+def test_what_is_for_repeated_targets_is_asked_of_them_alone(rotated, repeating):
+    ways = {"any": candidate(1), "classes": replace(candidate(1), repeated=True)}
+    choice = Choice([candidate()], folds=2)
+    field = {c.name: c for c in contest(choice, ways, rotated)}
+    assert "targets that repeat" in field["classes"].out and not field["any"].out
+    assert not any("repeat" in c.out for c in contest(choice, ways, repeating))
 
 
 def test_candidates_have_names_of_their_own():
@@ -523,6 +557,31 @@ def test_what_a_teacher_predicts_can_be_the_point_estimate(rotated, tmp_path):
     verdict = found.verdict
     assert found.r2() == max(verdict.r2, verdict.other_r2)
     assert found.reading.estimate == ("cost" if verdict.other_r2 > verdict.r2 else "mean")
+
+
+def test_a_teacher_is_not_praised_for_what_held_out_targets_taught_it(rotated):
+    """Its R² is that of one which never saw them; it ranks them all the same."""
+    way = Candidate(
+        TeacherCost(Ridge(1.0, "centred")), refined.RefinedAlignment(rounds=2), Sinkhorn(0.05)
+    )
+    (found,) = contest(Choice([way], folds=2), {"taught": way}, rotated)
+    y, given, wanted = np.asarray(rotated.y.points), {True: [], False: []}, []
+    for part in parted(rotated, 2, np.arange(N), N):
+        own = part.partners.argmax(1)
+        rest = np.setdiff1d(np.arange(N), own)
+        pairs = Pairs(part.data.pairs.source, np.searchsorted(rest, part.data.pairs.target))
+        without = PairedData(part.data.x, part.data.y.take(rest), pairs)
+        for seen, data in ((True, part.data), (False, without)):
+            cost = way.aligner.sampler(data, way.cost, way.solver).map.cost
+            given[seen].append(np.asarray(cost.predict(rotated.x.points[part.held])))
+        wanted.append(y[own])
+    wanted = np.concatenate(wanted)
+    r2 = {
+        seen: 1 - np.sum((np.concatenate(g) - wanted) ** 2) / np.sum((wanted - wanted.mean(0)) ** 2)
+        for seen, g in given.items()
+    }
+    assert found.verdict.other_r2 == pytest.approx(r2[False], abs=1e-5)
+    assert found.verdict.other_r2 < r2[True] - 0.01
 
 
 def test_a_last_stage_starts_from_the_refined_coupling(rotated):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from morphkit_baselines.average import Average
 from morphkit_baselines.cca import RidgeCCA
 from morphkit_baselines.classes import LogisticHead, NearestClassMean, ShrinkageLDA
 from morphkit_baselines.linear import PLS, Procrustes, Ridge
@@ -56,7 +57,7 @@ def check_counts(baseline: WeightedBaseline, data: PairedData, rng, atol: float)
     assert np.abs(weighted - fixed.fit(data)(data.x.points)).max() > 10 * atol
 
 
-@pytest.mark.parametrize("baseline", REGRESSIONS)
+@pytest.mark.parametrize("baseline", [*REGRESSIONS, Average()])
 def test_a_response_of_weight_w_is_there_w_times(baseline, responses, rng):
     check_counts(baseline, responses, rng, 1e-4)
 
@@ -82,6 +83,24 @@ def test_what_is_tuned_is_fixed_and_fitted_alike(baseline, responses, classes):
     )
     with pytest.raises(ValueError, match=r"\w+\.\w+ = \(.* leaves a choice"):
         baseline.fit_weighted(data, ones)
+
+
+def test_an_average_is_the_mean_of_what_each_predicts_by_itself(responses, rng):
+    parts = Ridge(), RidgeCCA(), PLS()
+    x, y = responses.x.points, np.asarray(responses.y.points)
+    each = np.stack([np.asarray(part.fit(responses)(x), float) for part in parts])
+    fitted = Average(parts).fit(responses)
+    np.testing.assert_allclose(fitted(x), each.mean(0), rtol=1e-5, atol=1e-6)
+    apart = np.mean((each - each.mean(0)) ** 2)
+    error = np.mean((each - y) ** 2) - apart
+    np.testing.assert_allclose(np.mean((np.asarray(fitted(x)) - y) ** 2), error, rtol=1e-5)
+
+    weights = rng.uniform(0.5, 2, 30)
+    fixed = Average(parts[:1]).tuned(responses)
+    np.testing.assert_array_equal(
+        fixed.fit_weighted(responses, weights)(x),
+        Ridge().tuned(responses).fit_weighted(responses, weights)(x),
+    )
 
 
 def test_pls_and_ridge_are_scikit_learns_with_weights(responses, rng):

@@ -1,38 +1,20 @@
 """Which coupling, and which map, suits the data: asked of known pairs that are held out."""
 
-import contextlib
-import logging
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
 from pydantic import Field
 
 import gin
 
 from ..checks import Checked, Count, Positive
-from ..interfaces import Aligner, Baseline, FusedCost, OTSolver, Tell, silent
-from ..loggers import finite
+from ..interfaces import Aligner, Baseline, FusedCost, OTSolver
 from ..transport.collapse import Groups
-from ..transport.entropic import EntropicMap, Reading
-from ..transport.matching import cosines
-from ..types import Cloud, PairedData
+from ..transport.entropic import Reading
+from ..types import PairedData
 from ..wiring.records import arguments
-from .parts import Part, parted, thinned, unseen
-from .verdict import Answers, Verdict, judge
-
-logger = logging.getLogger("morphkit")
-
-BEHIND = 2.0
-"""Standard errors by which a candidate may lie behind the best and still be asked again."""
-
-ENOUGH = 5
-"""Held-out source points that a standard error takes."""
 
 
 def fixed(items: Sequence[Any]) -> Sequence[Any]:
@@ -42,12 +24,14 @@ def fixed(items: Sequence[Any]) -> Sequence[Any]:
 
 class Candidate(Checked):
     """A way to couple two clouds: an `aligner` with its `cost` and `solver`. Tables call it by its
-    `label`; without one, by what it is made of."""
+    `label`; without one, by what it is made of. One that is for `repeated` targets, or targets
+    whose classes are judged, is not asked elsewhere."""
 
     cost: FusedCost
     aligner: Aligner
     solver: OTSolver
     label: str = eqx.field(static=True, default="")
+    repeated: bool = eqx.field(static=True, default=False)
 
     @property
     def name(self) -> str:
@@ -70,17 +54,19 @@ class Choice(Checked):
     with its pairs, and from the rest every candidate says how probable the targets of a held-out
     point are. Targets are ranked by what has the largest mean log posterior of the true one; how
     the rest is chosen says `morphkit.experiment.chosen.choose`. R² is that of point estimates which
-    do not use the held-out target itself. A candidate that lies behind by more than twice the
+    do not use the held-out target itself; a cost's own predictions have learned from it, and are
+    made again without it where they lead. A candidate that lies behind by more than twice the
     standard error of the difference is asked no further, where targets repeat only if it has the
-    right one first clearly less often, too; the best coupling and the best baseline by any measure
-    stay. With `classes`, which asks for labels of the targets, every target of the right label is
-    right: for targets, such as texts, whose class is known without a pair. Labels of source points
-    are not looked at.
+    right one first clearly less often, too; the two best couplings and the two best baselines by
+    any measure stay. With `classes`, which asks for labels of the targets, every target of the
+    right label is right: for targets, such as texts, whose class is known without a pair. Labels of
+    source points are not looked at.
 
-    After `budget` seconds of couplings no further part is begun, nor one that would probably take
-    longer, and in the first part no further candidate, once there is one that knows new points;
-    baselines are heard on top. Clouds of more than `points` distinct points are judged by a random
-    part of them. Raises ValueError without candidates, and for two of one label.
+    With `only`, candidates of other names are not asked. After `budget` seconds of couplings no
+    further part is begun, nor one that would probably take longer, and in the first part no further
+    candidate, once there is one that knows new points; baselines are heard on top. Clouds of more
+    than `points` distinct points are judged by a random part of them. Raises ValueError without
+    candidates, for two of one label, and for a name in `only` that none has.
     """
 
     candidates: Sequence[Candidate] = eqx.field(converter=fixed)
@@ -88,6 +74,7 @@ class Choice(Checked):
     budget: Positive = eqx.field(static=True, default=60.0)
     points: Count = eqx.field(static=True, default=2000)
     classes: bool = eqx.field(static=True, default=False)
+    only: tuple[str, ...] = eqx.field(static=True, default=(), converter=tuple)
 
     def __check_init__(self) -> None:
         names = [candidate.name for candidate in self.candidates]
@@ -97,161 +84,20 @@ class Choice(Checked):
             raise ValueError(
                 f"Choice.candidates has two that are called {twice[0]!r}; give them labels"
             )
+        if missing := [name for name in self.only if name not in names]:
+            raise ValueError(
+                f"Choice.only = {self.only!r}: no candidate is called {missing[0]!r}; there are "
+                + ", ".join(repr(name) for name in names)
+            )
+
+    @property
+    def asked(self) -> list[Candidate]:
+        """The candidates, or `only` some of them."""
+        return [c for c in self.candidates if not self.only or c.name in self.only]
 
 
 for configurable in (Choice, Candidate, Reading):
     gin.register(configurable, module="morphkit")
-
-
-@dataclass
-class Contestant:
-    """One line of the table: a `way` by its `name`, entered at its `place`, what it `said` of each
-    part of the pairs, read with its potential and without, and the `seconds` that took. `out` is
-    why it was not asked, or asked no further; `best` is its best reading, and how good."""
-
-    name: str
-    way: Way
-    place: int = 0
-    said: dict[bool, list[Answers]] = field(default_factory=dict)
-    seconds: float = 0.0
-    out: str = ""
-    best: tuple[bool, Verdict] | None = None
-
-    @property
-    def everywhere(self) -> bool:
-        """Whether it knows new points: a baseline does, and a map, which is read in two ways."""
-        return isinstance(self.way, Baseline) or False in self.said
-
-    def conclude(self) -> None:
-        """Judges every reading by what was said so far, and keeps the best: without its potential
-        only where that is better by more than the standard error."""
-        verdicts = {balanced: judge(parts) for balanced, parts in self.said.items()}
-        self.best = True, verdicts[True]
-        if False in verdicts:
-            gain = verdicts[False].log_posterior - verdicts[True].log_posterior
-            if gain.mean() > standard_error(gain):
-                self.best = False, verdicts[False]
-
-    @property
-    def reading(self) -> Reading:
-        """How its map is best read: balanced or not, at the most probable temperature, and by the
-        point estimate with the larger R²."""
-        assert self.best is not None
-        own = self.verdict.other_r2 > self.verdict.r2
-        return Reading(self.best[0], self.verdict.temperature, "cost" if own else "mean")
-
-    def log_posterior(self) -> float:
-        """The mean over the held-out points."""
-        return float(self.verdict.log_posterior.mean())
-
-    def recall_at_1(self) -> float:
-        return self.verdict.recall_at_1
-
-    def r2(self) -> float:
-        """R² of the better of its point estimates; -inf where targets do not vary."""
-        found = float(np.fmax(self.verdict.r2, self.verdict.other_r2))
-        return found if np.isfinite(found) else -np.inf
-
-    @property
-    def verdict(self) -> Verdict:
-        assert self.best is not None
-        return self.best[1]
-
-    @property
-    def row(self) -> dict[str, Any]:
-        """Its line of the table, as JSON."""
-        found: dict[str, Any] = {
-            "name": self.name, "kind": "baseline" if isinstance(self.way, Baseline) else "coupling",
-            "made_of": self.way.made_of if isinstance(self.way, Candidate) else described(self.way),
-            "seconds": round(self.seconds, 2), "out": self.out,
-        }  # fmt: skip
-        if self.best is not None:
-            log, count = self.verdict.log_posterior, len(self.verdict.log_posterior)
-            numbers = {
-                "log_posterior": log.mean(), "standard_error": standard_error(log),
-                "recall_at_1": self.verdict.recall_at_1, "confidence": self.verdict.confidence,
-                "r2": self.r2(),
-            }  # fmt: skip
-            found |= {name: finite(float(value)) for name, value in numbers.items()}
-            found |= {"held_out": count} | arguments(self.reading)
-        return found
-
-
-def contest(
-    choice: Choice, ways: Mapping[str, Way], data: PairedData, tell: Tell = silent
-) -> list[Contestant]:
-    """All `ways` to map `data`, by name, with what each said of held-out pairs, the best first, as
-    `choice` asks them. `tell` is told how many were heard. Raises ValueError for pairs of a single
-    source point, which cannot be held out, for `Choice.classes` without labels, and where no way
-    can be judged."""
-    if choice.classes and data.y.labels is None:
-        raise ValueError(
-            "Choice.classes = True needs labels of the targets; give them, or set it to False"
-        )
-    entered = [Contestant(name, way, k) for k, (name, way) in enumerate(ways.items())]
-    by_hits = judged_by_hits(choice, data)
-    data = thinned(data, choice.points)
-    targets, groups = Groups.of(data.y)
-    labels = np.asarray(targets.labels) if choice.classes else None
-    parts = parted(data, choice.folds, np.asarray(groups.index), targets.size, labels)
-    asking, done, total, last = entered, 0, len(entered) * len(parts), 0.0
-    for k, part in enumerate(parts):
-        begun = _seconds(entered)
-        # The first part also compiles, and so does not tell what the next will take.
-        if k and begun + (last if k > 1 else 0.0) > choice.budget:
-            break
-        for contestant in asking:
-            spent = _seconds(entered) > choice.budget and isinstance(contestant.way, Candidate)
-            if k == 0 and spent and _heard_one(entered):
-                contestant.out = f"not tried: Choice.budget = {choice.budget:g} seconds were spent"
-            else:
-                _hear(contestant, part, targets, groups)
-            done += 1
-            tell(done, total, {})
-        last = _seconds(entered) - begun
-        asking = _left(asking, by_hits) if any(not c.out for c in asking) else []
-        done = total - len(asking) * (len(parts) - k - 1)
-    heard = [c for c in entered if c.best is not None]
-    if not heard:
-        raise ValueError(
-            "Choice: no candidate could be judged: " + "; ".join(c.out for c in entered)
-        )
-    heard.sort(key=lambda c: (bool(c.out), -c.log_posterior()))
-    return heard + [c for c in entered if c.best is None]
-
-
-def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) -> None:
-    start = time.monotonic()
-    try:
-        with _quiet():
-            said = _answers(contestant.way, part, targets, groups)
-        for balanced, answers in said.items():
-            contestant.said.setdefault(balanced, []).append(answers)
-        contestant.conclude()
-    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
-        contestant.out, contestant.best = f"not possible: {error}", None
-    contestant.seconds += time.monotonic() - start
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what a candidate tells of its rounds: many of them are heard."""
-    level = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-def _heard_one(entered: list[Contestant]) -> bool:
-    """Whether a coupling that knows new points was judged: there has to be one."""
-    return any(c.everywhere and isinstance(c.way, Candidate) for c in entered)
-
-
-def _seconds(field: list[Contestant]) -> float:
-    """What the couplings in `field` took."""
-    return sum(c.seconds for c in field if isinstance(c.way, Candidate))
 
 
 def judged_by_hits(choice: Choice, data: PairedData) -> bool:
@@ -260,74 +106,6 @@ def judged_by_hits(choice: Choice, data: PairedData) -> bool:
     paired = np.asarray(data.pairs.target)
     few = Groups.of(data.y)[0].size < data.y.size / 2
     return choice.classes or few or len(np.unique(paired)) < len(paired) / 2
-
-
-def clearly_behind(best: Float[np.ndarray, " k"], other: Float[np.ndarray, " k"]) -> bool:
-    """Whether the mean of `other` (k,) is less than that of `best` (k,), of the same points, by
-    more than BEHIND standard errors of the difference."""
-    behind = best - other
-    return bool(behind.mean() > BEHIND * standard_error(behind))
-
-
-def _left(asking: list[Contestant], by_hits: bool) -> list[Contestant]:
-    """Those that are not clearly behind; `by_hits`, neither in these. The best baseline and the
-    best coupling that knows new points are kept, by whatever measure: a table without a baseline
-    says nothing."""
-    asking = [c for c in asking if not c.out]
-    leader = max(asking, key=Contestant.log_posterior)
-    oftenest = max(asking, key=Contestant.recall_at_1)
-    known = [c for c in asking if c.everywhere]
-    kept = [
-        max((c for c in known if isinstance(c.way, kind)), key=measure, default=leader)
-        for kind in (Baseline, Candidate)
-        for measure in (Contestant.log_posterior, Contestant.recall_at_1, Contestant.r2)
-    ]
-    for contestant in asking:
-        log, hits = contestant.verdict.log_posterior, contestant.verdict.hits
-        clearly = clearly_behind(leader.verdict.log_posterior, log) and (
-            not by_hits or clearly_behind(oftenest.verdict.hits, hits)
-        )
-        if clearly and not any(contestant is c for c in kept):
-            contestant.out = f"clearly behind after {len(log)} held-out points"
-    return [c for c in asking if not c.out]
-
-
-def standard_error(values: Float[np.ndarray, " k"]) -> float:
-    """That of the mean of `values` (k,); infinite for fewer than ENOUGH."""
-    if len(values) < ENOUGH:
-        return float("inf")
-    return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool, Answers]:
-    data, partners, points = part.data, part.partners, np.asarray(targets.points)
-    other = None
-    if isinstance(way, Baseline):
-        x = data.x.points[part.held]
-        given = jnp.asarray(way.fit(data).expected(x), jnp.float32)
-        center = targets.weights @ targets.points
-        logits = np.asarray(cosines(given, targets.points, center), np.float64)
-        i, j = np.nonzero(part.hidden)
-        if np.any(np.all(np.asarray(given)[i] == points[j], axis=1)):  # it looks targets up
-            given = way.fit(unseen(part, groups)).expected(x)
-        return {True: Answers(logits, partners, points, np.asarray(given), labels=part.labels)}
-    sampler = way.aligner.sampler(data, way.cost, way.solver)
-    if isinstance(sampler.map, EntropicMap):
-        x, new = np.asarray(data.x.points)[part.held], sampler.map
-        logits = {b: np.asarray(Reading(b).of(new).log_conditional(x)) for b in (True, False)}
-        other = new.cost.predict(x)
-    elif sampler.coupling is None:
-        raise ValueError("its minibatches say nothing of single points")
-    else:
-        rows = np.asarray(sampler.coupling.rows(jnp.asarray(part.held)), np.float64)
-        mass = np.add.reduceat(rows[:, groups.order], np.asarray(groups.start)[:-1], axis=1)
-        mass = mass / np.where(mass.sum(1, keepdims=True) > 0, mass.sum(1, keepdims=True), 1)
-        logits = {True: np.log(np.maximum(mass, 1e-30))}
-    if not all(np.isfinite(found).all() for found in logits.values()):
-        raise ArithmeticError("its coupling is not finite")
-    other = None if other is None else np.asarray(other)
-    rest = None, other, part.hidden, part.labels
-    return {b: Answers(found, partners, points, *rest) for b, found in logits.items()}
 
 
 def described(component: Any) -> str:

@@ -19,16 +19,8 @@ from ..transport.entropic import Reading
 from ..transport.matching import Matcher
 from ..types import PairedData, distinct
 from ..wiring.records import arguments, as_gin, record
-from .choice import (
-    Candidate,
-    Choice,
-    Contestant,
-    Way,
-    clearly_behind,
-    contest,
-    judged_by_hits,
-    standard_error,
-)
+from .choice import Candidate, Choice, Way, judged_by_hits
+from .contest import Contestant, clearly_behind, contest, standard_error
 from .experiment import Experiment
 
 OWN = "the run's own"
@@ -119,7 +111,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
         return Chosen(experiment)
     asked = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
-    ways |= {candidate.name: candidate for candidate in (*choice.candidates, asked)}
+    ways |= {candidate.name: candidate for candidate in (*choice.asked, asked)}
     if len(distinct(np.asarray(data.pairs.source))[0]) < 2:
         log.warn(
             "the pairs of a single source point cannot be held out, so nothing is chosen: the "
@@ -127,7 +119,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
         )
         training = replace(experiment.training, validation=0.0, patience=None)
         experiment = replace(experiment, training=training)
-        return Chosen(_coupled(experiment, choice.candidates[0], Reading(), "coupling"))
+        return Chosen(_coupled(experiment, choice.asked[0], Reading(), "coupling"))
     request = {name: _recorded(way) for name, way in ways.items()}
     settings = (choice.folds, choice.budget, choice.points, choice.classes)
     identity = fingerprint(request, settings, *map(np.asarray, jax.tree.leaves(data)))

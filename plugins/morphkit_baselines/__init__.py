@@ -6,6 +6,7 @@ from morphkit import hookimpl
 @hookimpl
 def morphkit_register(registry) -> None:
     from .anchor import NearestAnchor
+    from .average import Average
     from .cca import RidgeCCA
     from .classes import LogisticHead, NearestClassMean, ShrinkageLDA
     from .linear import PLS, Procrustes, Ridge
@@ -14,7 +15,7 @@ def morphkit_register(registry) -> None:
 
     for lookup in (NearestAnchor, RelativeRepresentation):
         registry.add(lookup)
-    for linear in (Ridge, PLS, Procrustes, RidgeCCA):
+    for linear in (Ridge, PLS, Procrustes, RidgeCCA, Average):
         registry.add(linear)
     for classifier in (NearestClassMean, ShrinkageLDA, LogisticHead, LabelSpreading):
         registry.add(classifier)

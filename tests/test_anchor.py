@@ -50,10 +50,10 @@ FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP
         "run.baselines = []"]  # fmt: skip
 
 
-def morph_of(data, sampler, anchor, training):
+def morph_of(data, sampler, anchor, training, spread=None):
     field = partial(MLP, layers=1, hidden=16)
     networks = build_networks(field, data.x.dim, data.y.dim, False, KEY)  # pyright: ignore
-    return train(data, sampler, networks, training, key=KEY, anchor=anchor)
+    return train(data, sampler, networks, training, key=KEY, anchor=anchor, spread=spread)
 
 
 @pytest.fixture(scope="module")
@@ -115,6 +115,17 @@ def test_an_untrained_morph_is_its_base_with_gaussian_noise(bent, pairs_only, no
     drawn = np.asarray(morph(x, draws=8))
     assert (np.abs(drawn - medoid).max(-1) < 1e-4).any(0).all()
     np.testing.assert_allclose(morph(x, draws=8, reduce="std"), drawn.std(0, ddof=1), rtol=1e-3)
+
+
+def test_draws_are_as_wide_as_what_is_left_over_at_new_points(bent, pairs_only):
+    """Where that is known: what a coupling leaves over at its own points is less."""
+    anchor = Anchor.fit(RIDGE, bent)
+    training = Training(1, 64, 1e-12, steps_per_dispatch=1)
+    morph = morph_of(bent, pairs_only, anchor, training, spread=2.5)
+    drawn = np.asarray(morph(bent.x.points[400:], draws=50))
+    assert drawn.std(0).mean() == pytest.approx(2.5, rel=0.03)
+    with pytest.raises(ValueError, match=r"run\.spread = 2\.5 .*set run\.anchor"):
+        asked(["quickstart.gin"], ["run.anchor = None", "run.choice = None", "run.spread = 2.5"])
 
 
 @pytest.mark.parametrize("field", [MLP, AdaLN])

@@ -171,6 +171,10 @@ def test_what_follows_from_a_contest(field, rotated):
     assert said["coupling"] == "refined" == said["ranking"]
     assert said["anchor"] in ("refined", "ridge")
     assert said["advice"]
+    won = next(c for c in field if c.name == said["anchor"])
+    wanted = np.concatenate([part.targets[part.partners.argmax(1)] for part in won.said[True]])
+    unexplained = np.sum((wanted - wanted.mean(0)) ** 2) * (1 - won.r2())
+    assert said["spread"] == pytest.approx(np.sqrt(unexplained / wanted.size))
     assert json.loads(json.dumps(said)) == said
 
 
@@ -306,7 +310,8 @@ def test_what_is_for_repeated_targets_is_asked_of_them_alone(rotated, repeating)
     ways = {"any": candidate(1), "classes": replace(candidate(1), repeated=True)}
     choice = Choice([candidate()], folds=2)
     field = {c.name: c for c in contest(choice, ways, rotated)}
-    assert "targets that repeat" in field["classes"].out and not field["any"].out
+    assert "targets that repeat" in field["classes"].out
+    assert not field["any"].out
     assert not any("repeat" in c.out for c in contest(choice, ways, repeating))
 
 

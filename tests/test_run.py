@@ -16,6 +16,7 @@ import pytest
 import morphkit
 from morphkit.cli import main
 from morphkit.folder import RunFolder
+from morphkit.training.stopping import deferred
 
 # As many steps as one dispatch takes: a remainder would be compiled again.
 FAST = ["run.wandb = 'disabled'", "Training.steps = 50", "run.field = @field.MLP", "MLP.layers = 1",
@@ -251,6 +252,17 @@ def test_a_killed_run_goes_on_unless_the_data_changed(arrays, tmp_path, monkeypa
     assert not list((tmp_path / "a").glob("checkpoint-*"))
 
 
+def test_a_signal_that_is_ignored_does_not_end_training():
+    """A shell has what it runs in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with deferred() as stopped:
+            signal.raise_signal(signal.SIGINT)
+            assert not stopped()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_sigterm_saves_the_state_and_says_so(arrays, tmp_path):
     """A run that is asked to stop goes on from there, as the same W&B run."""
     out = tmp_path / "out"
@@ -269,7 +281,10 @@ def test_sigterm_saves_the_state_and_says_so(arrays, tmp_path):
     assert process.returncode == 143
     assert len(list(out.glob("checkpoint-*.safetensors"))) == 1
     first = RunFolder(out).wandb_id
-    process = subprocess.Popen(command, cwd=arrays, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=arrays, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
+    )  # fmt: skip
     while time.monotonic() < deadline and "goes on from step" not in log.read_text():
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

@@ -85,7 +85,7 @@ class Chosen(NamedTuple):
             as_gin("run.anchor", anchor, scopes) if isinstance(anchor, Baseline)
             else [f"run.anchor = {anchor!r}"]
         )  # fmt: skip
-        lines += ["run.reading = @Reading()"]
+        lines += [f"run.spread = {experiment.spread!r}", "run.reading = @Reading()"]
         for name, part in (("Reading", experiment.reading), ("Training", experiment.training)):
             lines += [
                 f"{name}.{argument} = {value!r}" for argument, value in arguments(part).items()
@@ -102,7 +102,8 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     error. Of couplings within a standard error of the best it is the one that was named first, if
     its log posterior is not clearly behind; and of fewer than COUNTED held-out points the one with
     the best log posterior. Its map is read at temperature 1 at most then, since blurred answers
-    are not more often right. Elsewhere better is the larger R². Targets are ranked by what has the
+    are not more often right. Elsewhere better is the larger R², and draws are spread as
+    held-out targets are about what the flow starts from. Targets are ranked by what has the
     best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
     `log` shows the progress.
     """
@@ -145,6 +146,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
         experiment = _coupled(experiment, way, Reading(**said["reading"]), anchor)
     else:
         experiment = replace(experiment, anchor=anchor)
+    experiment = replace(experiment, spread=said.get("spread"))
     if said["ranking"] == said["coupling"]:
         return Chosen(experiment, None, reading(said["ranking"]), said)
     ranking = ways[said["ranking"]]
@@ -169,7 +171,8 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     """What the contest of `field`, sorted, on `data` by `choice` came to, as JSON: the `rows` of
     its table, the names of the best `coupling` (of those that know new points), of what the flow is
     to start from, the `anchor`, and of what ranks targets, the `ranking`; the `reading` of the
-    coupling's map as a point estimate; and `advice`."""
+    coupling's map as a point estimate; the `spread` of the anchor's residuals, where targets do not
+    repeat; and `advice`."""
     by_hits = judged_by_hits(choice, data)
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
@@ -197,6 +200,7 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     return {
         "rows": [c.row for c in field],
         **{role: c.name if c else None for role, c in names.items()},
+        "spread": None if by_hits or anchor is None else anchor.spread,
         "reading": coupling and arguments(_estimating(coupling.reading, by_hits)),
         "advice": advice(coupling, best(baselines, Contestant.log_posterior)),
     }

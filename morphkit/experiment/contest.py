@@ -81,6 +81,13 @@ class Contestant:
         return found if np.isfinite(found) else -np.inf
 
     @property
+    def spread(self) -> float | None:
+        """The root mean square, per coordinate, of what its better point estimate leaves over; None
+        where that is nothing, or targets do not vary."""
+        found = self.verdict.residual
+        return found if np.isfinite(found) and found > 0 else None
+
+    @property
     def verdict(self) -> Verdict:
         assert self.best is not None
         return self.best[1]

@@ -9,7 +9,7 @@ from pydantic import Field
 
 import gin
 
-from ..checks import Checked, Seed
+from ..checks import Checked, Positive, Seed
 from ..interfaces import (
     Aligner,
     Baseline,
@@ -43,8 +43,11 @@ class Experiment(Checked):
     one, also where they share a point, by `seed`, which also sets initialisation and training.
     `anchor` is what the flow starts from, see `morphkit.training.anchor`: a baseline, or
     "coupling", what the coupling says of new points; with None, as in the paper, it is nothing.
-    `reading` is how that is read. With a `choice`, aligner, cost, solver, anchor and reading are
-    replaced by those that are best on known pairs, see `morphkit.experiment.chosen`.
+    `spread` is the root mean square, per coordinate, of what the anchor leaves over at a new point,
+    in the units of the features: what the flow starts its draws with. With None it is that over
+    the coupling, which knows the points that it couples. `reading` is how the coupling's map is
+    read. With a `choice`, aligner, cost, solver, anchor, spread and reading are replaced by those
+    that are best on known pairs, see `morphkit.experiment.chosen`.
     `wandb` is a mode of Weights & Biases, see `morphkit.loggers.Log`. Raises ValueError for
     arguments that cannot work.
     """
@@ -64,6 +67,7 @@ class Experiment(Checked):
     wandb: WandbMode = eqx.field(static=True, default="auto")
     anchor: Baseline | Literal["coupling"] | None = None
     reading: Reading = Reading()
+    spread: Positive | None = None
     choice: Choice | None = None
 
     def __check_init__(self) -> None:
@@ -76,6 +80,11 @@ class Experiment(Checked):
         if not (self.anchor in (None, "coupling") or isinstance(self.anchor, Baseline)):
             raise ValueError(
                 f"Experiment.anchor = {self.anchor!r} must be a baseline, 'coupling' or None"
+            )
+        if self.spread is not None and self.anchor is None and self.choice is None:
+            raise ValueError(
+                f"Experiment.spread = {self.spread:g} is of what an anchor leaves over; set "
+                "run.anchor, or leave run.spread out"
             )
 
     @property
@@ -98,7 +107,7 @@ class Experiment(Checked):
             "solver": record(self.solver), "field": record(field),
             "training": arguments(self.training),
             "anchor": record(self.anchor) if isinstance(self.anchor, Baseline) else self.anchor,
-            "reading": arguments(self.reading),
+            "spread": self.spread, "reading": arguments(self.reading),
             "paired_fraction": self.paired_fraction, "seed": self.seed,
             "directions": directions(self.evaluators),
             "plugins": {p.distribution: p.version for p in installed_plugins() if p.enabled},

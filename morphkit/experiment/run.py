@@ -107,6 +107,7 @@ def trained(
             data, sampler, networks, training, key=keys[1], tell=tell,
             checkpoint=folder.checkpoint(identity),
             anchor=anchored(experiment.anchor, data, experiment.reading.of(sampler.map)),
+            spread=experiment.spread,
             watch=watch if training.watch else None,
         )  # fmt: skip
     with_story(morph, story).save(folder.morph)

@@ -74,14 +74,16 @@ def train(
     tell: Tell = silent,
     checkpoint: Path | None = None,
     anchor: Anchor | None = None,
+    spread: float | None = None,
     watch: Callable[[Morph], dict[str, float]] | None = None,
 ) -> Morph:
     """The morph of `networks` trained on batches of `sampler` (Algorithm 1); see `Training.fit`.
 
     Features are scaled by the points of `data`; the arrays of `networks` are consumed. `training`,
     `key`, `tell` and `checkpoint` are those of `Training.fit`, and `watch` sees what it would
-    return as a morph. With an `anchor` the flow is that of what its base leaves over. Raises
-    ValueError for networks that cannot be anchored, and where `Training.validation` leaves nothing.
+    return as a morph. With an `anchor` the flow is that of what its base leaves over, `spread` being
+    the root mean square of that, by default the one over the batches. Raises ValueError for
+    networks that cannot be anchored, and where `Training.validation` leaves nothing.
     """
     scaling = Scaling.fit(data.x.points, data.y.points, training.standardise)
     held = None
@@ -94,7 +96,7 @@ def train(
     if anchor is not None:
         networks = anchor.networks(networks, training.noise_scale)
         sampler, held = anchor.sampler(sampler), held and anchor.held(held)
-        scaling = residual_scaling(scaling, sampler, training.batch_size, jax.random.key(0))
+        scaling = residual_scaling(scaling, sampler, training.batch_size, jax.random.key(0), spread)
 
     def morph(networks: Networks) -> Morph:
         base = None if anchor is None else anchor.base

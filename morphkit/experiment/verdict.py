@@ -41,7 +41,8 @@ class Verdict(NamedTuple):
     probable one; `log_posterior` (k,) that of the partners, in nats, for each held-out point;
     `hits` (k,) is 1 where its best target is a partner, ties at chance, and `r2` the share of the
     partners' variance that the point estimates explain (of several partners, of their mean; NaN
-    where they do not vary), `other_r2` that of `Answers.other`. `confidence` is the mean
+    where they do not vary), `other_r2` that of `Answers.other`; `variance` is theirs, the mean over
+    coordinates. `confidence` is the mean
     probability of the best target, or of its label: `recall_at_1`, if the posterior is
     calibrated."""
 
@@ -51,6 +52,13 @@ class Verdict(NamedTuple):
     r2: float
     other_r2: float = float("nan")
     confidence: float = float("nan")
+    variance: float = float("nan")
+
+    @property
+    def residual(self) -> float:
+        """The root mean square, per coordinate, of what the better point estimate leaves over; NaN
+        where the partners do not vary."""
+        return float(np.sqrt(self.variance * (1 - np.fmax(self.r2, self.other_r2))))
 
     @property
     def recall_at_1(self) -> float:
@@ -94,6 +102,7 @@ def judge(parts: Sequence[Answers]) -> Verdict:
     return Verdict(
         1 / inverse, np.concatenate(posterior(found.x)), hits, r2(given),
         r2(np.concatenate(others)) if others else float("nan"), float(np.concatenate(best).mean()),
+        float(variance / wanted.size),
     )  # fmt: skip
 
 

@@ -103,11 +103,14 @@ class ResidualSampler(Sampler):
 
 
 def residual_scaling(
-    scaling: Scaling, sampler: ResidualSampler, batch_size: int, key: PRNGKeyArray
-) -> Scaling:
-    """`scaling` with targets that are residuals: not centred, and divided by their root mean square
-    over BATCHES batches of `batch_size` of `sampler`, drawn by `key`."""
-    scale = _root_mean_square(sampler, batch_size, key)
+    scaling: Scaling, sampler: ResidualSampler, batch_size: int, key: PRNGKeyArray,
+    spread: float | None = None,
+) -> Scaling:  # fmt: skip
+    """`scaling` with targets that are residuals: not centred, and divided by their root mean
+    square, `spread` or else that over BATCHES batches of `batch_size` of `sampler`, drawn by
+    `key`."""
+    known = None if spread is None else jnp.asarray(spread, jnp.float32)
+    scale = _root_mean_square(sampler, batch_size, key) if known is None else known
     return replace(
         scaling, y_shift=jnp.zeros_like(scaling.y_shift), y_scale=jnp.where(scale > 0, scale, 1)
     )

@@ -12,7 +12,8 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 def deferred() -> Iterator[Callable[[], bool]]:
     """Inside, the first SIGTERM or SIGINT is only noted; yields whether it came.
 
-    It is delivered on leaving, and a second one at once. In threads but the main one, where signals
+    It is delivered on leaving, and a second one at once. One that is ignored, as SIGINT is by what
+    a shell runs in the background, stays ignored. In threads but the main one, where signals
     never arrive, nothing is deferred.
     """
     came: list[int] = []
@@ -20,6 +21,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
         yield lambda: False
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler != signal.SIG_IGN}
 
     def restore() -> None:
         for number, handler in before.items():
@@ -30,7 +32,7 @@ def deferred() -> Iterator[Callable[[], bool]]:
         came.append(number)
         restore()
 
-    for number in SIGNALS:
+    for number in before:
         signal.signal(number, note)
     try:
         yield lambda: bool(came)

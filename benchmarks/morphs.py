@@ -8,6 +8,7 @@ it was) and writes morphs.md beside it.
 import argparse
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,10 +24,10 @@ from morphkit.morph import Morph
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "morphs.jsonl"
 SEEDS = 5
-MORPH, DRAW = "morph", "morph, one draw"
+MORPH, DRAW, BASE = "morph", "morph, one draw", "what it starts from"
+OURS = (MORPH, DRAW, BASE, "no anchor", "no refinement", "no choice", "the paper's bridge and flow")
 
 IMAGENET = "imagenet/image_to_text.gin"
-EXPECTED = "NearestTargetAccuracy.estimate = 'expected'"
 PLAIN = [
     "run.anchor = None", "run.spread = None", "Training.steps = 2000",
     "Training.learning_rate = 3e-3", "Training.weight_decay = 0.0", "Training.dropout = 0.0",
@@ -46,48 +47,72 @@ REFINED = [
 """What one takes without a choice: the defaults."""
 
 Cell = tuple[str, float, int]  # problem, share of pairs, seed
-SHARES = {"digits": (0.1,), "imagenet": (0.05, 0.1)}
-NAMES = {"digits": "The quickstart's digits", "imagenet": "Tiny ImageNet"}
+
+
+class Problem(NamedTuple):
+    """Runs of gin `files` at several `shares` of pairs, and what judges them: a `metric`, of
+    `digits` decimals, whose larger values are `better` times better."""
+
+    title: str
+    files: tuple[str, ...]
+    shares: tuple[float, ...]
+    metric: str
+    bindings: tuple[str, ...] = ()
+    better: int = 1
+    digits: int = 3
+
+
+PROBLEMS = {
+    "digits": Problem(
+        "The quickstart's digits: accuracy", ("quickstart.gin",), (0.1,), "test_accuracy"
+    ),
+    "imagenet": Problem(
+        "Tiny ImageNet: accuracy", (IMAGENET, "auto.gin"), (0.05, 0.1), "nearest_target_accuracy",
+        ("NearestTargetAccuracy.estimate = 'expected'",),
+    ),
+    "images": Problem(
+        "MNIST latents, text → image: squared error of a pixel",
+        ("mnist/text_to_image.gin", "auto.gin"), (0.01, 0.05, 0.1, 0.2), "class_image_mse",
+        better=-1, digits=5,
+    ),
+}  # fmt: skip
 
 
 def run(cell: Cell) -> dict:
-    """The accuracy of E[y | x] on test points, by row."""
-    problem, share, seed = cell
-    asked = [f"run.seed = {seed}", f"run.paired_fraction = {share}"]
+    """The metric of E[y | x] on test points, by row; of Tiny ImageNet also of one draw, and without
+    one part after the other."""
+    name, share, seed = cell
+    problem = PROBLEMS[name]
+    asked = [*problem.bindings, f"run.seed = {seed}", f"run.paired_fraction = {share}"]
     with tempfile.TemporaryDirectory() as folder:
-        made = digits if problem == "digits" else imagenet
-        return {"cell": list(cell), "scores": made(asked, Path(folder))}
+        if name == "imagenet":  # its chosen.gin is for the runs without a part
+            morphkit.choose(problem.files, asked, out=Path(folder) / "all")
+        whole = morphkit.run(problem.files, asked, Path(folder) / "all")
+        found = scores(whole, problem.metric)
+        if name == "imagenet":
+            found |= {DRAW: accuracy(whole.morph)} | without(asked, problem.metric, Path(folder))
+    return {"cell": list(cell), "scores": found}
 
 
-def digits(asked: list[str], folder: Path) -> dict[str, float]:
-    return scores(morphkit.run("quickstart.gin", asked, folder / "all"), "test_accuracy")
-
-
-def imagenet(asked: list[str], folder: Path) -> dict[str, float]:
-    """With the rows of what is left out, one after the other."""
-    asked, metric = [*asked, EXPECTED], "nearest_target_accuracy"
-    files = [IMAGENET, "auto.gin"]
-    morphkit.choose(files, asked, out=folder / "all")
-    whole = morphkit.run(files, asked, folder / "all")
-    found = scores(whole, metric) | {DRAW: accuracy(whole.morph)}
-    chosen = folder / "all" / "chosen.gin"
-    without = {
-        "no anchor": ([IMAGENET, chosen], PLAIN),
+def without(asked: list[str], metric: str, folder: Path) -> dict[str, float]:
+    """The metric of the morph without one part after the other."""
+    runs = {
+        "no anchor": ([IMAGENET, folder / "all" / "chosen.gin"], PLAIN),
         "no refinement": ([IMAGENET, "anchored.gin"], [*UNREFINED, "run.anchor = 'coupling'"]),
         "no choice": ([IMAGENET, "anchored.gin"], [*REFINED, "run.anchor = 'coupling'"]),
         "the paper's bridge and flow": ([IMAGENET], []),
     }
-    for name, (described, bindings) in without.items():
-        result = morphkit.run(described, [*asked, *bindings], folder / name.replace(" ", "-"))
-        found[name] = result.metrics[f"morph/{metric}"]
-    return found
+    return {
+        name: morphkit.run(files, [*asked, *bindings], folder / str(k)).metrics[f"morph/{metric}"]
+        for k, (name, (files, bindings)) in enumerate(runs.items())
+    }
 
 
 def scores(result: Result, metric: str) -> dict[str, float]:
     """The rows of a run's table."""
     names = {key.rpartition("/")[0] for key in result.metrics if key.endswith(f"/{metric}")}
     rows = {name: result.metrics[f"{name}/{metric}"] for name in sorted(names)}
-    known = {"morph": MORPH, "map": "what it starts from"}
+    known = {"morph": MORPH, "map": BASE}
     return {
         known.get(row, row.removeprefix("baseline/").replace("_", " ")): value
         for row, value in rows.items()
@@ -103,63 +128,53 @@ def accuracy(morph: Morph) -> float:
     return float(np.mean(names[nearest] == test.source_labels))
 
 
-HEAD = """Runs of gin/quickstart.gin and of gin/imagenet/image_to_text.gin with gin/auto.gin, each
-at its defaults. Accuracy is that of E[y | x] on test points; "one draw" is the paper's. Without an
-anchor the flow on the chosen coupling starts from nothing, and takes the 2,000 steps of
-gin/imagenet. Without refinement the class candidate stays as the pairs alone have it. Without a
-choice the defaults of RefinedAlignment and CanonicalCost are taken. These two are anchored on what
-their coupling says."""
+HEAD = """Runs at the defaults of their gin files, with gin/auto.gin. What is judged is E[y | x] of
+test points; images are judged by one draw, as in the paper, and so is the row that says so. Without an anchor the flow on the chosen coupling starts
+from nothing, and takes the 2,000 steps of gin/imagenet. Without refinement the class candidate
+stays as the pairs alone have it. Without a choice the defaults of RefinedAlignment and
+CanonicalCost are taken. These two are anchored on what their coupling says."""
 
 
 def write(lines: dict[Cell, dict]) -> None:
     text = ["# Trained morphs", "", measured_by("morphs", SEEDS) + HEAD]
-    for problem in SHARES:
-        cells = [[ln for c, ln in lines.items() if c[:2] == (problem, s)] for s in SHARES[problem]]
+    for name, problem in PROBLEMS.items():
+        cells = [[ln for c, ln in lines.items() if c[:2] == (name, s)] for s in problem.shares]
         rows = list(dict.fromkeys(row for found in cells for ln in found for row in ln["scores"]))
         rows.sort(key=lambda row: not row.startswith(MORPH))
-        text += ["", f"## {NAMES[problem]}", ""]
-        text += [f"|  | {' | '.join(f'{s:.0%}' for s in SHARES[problem])} |"]
+        text += ["", f"## {problem.title}", ""]
+        text += [f"|  | {' | '.join(f'{s:.0%}' for s in problem.shares)} |"]
         text += [f"|{'---|' * (len(cells) + 1)}"]
         for row in rows:
-            numbers = [
-                [ln["scores"][row] for ln in found if row in ln["scores"]] for found in cells
-            ]
-            text += [f"| {row} | {' | '.join(summary(ns, SEEDS) for ns in numbers)} |"]
-        text += [
-            "",
-            *(against_best(found, s) for found, s in zip(cells, SHARES[problem], strict=True)),
-        ]
+            scores = [[ln["scores"][row] for ln in found if row in ln["scores"]] for found in cells]
+            numbers = [summary(found, SEEDS, problem.digits) for found in scores]
+            text += [f"| {row} | {' | '.join(numbers)} |"]
+        text += [f"| morph − best baseline | {' | '.join(against(f, problem) for f in cells)} |"]
     (RESULTS / "morphs.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
-OURS = (
-    MORPH, DRAW, "what it starts from", "no anchor", "no refinement", "no choice",
-    "the paper's bridge and flow",
-)  # fmt: skip
-
-
-def against_best(lines: list[dict], share: float) -> str:
-    """The morph's mean difference to the best baseline, paired by seed."""
+def against(lines: list[dict], problem: Problem) -> str:
+    """The mean difference to the best baseline, paired by seed, and its standard error."""
     if not lines:
-        return f"At {share:.0%}: not measured yet."
+        return "–"
     baselines = [row for row in lines[0]["scores"] if row not in OURS]
-    means = {row: np.mean([line["scores"][row] for line in lines]) for row in baselines}
-    best = max(means, key=means.__getitem__)
+    best = max(
+        baselines, key=lambda row: problem.better * sum(line["scores"][row] for line in lines)
+    )
     apart = np.array([line["scores"][MORPH] - line["scores"][best] for line in lines])
-    error = f"{apart.std(ddof=1) / np.sqrt(len(apart)):.3f}" if len(apart) > 1 else "unknown"
-    return f"At {share:.0%}: morph − {best} is {apart.mean():+.3f}, standard error {error}.  "
+    error = f" ± {apart.std(ddof=1) / np.sqrt(len(apart)):.{problem.digits}f}"
+    return f"{apart.mean():+.{problem.digits}f}{error if len(apart) > 1 else ''} ({best})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("problems", nargs="*", default=list(SHARES))
+    parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
     chosen = parser.parse_args()
     cells = [
         (problem, share, seed)
         for problem in chosen.problems
         for seed in range(chosen.seeds)
-        for share in SHARES[problem]
+        for share in PROBLEMS[problem].shares
     ]
     for cell in missing(LINES, cells):
         line = run(cell)

@@ -129,10 +129,11 @@ def accuracy(morph: Morph) -> float:
 
 
 HEAD = """Runs at the defaults of their gin files, with gin/auto.gin. What is judged is E[y | x] of
-test points; images are judged by one draw, as in the paper, and so is the row that says so. Without an anchor the flow on the chosen coupling starts
-from nothing, and takes the 2,000 steps of gin/imagenet. Without refinement the class candidate
-stays as the pairs alone have it. Without a choice the defaults of RefinedAlignment and
-CanonicalCost are taken. These two are anchored on what their coupling says."""
+test points; images are judged by one draw, as in the paper, and so is the row that says so. Without
+an anchor the flow on the chosen coupling starts from nothing, and takes the 2,000 steps of
+gin/imagenet. Without refinement the class candidate stays as the pairs alone have it. Without a
+choice the defaults of RefinedAlignment and CanonicalCost are taken. These two are anchored on what
+their coupling says."""
 
 
 def write(lines: dict[Cell, dict]) -> None:

@@ -18,7 +18,7 @@ from morphkit.interfaces import Codec, LatentMap, Scene, silent
 from morphkit.report.comparison import write_comparison
 from morphkit.report.figures import plot_overview
 from morphkit.report.page import write_report
-from morphkit.report.read import read_loss, read_story
+from morphkit.report.read import read_kept, read_loss, read_story
 from morphkit.report.tables import format_table
 from morphkit.types import Cloud, PairedData, Pairs, Split
 
@@ -304,6 +304,17 @@ def test_loss_curve_of_a_resumed_and_torn_log(tmp_path):
     lines += [json.dumps({"info": "hello"}), '{"step": 40, "metr']
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     assert read_loss(tmp_path).tolist() == [[0, 9], [10, 3], [30, 1]]
+    assert read_kept(tmp_path) is None
+
+
+def test_the_picture_says_which_networks_were_kept(tmp_path):
+    lines = [{"step": s, "metrics": {"train/kept": k}} for s, k in ((0, 0.0), (10, 10.0))]
+    lines += [{"step": 20, "metrics": {"train/loss": 3.0}}]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert read_kept(tmp_path) == 10
+    for kept, title in ((10, "networks of step 10 kept"), (None, "at the end")):
+        figure = plot_overview({}, np.array([[0.0, 9.0], [20.0, 3.0]]), kept)
+        assert title in figure.axes[0].get_title("left")
 
 
 def test_comparison_gives_mean_and_deviation_over_seeds(tmp_path):

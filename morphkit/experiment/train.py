@@ -81,7 +81,7 @@ def train(
 
     Features are scaled by the points of `data`; the arrays of `networks` are consumed. `training`,
     `key`, `tell` and `checkpoint` are those of `Training.fit`, and `watch` sees what it would
-    return as a morph. With an `anchor` the flow is that of what its base leaves over, `spread` being
+    return as a morph. With an `anchor` the flow is that of what its base leaves over; `spread` is
     the root mean square of that, by default the one over the batches. Raises ValueError for
     networks that cannot be anchored, and where `Training.validation` leaves nothing.
     """

@@ -41,9 +41,10 @@ STYLE: Any = {
 
 
 def plot_overview(
-    arrays: Mapping[str, np.ndarray], loss: Float[np.ndarray, "k 2"]
+    arrays: Mapping[str, np.ndarray], loss: Float[np.ndarray, "k 2"], kept: int | None = None
 ) -> Figure | None:
-    """The one picture of a run from `collect`'s `arrays` and its curve `loss` of (step, loss).
+    """The one picture of a run from `collect`'s `arrays` and its curve `loss` of (step, loss);
+    `kept` is the step whose networks were kept, by default the last.
 
     Panels without data are left out; None if there is nothing to draw.
     """
@@ -59,7 +60,7 @@ def plot_overview(
     if "coupling_bins" in arrays:
         panels.append(lambda ax: _bin_matrix(ax, arrays["coupling_bins"]))
     if len(loss):
-        panels.append(lambda ax: _curve(ax, loss))
+        panels.append(lambda ax: _curve(ax, loss, kept))
     if "class_true" in arrays:
         panels.append(lambda ax: _class_images(ax, arrays))
     elif "test_images" in arrays:
@@ -179,7 +180,7 @@ def _bin_matrix(ax: Any, mass: Float[np.ndarray, "b b"]) -> None:
     bar.outline.set_visible(False)
 
 
-def _curve(ax: Any, loss: Float[np.ndarray, "k 2"]) -> None:
+def _curve(ax: Any, loss: Float[np.ndarray, "k 2"], kept: int | None) -> None:
     step, value = loss.T
     ax.plot(step, value, color=PALETTE[0], alpha=0.3, linewidth=0.9)
     window = max(1, len(value) // 25)
@@ -190,7 +191,11 @@ def _curve(ax: Any, loss: Float[np.ndarray, "k 2"]) -> None:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.yaxis.set_minor_formatter("{x:g}" if value.max() < 20 * value.min() else "")
-    ax.set(title=f"Training loss: {smooth[-1]:.4g} at the end", xlabel="step", ylabel="loss")
+    title = f"Training loss: {smooth[-1]:.4g} at the end"
+    if kept is not None:
+        ax.axvline(kept, color="#555555", linewidth=1.2, linestyle=":")
+        title = f"Training loss; networks of step {kept} kept"
+    ax.set(title=title, xlabel="step", ylabel="loss")
     ax.grid(axis="y", color="#eeeeee", linewidth=0.8)
     ax.set_axisbelow(True)
 

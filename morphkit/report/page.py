@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from ..files import replace_file, write_text
 from .choice import choice_notes, choice_table
 from .figures import STYLE, plot_overview
-from .read import read_choice, read_config, read_directions, read_figures, read_loss, read_metrics
+from .read import (
+    read_choice,
+    read_config,
+    read_directions,
+    read_figures,
+    read_kept,
+    read_loss,
+    read_metrics,
+)
 from .tables import (
     Row,
     Table,
@@ -55,7 +63,7 @@ def write_report(dir: Path | str) -> Path:
         notes = choice_notes(said)
         sections.append(Section("Choice, on held-out pairs", choice_table(said), notes))
     found, warnings = pictured(
-        "Overview", lambda: plot_overview(arrays, loss), dir / "overview.png"
+        "Overview", lambda: plot_overview(arrays, loss, read_kept(dir)), dir / "overview.png"
     )
     sections += found
     coupling = under(metrics, "coupling/")

@@ -1,6 +1,8 @@
 """What the folder of a run tells a report: all that `report` knows of its files."""
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -116,13 +118,8 @@ def read_loss(dir: Path) -> Float[np.ndarray, "k 2"]:
     """(step, loss) from the log in the folder `dir`. A run that was started over or resumed in the
     same directory steps back: what it did again replaces what it had done. Lines of other things,
     broken ones among them, are skipped."""
-    path = RunFolder(dir).log
     points: list[tuple[int, float]] = []
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            entry = Entry.model_validate_json(line, strict=True)
-        except ValidationError:
-            continue
+    for entry in _entries(dir):
         loss = entry.metrics.get("train/loss")
         if loss is None or not math.isfinite(loss):
             continue
@@ -130,6 +127,22 @@ def read_loss(dir: Path) -> Float[np.ndarray, "k 2"]:
             points.pop()
         points.append((entry.step, loss))
     return np.asarray(points, float).reshape(-1, 2)
+
+
+def read_kept(dir: Path) -> int | None:
+    """The step whose networks the run in the folder `dir` kept, by its log; None where training
+    held nothing out, and kept the last."""
+    kept = None
+    for entry in _entries(dir):
+        kept = entry.metrics.get("train/kept", kept)
+    return None if kept is None else int(kept)
+
+
+def _entries(dir: Path) -> Iterator[Entry]:
+    path = RunFolder(dir).log
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValidationError):
+            yield Entry.model_validate_json(line, strict=True)
 
 
 def read_figures(dir: Path) -> dict[str, np.ndarray]:

@@ -122,8 +122,8 @@ class Training(Checked):
 
         `scaling` maps features to what the networks see, and `tell` is told the step and the
         loss, a mean over the last dispatch; every `evaluate_every` steps also the "validation" loss
-        on `held`, where that is given, with the "validation_error" of expected values, and what
-        `watch` says of the networks. The noise of step s
+        on `held`, where that is given, with the "validation_error" of expected values and the step
+        whose networks would be "kept", and what `watch` says of the networks. The noise of step s
         depends on `key` and s alone. The state is saved in the file `checkpoint`, if one is given:
         every `checkpoint_seconds`, and when SIGTERM or SIGINT comes, which is then delivered. A run
         that finds it goes on from it to the same result. Raises FloatingPointError when the loss is
@@ -142,7 +142,8 @@ class Training(Checked):
             if loss < best.loss and error <= best.most:
                 most = error if step == 0 else best.most
                 best = Best(_copied(now), jnp.int32(step), loss, most)
-            return best, found | {"validation": float(loss), "validation_error": float(error)}
+            said = {"validation": float(loss), "validation_error": float(error)}
+            return best, found | said | {"kept": int(best.step)}
 
         best, none = None, jnp.float32(np.inf)
         if held is not None:

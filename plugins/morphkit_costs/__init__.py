@@ -7,6 +7,7 @@ from morphkit import hookimpl
 def morphkit_register(registry) -> None:
     from .bridge import BridgeCost
     from .canonical import CanonicalCost
+    from .distribution import LocalDistributionCost
     from .geodesic import GeodesicBridgeCost
     from .kcca import KCCACost
     from .knn import KNNCost
@@ -16,5 +17,5 @@ def morphkit_register(registry) -> None:
 
     for cost in (BridgeCost, GeodesicBridgeCost, KCCACost, KNNCost, RelativeCost, SumCost):
         registry.add(cost)
-    for learned in (CanonicalCost, TeacherCost):
-        registry.add(learned)
+    for cost in (LocalDistributionCost, CanonicalCost, TeacherCost):
+        registry.add(cost)

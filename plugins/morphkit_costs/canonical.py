@@ -63,14 +63,13 @@ class CanonicalCost(FusedCost):
         return self.fit(data).geometry
 
     def fit(self, data: PairedData) -> "FittedCanonical":
-        """See `FusedCost.fit`. Raises ValueError as `prepare` does."""
-        if data.pairs.size == 0:
-            raise ValueError("CanonicalCost: data.pairs is empty; give at least one pair")
+        """See `FusedCost.fit`. Without pairs it has to learn from a coupling first. Raises
+        ValueError as `prepare` does."""
         size = {"neighbours": self.neighbours, "components": self.components}
         to_x, x = coordinates(self.features_x, data.x, **size)
         _, y = coordinates(self.features_y, data.y, **size)
         source, target = np.asarray(data.pairs.source), np.asarray(data.pairs.target)
-        known = x[source].T @ y[target] / data.pairs.size
+        known = x[source].T @ y[target] / data.pairs.size if len(source) else None
         left = inverse_root(_covariance(x, data.x), self.shrinkage_x)
         right = inverse_root(_covariance(y, data.y), self.shrinkage_y)
         return FittedCanonical(self, to_x, x, y, left, right, known, known)
@@ -81,7 +80,8 @@ class FittedCanonical(FittedCost):
 
     `to_x` gives coordinates of source points, `x` (n, d) and `y` (m, e) are those of the clouds.
     `left` and `right` whiten them, `known` is the cross-covariance of the pairs and `cross` the one
-    in use. `to_a` and `to_b` take coordinates to canonical ones."""
+    in use, None where there is nothing to know it from. `to_a` and `to_b` take coordinates to
+    canonical ones."""
 
     asked: CanonicalCost
     to_x: Coordinates
@@ -89,17 +89,20 @@ class FittedCanonical(FittedCost):
     y: Float[np.ndarray, "m e"]
     left: Float[np.ndarray, "d d"]
     right: Float[np.ndarray, "e e"]
-    known: Float[np.ndarray, "d e"]
-    cross: Float[np.ndarray, "d e"]
+    known: Float[np.ndarray, "d e"] | None
+    cross: Float[np.ndarray, "d e"] | None
     to_a: Float[np.ndarray, "d k"]
     to_b: Float[np.ndarray, "e k"]
 
     def __init__(
         self, asked: CanonicalCost, to_x: Coordinates, x: np.ndarray, y: np.ndarray,
-        left: np.ndarray, right: np.ndarray, known: np.ndarray, cross: np.ndarray,
+        left: np.ndarray, right: np.ndarray, known: np.ndarray | None, cross: np.ndarray | None,
     ) -> None:  # fmt: skip
         self.asked, self.to_x, self.x, self.y = asked, to_x, x, y
         self.left, self.right, self.known, self.cross = left, right, known, cross
+        if cross is None:
+            self.to_a, self.to_b = (np.zeros((z.shape[1], 0)) for z in (x, y))
+            return
         u, s, vt = svd(left @ cross @ right)
         if not s[0] > 0:
             raise ValueError(
@@ -118,6 +121,11 @@ class FittedCanonical(FittedCost):
         return self._between(self.to_x(x))
 
     def _between(self, x: Float[np.ndarray, "k d"]) -> PointGeometry:
+        if self.cross is None:
+            raise ValueError(
+                "CanonicalCost: data.pairs is empty; give at least one pair, or let "
+                "aligner.RefinedAlignment start from cost.LocalDistributionCost, which needs none"
+            )
         a, b = (jnp.asarray(c, jnp.float32) for c in (x @ self.to_a, self.y @ self.to_b))
         return PointGeometry(a, b, "cosine")
 
@@ -130,11 +138,12 @@ class FittedCanonical(FittedCost):
     def learn(
         self, coupling: Coupling, i: Int[Array, " r"], j: Int[Array, " c"], weight: float
     ) -> Self:
-        """See `FittedCost.learn`: (1 - w) C + w Σ_ij π_ij x_i y_jᵀ, π of mass 1."""
+        """See `FittedCost.learn`: (1 - w) C + w Σ_ij π_ij x_i y_jᵀ, π of mass 1; without pairs the
+        sum alone."""
         means = np.asarray(coupling.barycentres(jnp.asarray(self.y[np.asarray(j)], jnp.float32)))
         found = self.x[np.asarray(i)].T @ means.astype(np.float64)
         found /= float(coupling.marginal(0).sum())
-        cross = (1 - weight) * self.known + weight * found
+        cross = found if self.known is None else (1 - weight) * self.known + weight * found
         return type(self)(
             self.asked, self.to_x, self.x, self.y, self.left, self.right, self.known, cross
         )

@@ -131,9 +131,7 @@ def coordinates(
     center = weights @ raw
     square = float(weights @ ((raw - center) ** 2).sum(1))
     if not square > 0:
-        raise ValueError(
-            "CanonicalCost: all points of a side coincide; there is nothing to align them by"
-        )
+        raise ValueError("all points of a side coincide; there is nothing to align them by")
     scale = float(np.sqrt(square / raw.shape[1]))
     made = eqx.tree_at(lambda m: (m.center, m.scale), made, (center, scale))
     return made, (raw - center) / scale

@@ -1,0 +1,102 @@
+"""Local distributions of similarities, against POT, and alignment without any pair."""
+
+import json
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import ot
+import pytest
+from morphkit_aligners.aligners import GlobalAlignment
+from morphkit_aligners.refined import RefinedAlignment
+from morphkit_costs.canonical import CanonicalCost
+from morphkit_costs.distribution import LocalDistributionCost
+from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.stats import ortho_group
+
+from morphkit.types import Cloud, PairedData, Pairs
+from morphkit.wiring.records import rebuild, record
+
+NONE = Pairs.from_array(np.zeros((0, 2), int))
+START = LocalDistributionCost()
+
+
+@pytest.fixture(scope="module")
+def turned() -> tuple[PairedData, np.ndarray]:
+    """300 points of 8 dimensions, of a cloud that no rotation leaves as it is, and what a rotation
+    and a little noise make of them, in another order; without pairs, and who belongs to whom."""
+    rng = np.random.default_rng(0)
+    x = rng.gamma(1.0, size=(300, 8)) * np.linspace(1, 3, 8)
+    y = x @ ortho_group.rvs(8, random_state=1) + 0.02 * rng.normal(size=x.shape)
+    order = rng.permutation(300)
+    return PairedData(Cloud.uniform(x), Cloud.uniform(y[order]), NONE), np.argsort(order)
+
+
+def similarities(points: np.ndarray) -> np.ndarray:
+    """(n, n - 1): centred, of unit length, centred; without their own, standardised."""
+    z = points - points.mean(0)
+    z = z / np.linalg.norm(z, axis=1, keepdims=True)
+    z = z - z.mean(0)
+    found = (z @ z.T)[~np.eye(len(z), dtype=bool)].reshape(len(z), -1)
+    return (found - found.mean()) / found.std()
+
+
+def test_it_is_the_squared_wasserstein_distance_of_similarities(turned):
+    data, _ = turned
+    found = np.asarray(START.prepare(data).matrix())[:20, :30]
+    a, b = (similarities(np.asarray(c.points, float)) for c in (data.x, data.y))
+    expected = np.array([[ot.wasserstein_1d(p, q, p=2) for q in b[:30]] for p in a[:20]])
+    # 200 quantiles of 299 values, and their own unit.
+    assert np.abs(found - expected).max() < 0.05 * expected.max()
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_a_point_of_weight_two_is_there_twice():
+    rng = np.random.default_rng(1)
+    points, y = rng.gamma(1.0, size=(40, 4)), Cloud.uniform(rng.gamma(1.0, size=(30, 4)))
+    weights = np.where(np.arange(40) < 10, 2.0, 1.0)
+    weighted = replace(Cloud.uniform(points), weights=jnp.asarray(weights / weights.sum()))
+    twice = np.repeat(np.arange(40), weights.astype(int))
+    one = START.prepare(PairedData(weighted, y, NONE)).matrix()
+    two = START.prepare(PairedData(Cloud.uniform(points[twice]), y, NONE)).matrix()
+    first = np.searchsorted(twice, np.arange(40))
+    assert np.corrcoef(np.ravel(one), np.ravel(two[first]))[0, 1] > 0.95
+
+
+def test_neither_rotations_nor_scales_nor_blocks_change_it(turned, monkeypatch):
+    data, _ = turned
+    expected = np.asarray(START.prepare(data).matrix())
+    x = np.asarray(data.x.points, float) @ ortho_group.rvs(8, random_state=3) * 7 + 2
+    monkeypatch.setattr("morphkit_costs.distribution.BLOCK", 7 * 300)
+    found = START.prepare(PairedData(Cloud.uniform(x), data.y, NONE)).matrix()
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+    part = np.asarray(LocalDistributionCost(points=150).prepare(data).matrix())
+    assert np.corrcoef(part.ravel(), expected.ravel())[0, 1] > 0.9
+
+
+def test_without_a_pair_a_refined_coupling_finds_nearly_all(turned):
+    data, truth = turned
+    noise = np.random.default_rng(1).normal(size=data.y.points.shape) * 0.4
+    data = replace(data, y=Cloud.uniform(data.y.points + noise))
+    aligner = RefinedAlignment(rounds=30, start=START)
+    sampler = aligner.sampler(data, CanonicalCost(), Sinkhorn(0.05))
+    assert sampler.coupling is not None
+    rows = np.asarray(sampler.coupling.rows(jnp.arange(300)))
+    start = np.asarray(START.prepare(data).matrix())
+    assert (rows.argmax(1) == truth).mean() > 0.9 > 2 * (start.argmin(1) == truth).mean()
+    posterior = sampler.map.log_conditional(np.asarray(data.x.points))
+    assert (np.asarray(posterior).argmax(1) == rows.argmax(1)).all()
+
+
+def test_it_is_recorded_and_says_what_it_cannot_do(turned):
+    data, _ = turned
+    aligner = RefinedAlignment(start=LocalDistributionCost(points=9))
+    assert rebuild(json.loads(json.dumps(record(aligner)))) == aligner
+    with pytest.raises(ValueError, match=r"pairs is empty.*LocalDistributionCost"):
+        GlobalAlignment().sampler(data, CanonicalCost(), Sinkhorn(0.05))
+    with pytest.raises(ValueError, match=r"pairs is empty.*LocalDistributionCost"):
+        RefinedAlignment().sampler(data, CanonicalCost(), Sinkhorn(0.05))
+    with pytest.raises(ValueError, match="the source side has 2 points"):
+        START.prepare(PairedData(data.x.take(jnp.arange(2)), data.y, NONE))
+    with pytest.raises(ValueError, match="all points of a side coincide"):
+        START.prepare(PairedData(Cloud.uniform(np.ones((5, 2))), data.y, NONE))

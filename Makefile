@@ -40,6 +40,8 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/matching.py
 	$(BIN)/python benchmarks/choice.py
 	$(BIN)/python benchmarks/recorded.py
+	$(BIN)/python benchmarks/morphs.py
+	$(BIN)/python benchmarks/unpaired.py
 	$(BIN)/python benchmarks/outsiders.py
 	$(BIN)/python benchmarks/arrays.py
 	$(BIN)/python benchmarks/performance.py

@@ -165,11 +165,18 @@ def suggest(directory: str | Path, k: int = 10) -> Int[np.ndarray, " k"]:
         return suggest_points(prepare(experiment, log).train, matcher, k)
 
 
-def alignment(method: str | None, config: str | Path | None) -> tuple[list[str | Path], list[str]]:
+def alignment(
+    method: str | None, config: str | Path | None, paired: bool = True
+) -> tuple[list[str | Path], list[str]]:
     """The gin files and bindings that ask for an alignment: `config`, or align.gin, by the
     `method`, a key of METHODS or "auto", which needs no pairs to test on. None is "auto", or with a
-    `config` what that says. Raises ValueError for another method."""
+    `config` what that says. Where nothing is `paired`, "auto" is unpaired.gin. Raises ValueError
+    for another method, and for one that needs pairs without any."""
     files: list[str | Path] = [config or "align.gin"]
+    if not paired and config is None:
+        if method not in (None, "auto"):
+            raise ValueError(f"method = {method!r} needs pairs; give some, or no method")
+        return ["unpaired.gin"], []
     if method == "auto" or (method is None and config is None):
         return [*files, "auto.gin"], ["data.Arrays.test_fraction = 0.0"]
     if method is None:
@@ -184,7 +191,7 @@ def alignment(method: str | None, config: str | Path | None) -> tuple[list[str |
 def align(
     x: Float[np.ndarray, "n p"],
     y: Float[np.ndarray, "m q"],
-    pairs: Int[np.ndarray, "l 2"],
+    pairs: Int[np.ndarray, "l 2"] | None = None,
     *,
     method: str | None = None,
     config: str | Path | None = None,
@@ -199,19 +206,21 @@ def align(
     `pairs` lists known correspondences: x[pairs[k, 0]] goes with y[pairs[k, 1]]. With `method`
     "auto", the default, couplings and baselines are judged on pairs that are held out in turn; the
     best is fitted again to all pairs, and `morph.report()` has the table. "true", "global" and
-    "local" are the paper's alignments (Sec. 3.2). `config` is a gin file, in place of align.gin,
-    which comes with morphkit; it decides where no method is given. A share `test_fraction` of the
-    pairs is kept for a test with their points, by default none with "auto" and else .2; what morph
-    and baselines do there is in `morph.metrics`. `method`, `seed`, by default 0, and
-    `bindings` win over it. With `out`, the whole run is kept there with the arrays, as by
-    `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a finished run
-    there. Without `out`, the arrays pass through a temporary file.
+    "local" are the paper's alignments (Sec. 3.2). Without `pairs` the two sides are aligned by how
+    alike points see the others of their side (gin/unpaired.gin). Nothing can check that: a warning
+    says how far two parts of the source points agree (`eval.Agreement`). `config` is a gin file,
+    in place of align.gin, which comes with morphkit; it decides where no method is given. A share
+    `test_fraction` of the pairs is kept for a test with their points, by default none with "auto"
+    and else .2; what morph and baselines do there is in `morph.metrics`. `method`, `seed`, by
+    default 0, and `bindings` win over it. With `out`, the whole run is kept there with the arrays,
+    as by `morphkit.run`: `morphkit run out/config.gin` does it again. `overwrite` replaces a
+    finished run there. Without `out`, the arrays pass through a temporary file.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method, for
     a seed below 0 or of more than 32 bits, and for a wrong configuration.
     """
-    files, chosen = alignment(method, config)
-    x, y, pairs = np.asarray(x), np.asarray(y), np.asarray(pairs)
+    files, chosen = alignment(method, config, pairs is not None)
+    x, y, pairs = np.asarray(x), np.asarray(y), None if pairs is None else np.asarray(pairs)
     # Only for its errors; Arrays.hold_out, which may be bound, can find more.
     split_arrays(x, y, pairs, test_fraction=test_fraction or 0, hold_out="sources", seed=seed or 0)
     if test_fraction is not None:
@@ -229,14 +238,15 @@ def align(
 
 def _align(
     folder: RunFolder, files: Sequence[str | Path], bindings: Sequence[str],
-    overwrite: bool, x: np.ndarray, y: np.ndarray, pairs: np.ndarray,
+    overwrite: bool, x: np.ndarray, y: np.ndarray, pairs: np.ndarray | None,
 ) -> Morph:  # fmt: skip
+    arrays = {"source": x, "target": y} | ({} if pairs is None else {"pairs": pairs})
     # Named by content: a run that is overwritten, or put back, keeps its own.
-    file = folder.arrays(fingerprint(x, y, pairs)[:12]).resolve()
-    names = {name: f"{file}::{name}" for name in ("source", "target", "pairs")}
+    file = folder.arrays(fingerprint(*arrays.values())[:12]).resolve()
+    names = {name: f"{file}::{name}" for name in arrays}
     experiment, gin = asked(files, [*data_bindings(**names), *bindings])
     with folder.opened(overwrite):
-        replace_file(file, lambda new: np.savez(new, source=x, target=y, pairs=pairs))
+        replace_file(file, lambda new: np.savez(new, **arrays))  # pyright: ignore[reportArgumentType]
         return run_experiment(experiment, folder, gin).morph
 
 

@@ -96,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--source", required=True, metavar="X.npy", help="source features, (n, p)")
     sub.add_argument("--target", required=True, metavar="Y.npy", help="target features, (m, q)")
     sub.add_argument(
-        "--pairs", required=True, metavar="PAIRS.csv", help="row numbers of known pairs, (l, 2)"
+        "--pairs",
+        metavar="PAIRS.csv",
+        help="row numbers of known pairs, (l, 2); without any, nothing can check the result",
     )
     sub.add_argument(
         "--method", choices=("auto", "true", "global", "local"),
@@ -196,8 +198,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _align(arguments: argparse.Namespace) -> int:
     from . import api
 
-    names = {"source": arguments.source, "target": arguments.target, "pairs": arguments.pairs}
-    files, how = api.alignment(arguments.method, arguments.config)
+    names = {"source": arguments.source, "target": arguments.target}
+    names |= {} if arguments.pairs is None else {"pairs": arguments.pairs}
+    files, how = api.alignment(arguments.method, arguments.config, arguments.pairs is not None)
     bindings = [*api.data_bindings(**names), *how, *arguments.bindings]
     return _finish(api.run(files, bindings, arguments.out, overwrite=arguments.overwrite))
 

@@ -80,7 +80,10 @@ class Codec(FeatureExtractor):
 
 
 class FusedCost(Checked):
-    """An inter-space cost c_XY, made from two clouds and the pairs between them."""
+    """An inter-space cost c_XY, made from two clouds and the pairs between them; `needs_pairs` says
+    whether it takes one at least."""
+
+    needs_pairs: ClassVar[bool] = True
 
     @abstractmethod
     def prepare(self, data: PairedData) -> "Geometry":
@@ -206,6 +209,10 @@ class Sampler(eqx.Module):
 
 class Aligner(Checked):
     """An alignment strategy (Sec. 3.2): how pairs and unpaired points become training batches."""
+
+    def needs_pairs(self, cost: FusedCost) -> bool:
+        """Whether it takes a pair at least, with this `cost`."""
+        return True
 
     @abstractmethod
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> "Coupling | None":

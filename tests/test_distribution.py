@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import ot
@@ -11,9 +13,13 @@ from morphkit_aligners.aligners import GlobalAlignment
 from morphkit_aligners.refined import RefinedAlignment
 from morphkit_costs.canonical import CanonicalCost
 from morphkit_costs.distribution import LocalDistributionCost
+from morphkit_metrics.agreement import Agreement
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.stats import ortho_group
 
+import morphkit
+from morphkit.cli import main
+from morphkit.transport.couplings import Coupling
 from morphkit.types import Cloud, PairedData, Pairs
 from morphkit.wiring.records import rebuild, record
 
@@ -100,3 +106,55 @@ def test_it_is_recorded_and_says_what_it_cannot_do(turned):
         START.prepare(PairedData(data.x.take(jnp.arange(2)), data.y, NONE))
     with pytest.raises(ValueError, match="all points of a side coincide"):
         START.prepare(PairedData(Cloud.uniform(np.ones((5, 2))), data.y, NONE))
+
+
+FEW = ["Training.steps = 2", "Training.steps_per_dispatch = 2", "run.field = @field.MLP",
+       "MLP.layers = 1", "MLP.hidden = 8", "RefinedAlignment.rounds = 20"]  # fmt: skip
+
+
+def test_two_arrays_without_a_pair_are_aligned_and_the_run_says_how_sure_it_is(
+    turned, tmp_path, capsys
+):
+    data, truth = turned
+    x, y = (np.asarray(cloud.points) for cloud in (data.x, data.y))
+    morph = morphkit.align(x, y, bindings=FEW, out=tmp_path / "a")
+    rows = np.asarray(morph.match(x, 1).rows)[:, 0]
+    assert (rows == truth).mean() > 0.95
+    assert morph.metrics["coupling/agreement"] > 0.95
+    assert morph.metrics["coupling/matched_cka"] > 0.9
+    assert morph.metrics["config/pairs"] == 0
+    assert "no pair is known" in capsys.readouterr().err
+    assert (tmp_path / "a" / "report.html").is_file()
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    files = ["--source", str(tmp_path / "x.npy"), "--target", str(tmp_path / "y.npy")]
+    asked = [part for b in FEW for part in ("--set", b)]
+    assert main(["align", *files, *asked, "--out", str(tmp_path / "b")]) == 0
+    metrics = json.loads((tmp_path / "b" / "metrics.json").read_text())
+    assert metrics["coupling/agreement"] == pytest.approx(morph.metrics["coupling/agreement"])
+
+
+def test_parts_of_points_that_have_nothing_to_do_with_one_another_do_not_agree():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 6)), rng.normal(size=(200, 6))
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), NONE)
+
+    def couple(data: PairedData) -> Coupling:
+        return RefinedAlignment(5, start=START).couple(data, CanonicalCost(), Sinkhorn(0.05))
+
+    scene = SimpleNamespace(train=data, coupling=couple(data), couple=couple)
+    found = Agreement().evaluate(scene, key=jax.random.key(0))  # pyright: ignore
+    assert found["agreement"] < 0.3
+    with pytest.raises(ValueError, match=r"scene\.coupling is missing"):
+        Agreement().evaluate(SimpleNamespace(coupling=None, couple=None), key=jax.random.key(0))  # pyright: ignore
+
+
+def test_what_needs_a_pair_says_so(turned, tmp_path):
+    data, _ = turned
+    x, y = (np.asarray(cloud.points) for cloud in (data.x, data.y))
+    with pytest.raises(ValueError, match="method = 'global' needs pairs"):
+        morphkit.align(x, y, method="global")
+    for aligner in ("Global", "True", "Refined"):
+        changed = [f"run.aligner = @aligner.{aligner}Alignment()", "run.choice = None"]
+        with pytest.raises(ValueError, match=rf"{aligner}Alignment needs one at least.*unpaired"):
+            morphkit.align(x, y, config="align.gin", bindings=[*FEW[:5], *changed])

@@ -24,14 +24,18 @@ logger = logging.getLogger("morphkit")
 Unit = Literal["groups", "sources"]
 """What is held out whole, see `split_arrays`."""
 
+NONE = np.zeros((0, 2), np.int32)
+"""No pairs."""
+
 
 class Arrays(Data):
     """Features in files: `source` (n, p) and `target` (m, q), and `pairs` of their rows.
 
     A file is .npy, .npz or .safetensors; 'file.npz::name' names one array of several. `pairs`
     is a .csv file with two columns of row numbers from 0 (a header is allowed), or an
-    (l, 2) array. `source_labels` (n,) and `target_labels` (m,) are files of integers, one per
-    row, and only evaluate. Nothing is normalised.
+    (l, 2) array; without it nothing is known to correspond. `source_labels` (n,) and
+    `target_labels` (m,) are files of integers, one per row, and only evaluate. Nothing is
+    normalised.
 
     The test split is `test_source`, `test_target` and `test_pairs` (default: row i with row
     i), or else a share `test_fraction` in [0, 1) of the pairs, drawn by `seed`, as `split_arrays`
@@ -53,7 +57,7 @@ class Arrays(Data):
     seed: Seed = eqx.field(static=True, default=0)
 
     def __check_init__(self):
-        for name in ("source", "target", "pairs"):
+        for name in ("source", "target"):
             if getattr(self, name) is None:
                 raise ValueError(f"Arrays.{name} is missing: give the path of a file")
 
@@ -63,11 +67,10 @@ class Arrays(Data):
 
         assert self.source is not None
         assert self.target is not None
-        assert self.pairs is not None
         data = split_arrays(
             read_array(self.source),
             read_array(self.target),
-            read_pairs(self.pairs),
+            optional(self.pairs, read_pairs),
             source_labels=optional(self.source_labels),
             target_labels=optional(self.target_labels),
             test_source=optional(self.test_source),
@@ -90,7 +93,7 @@ class Arrays(Data):
 def split_arrays(
     source: Num[np.ndarray, "n p"],
     target: Num[np.ndarray, "m q"],
-    pairs: Int[np.ndarray, "l 2"],
+    pairs: Int[np.ndarray, "l 2"] | None,
     *,
     source_labels: Int[np.ndarray, " n"] | None = None,
     target_labels: Int[np.ndarray, " m"] | None = None,
@@ -103,9 +106,9 @@ def split_arrays(
     name: str = "arrays",
 ) -> Dataset:
     """A data set called `name` of two arrays, `source` (n, p) and `target` (m, q), and the `pairs`
-    (l, 2) of their rows, from 0; no pretrain split. `source_labels` (n,) and `target_labels` (m,)
-    are integers, if known. `test_source` (a, p) and `test_target` (b, q), given together, are the
-    test split, with `test_pairs` (k, 2), by default row i with row i.
+    (l, 2) of their rows, from 0, None where none is known; no pretrain split. `source_labels` (n,)
+    and `target_labels` (m,) are integers, if known. `test_source` (a, p) and `test_target` (b, q),
+    given together, are the test split, with `test_pairs` (k, 2), by default row i with row i.
 
     Without test arrays, `test_fraction` of the pairs is held out: at most that many and at least
     one whole unit, chosen by `seed`. With `hold_out` "groups" a unit is a group of pairs that share
@@ -124,13 +127,16 @@ def split_arrays(
     """
     check_seed("seed", seed)
     source, target = _features("source", source), _features("target", target)
-    pairs = _pairs("pairs", pairs, len(source), len(target))
+    known = NONE if pairs is None else _pairs("pairs", pairs, len(source), len(target))
     source_labels, target_labels = _numbered(
         _labels("source_labels", source_labels, len(source)),
         _labels("target_labels", target_labels, len(target)),
     )
-    everything = Split(source, target, pairs, source_labels, target_labels)
+    everything = Split(source, target, known, source_labels, target_labels)
     if test_source is None and test_target is None and test_pairs is None:
+        if pairs is None:  # nothing to hold out
+            none = NONE[:, 0]
+            return Dataset(name, None, everything, _take(everything, none, none, NONE))
         return Dataset(name, None, *_hold_out(everything, test_fraction, hold_out, seed))
     if test_source is None or test_target is None:
         raise ValueError("test_source and test_target must be given together")

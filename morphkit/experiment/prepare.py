@@ -14,10 +14,16 @@ def prepare(experiment: Experiment, log: Log) -> Scene:
     """The features of both sides, with the pairs that the run of `experiment` may know; `log` tells
     how far it is.
 
-    Raises ValueError for data without pairs, and whatever loading and extraction raise.
+    Raises ValueError for data without pairs, where the aligner needs one, and whatever loading and
+    extraction raise.
     """
     raw = experiment.data.load()
     features = features_of(raw, experiment.source, experiment.target, log)
+    if len(raw.train.pairs) == 0 and experiment.aligner.needs_pairs(experiment.cost):
+        raise ValueError(
+            f"the data has no known pairs, and {type(experiment.aligner).__name__} needs one at "
+            "least; give some, or take gin/unpaired.gin"
+        )
     pairs = choose_pairs(raw.train.pairs, experiment.paired_fraction, experiment.seed)
     data = PairedData(features.x, features.y, Pairs.from_array(pairs))
     log.info(
@@ -34,11 +40,6 @@ def choose_pairs(
     pairs: Int[np.ndarray, "k 2"], fraction: float, seed: int
 ) -> Int[np.ndarray, "l 2"]:
     """A random `fraction` in (0, 1] of the known `pairs`, by `seed`, at least one; nested for
-    growing fractions.
-
-    Raises ValueError if there are none.
-    """
-    if len(pairs) == 0:
-        raise ValueError("the data has no known pairs, and an alignment needs at least one")
+    growing fractions; none of none."""
     order = np.random.default_rng(seed).permutation(len(pairs))
     return pairs[np.sort(order[: max(1, round(fraction * len(pairs)))])]

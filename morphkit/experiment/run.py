@@ -59,6 +59,8 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
                 scene, ours(experiment, morph, sampler) | fitted(experiment, scene.train, log),
                 judges, key_eval, log,
             )  # fmt: skip
+        if scene.train.pairs.size == 0:
+            log.warn(unchecked(judged))
         metrics = (
             chosen.metrics | coupling_metrics | judged | log.times | asked(experiment, scene.train)
         )
@@ -70,6 +72,18 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
         log.finish(metrics, folder.report, config=story | {"gin": gin})
     folder.finish()
     return Result(replace(morph, gin=gin), metrics, folder.path, tuple(failures))
+
+
+def unchecked(judged: dict[str, float]) -> str:
+    """What to think of an alignment without pairs, by the metrics in `judged`."""
+    agreement, cka = (judged.get(f"coupling/{name}") for name in ("agreement", "matched_cka"))
+    said = "no pair is known, so that nothing can check this alignment"
+    if agreement is not None and cka is not None:
+        said += (
+            f"; two parts of the source points agree on {agreement:.0%} of their matches, and the "
+            f"CKA of matched points is {cka:.2f}"
+        )
+    return f"{said}; give a few pairs, and morphkit judges by them"
 
 
 def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, dict[str, float]]:

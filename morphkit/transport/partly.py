@@ -114,6 +114,9 @@ class PartlyKnownCoupling(Coupling):
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_which, key_known, key_rest = jax.random.split(key, 3)
+        if len(self.known) == 0:
+            i, j = self.rest.sample(key_rest, num)
+            return self.i[i], self.j[j]
         pair = draw_marginal(key_known, cumulative(self.known), num)
         i, j = self.rest.sample(key_rest, num)
         known = self.known.sum()

@@ -101,6 +101,10 @@ class GlobalAlignment(Aligner):
     temperature: NonNegative = eqx.field(static=True, default=1.0)
     draws: Count = eqx.field(static=True, default=1)
 
+    def needs_pairs(self, cost: FusedCost) -> bool:
+        """As `cost` does."""
+        return cost.needs_pairs
+
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
         return self._drawn_from(couple(data, cost, solver), data)
 

@@ -75,6 +75,10 @@ class RefinedAlignment(Aligner):
     start: FusedCost | None = None
     finish: StartedSolver | None = None
 
+    def needs_pairs(self, cost: FusedCost) -> bool:
+        """Not with a start that does not."""
+        return self.start is None or self.start.needs_pairs
+
     def couple(self, data: PairedData, cost: FusedCost, solver: OTSolver) -> Coupling:
         distinct = collapse(data)
         refined = self.refine(data if distinct is None else distinct.data, cost, solver)

@@ -1,6 +1,6 @@
 """Points that see the others of their side alike, which needs no pair."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ class LocalDistributionCost(FusedCost):
     features_x: Literal["unit", "identity"] = eqx.field(static=True, default="unit")
     features_y: Literal["unit", "identity"] = eqx.field(static=True, default="unit")
     points: Count = eqx.field(static=True, default=5000)
+    needs_pairs: ClassVar[bool] = False
 
     def prepare(self, data: PairedData) -> PointGeometry:
         """See `FusedCost.prepare`. Raises ValueError for a side of fewer than three points, or

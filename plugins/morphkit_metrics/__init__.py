@@ -5,6 +5,7 @@ from morphkit import hookimpl
 
 @hookimpl
 def morphkit_register(registry) -> None:
+    from .agreement import Agreement
     from .alignable import Alignability
     from .classes import LabelAccuracy, NearestTargetAccuracy
     from .draws import DrawScores
@@ -27,6 +28,7 @@ def morphkit_register(registry) -> None:
     registry.add(Retrieval)
     registry.add(UnpairedRetrieval)
     registry.add(Alignability)
+    registry.add(Agreement)
     registry.add(FeatureOverlap)
     registry.add(KNNAccuracy)
     for neural in (NeuralPrediction, CategoryDecoding, TargetDecoding):

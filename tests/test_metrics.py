@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from morphkit_aligners.aligners import GlobalAlignment
+from morphkit_costs.distribution import LocalDistributionCost
 from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
 from morphkit_metrics.draws import DrawScores, energy_score
 from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
@@ -18,6 +20,7 @@ from morphkit_metrics.images import ClassImageMSE
 from morphkit_metrics.layers import Predictivity
 from morphkit_metrics.matching import MatchingAccuracy
 from morphkit_metrics.pairs import PairedError
+from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.spatial.distance import cdist
 
 from morphkit.experiment.evaluate import check_evaluators, directions, evaluate
@@ -378,7 +381,8 @@ def test_every_evaluator_gives_the_metrics_that_it_declares_and_the_docs_list(tm
     s = scene(Shaped((CLASSES,)), (CLASSES,))
     known = PairedData(s.train.x, s.train.y, Pairs.from_array(s.test.pairs[:40]))
     s = replace(
-        s, train=known, inputs=s.test, couple=lambda data: s.coupling,
+        s, train=known, inputs=s.test,
+        couple=lambda data: GlobalAlignment().couple(data, LocalDistributionCost(), Sinkhorn()),
         test=s.test._replace(reliability=np.full(CLASSES, 0.5, np.float32)),
     )  # fmt: skip
     small = {"Predictivity": Predictivity(components=2, folds=3)}

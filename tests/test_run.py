@@ -281,10 +281,9 @@ def test_sigterm_saves_the_state_and_says_so(arrays, tmp_path):
     assert process.returncode == 143
     assert len(list(out.glob("checkpoint-*.safetensors"))) == 1
     first = RunFolder(out).wandb_id
-    process = subprocess.Popen(
-        command, cwd=arrays, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # it may be ignored here
-    )  # fmt: skip
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)  # it may be ignored here, and so there
+    process = subprocess.Popen(command, cwd=arrays, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
     while time.monotonic() < deadline and "goes on from step" not in log.read_text():
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)

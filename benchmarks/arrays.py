@@ -13,7 +13,7 @@ import numpy as np
 from morphkit_baselines.cca import RidgeCCA
 from morphkit_baselines.linear import Procrustes, Ridge
 from sklearn.metrics import r2_score
-from tables import append, measured_by, read, summary
+from tables import measure, measured_by, summary
 
 import morphkit
 from morphkit.types import Cloud, PairedData, Pairs
@@ -24,8 +24,9 @@ SEEDS = 5
 BASELINES = {"ridge": Ridge(), "ridge CCA": RidgeCCA(), "Procrustes": Procrustes()}
 
 
-def run(seed: int) -> dict:
+def run(cell: tuple[int]) -> dict:
     """R² of the points without a pair."""
+    (seed,) = cell
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(300, 6))
     y = np.tanh(x @ rng.normal(size=(6, 4)))
@@ -56,12 +57,8 @@ def write(lines: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
-    for seed in range(parser.parse_args().seeds):
-        if (seed,) not in read(LINES, "cell"):
-            line = run(seed)
-            print(line, flush=True)
-            append(LINES, line)
-    write(read(LINES, "cell"))
+    seeds = parser.parse_args().seeds
+    measure(LINES, [(seed,) for seed in range(seeds)], run, write)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from problems import tiny_imagenet_clouds
 from sklearn.metrics import pairwise_distances_argmin
-from tables import append, measured_by, missing, read, summary
+from tables import measure, measured_by, summary
 
 import morphkit
 from morphkit.data.imagenet import ImageNetFeatures
@@ -177,11 +177,7 @@ def main() -> None:
         for seed in range(chosen.seeds)
         for share in PROBLEMS[problem].shares
     ]
-    for cell in missing(LINES, cells):
-        line = run(cell)
-        print(line, flush=True)
-        append(LINES, line)
-    write(read(LINES, "cell"))
+    measure(LINES, cells, run, write)
 
 
 if __name__ == "__main__":

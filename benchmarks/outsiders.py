@@ -15,7 +15,7 @@ from choice import texts, things
 from morphkit_aligners.refined import RefinedAlignment
 from morphkit_costs.canonical import CanonicalCost
 from morphkit_solvers.sinkhorn import Sinkhorn
-from tables import append, measured_by, read, summary
+from tables import measure, measured_by, summary
 
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -80,12 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=SEEDS)
     seeds = parser.parse_args().seeds
-    for name, share, seed in itertools.product(PROBLEMS, SHARES, range(seeds)):
-        if (name, share, seed) not in read(LINES, "cell"):
-            line = run(name, share, seed)
-            print(line["cell"], line["scores"], flush=True)
-            append(LINES, line)
-    write(read(LINES, "cell"))
+    measure(LINES, itertools.product(PROBLEMS, SHARES, range(seeds)), run, write)
 
 
 if __name__ == "__main__":

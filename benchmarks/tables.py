@@ -4,7 +4,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -30,6 +30,21 @@ def missing(path: Path, cells: Iterable[tuple]) -> list[tuple]:
     """Those of `cells` that no line of a file has as its "cell"."""
     there = read(path, "cell")
     return [cell for cell in cells if cell not in there]
+
+
+def measure(
+    path: Path,
+    cells: Iterable[tuple],
+    run: Callable[[tuple], dict],
+    write: Callable[[dict[tuple, dict]], None],
+) -> None:
+    """Runs those of `cells` that the file has no line of, a line after the other, and then writes
+    the page of all lines."""
+    for cell in missing(path, cells):
+        line = run(cell)
+        print(json.dumps(line)[:400], flush=True)
+        append(path, line)
+    write(read(path, "cell"))
 
 
 def append(path: Path, line: dict) -> None:

@@ -6,7 +6,6 @@ Nothing is trained.
 """
 
 import argparse
-import functools
 import logging
 import time
 from pathlib import Path
@@ -15,13 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from choice import texts, things
-from morphkit_aligners.aligners import GlobalAlignment
-from morphkit_metrics.agreement import Agreement, best
+from jaxtyping import Array
+from morphkit_costs.distribution import LocalDistributionCost
+from morphkit_metrics.agreement import Agreement
 from morphkit_solvers.gromov import FusedGromovWasserstein
-from tables import append, measured_by, missing, read, summary
+from tables import measure, measured_by, summary
 
 from morphkit.api import asked
 from morphkit.interfaces import Scene
+from morphkit.transport.couplings import Coupling
+from morphkit.transport.geometry import pairwise
 from morphkit.transport.matching import Matcher
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -29,6 +31,7 @@ RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "unpaired.jsonl"
 SEEDS = 5
 SHARE = 0.9
+EPSILONS, STARTS = (0.05, 0.0125, 0.005), 3
 ARRAYS = {"texts": texts, "things": things}
 PROBLEMS = {
     "texts": "MiniLM → WordLlama",
@@ -50,19 +53,38 @@ def run(cell: tuple[str, int]) -> dict:
     assert sampler.coupling is not None
     assert sampler.map is not None
     matched = Matcher.of(sampler.map, data.y, 1.0).match(data.x.points, 1).rows
-    gromov = FusedGromovWasserstein(alpha=1.0)
-    plain = GlobalAlignment().couple(data, experiment.aligner.start, gromov)
     scores = {
-        "coupling": best(sampler.coupling), "map": np.asarray(matched)[:, 0],
-        "Gromov-Wasserstein": best(plain),
+        "coupling": sampler.coupling.most_probable(), "map": matched[:, 0],
+        "Gromov-Wasserstein": gromov_wasserstein(data).most_probable(),
     }  # fmt: skip
-    found = {name: float(np.mean((rows == truth)[known])) for name, rows in scores.items()}
+    found = {
+        name: float(np.mean((np.asarray(rows) == truth)[known])) for name, rows in scores.items()
+    }
     scene = Scene(
         *(None,) * 2, train=data, x=data.x, y=data.y, test=None,  # pyright: ignore
-        coupling=sampler.coupling, couple=functools.partial(experiment.couple),
+        coupling=sampler.coupling, couple=experiment.couple,
     )  # fmt: skip
     evidence = Agreement().evaluate(scene, key=jax.random.key(seed))
     return {"cell": list(cell), "scores": found | evidence | {"seconds": seconds}}
+
+
+def gromov_wasserstein(data: PairedData) -> Coupling:
+    """At the ε with the least loss, Eq. 2 without its entropy, and there from the coupling with the
+    least objective of STARTS: nothing else can be chosen by without pairs."""
+    found = []
+    for epsilon in EPSILONS:
+        solver = FusedGromovWasserstein(epsilon, alpha=1.0, starts=STARTS)
+        coupling = solver.solve(LocalDistributionCost().prepare(data), data.x, data.y)
+        found.append((float(quadratic_loss(coupling.values, data)), coupling))
+    return min(found, key=lambda pair: pair[0])[1]
+
+
+@jax.jit
+def quadratic_loss(coupling: Array, data: PairedData) -> Array:
+    """Σ |c_X - c_Y|² π ⊗ π of a `coupling` (n, m), of cosine costs over their means."""
+    (a, p), (b, q) = ((pairwise("cosine", c.points, c.points), c.weights) for c in (data.x, data.y))
+    a, b = a / (p @ a @ p), b / (q @ b @ q)
+    return p @ a**2 @ p + q @ b**2 @ q - 2 * jnp.sum((a @ coupling @ b) * coupling)
 
 
 def clouds(problem: str, seed: int) -> tuple[PairedData, np.ndarray]:
@@ -85,8 +107,11 @@ def clouds(problem: str, seed: int) -> tuple[PairedData, np.ndarray]:
 
 HEAD = f"""A seed chooses {SHARE:.0%} of the points, and their order. R@1: of the source points that
 have a counterpart, how many have it first, by the row of the coupling or by the map of new points,
-as gin/unpaired.gin makes them. Gromov-Wasserstein starts from the product coupling. The agreement
-and the CKA are all that a user sees without pairs."""
+as gin/unpaired.gin makes them. Gromov-Wasserstein takes the best by its objective of {STARTS} starts,
+the product coupling among them, at the one of {len(EPSILONS)} ε with the least loss. The agreement and the CKA are
+all that a user sees without pairs. The settings were found on these data, with R@1 of other orders
+and of all points in view (seven settings of the texts): other data have to show that they carry
+over."""
 
 
 def write(lines: dict[tuple, dict]) -> None:
@@ -109,11 +134,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     logging.getLogger("morphkit").setLevel(logging.WARNING)
     cells = [(p, seed) for seed in range(parser.parse_args().seeds) for p in PROBLEMS]
-    for cell in missing(LINES, cells):
-        line = run(cell)
-        print(line, flush=True)
-        append(LINES, line)
-    write(read(LINES, "cell"))
+    measure(LINES, cells, run, write)
 
 
 if __name__ == "__main__":

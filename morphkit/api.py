@@ -166,7 +166,7 @@ def suggest(directory: str | Path, k: int = 10) -> Int[np.ndarray, " k"]:
 
 
 def alignment(
-    method: str | None, config: str | Path | None, paired: bool = True
+    method: str | None, config: str | Path | None, paired: bool
 ) -> tuple[list[str | Path], list[str]]:
     """The gin files and bindings that ask for an alignment: `config`, or align.gin, by the
     `method`, a key of METHODS or "auto", which needs no pairs to test on. None is "auto", or with a
@@ -217,10 +217,14 @@ def align(
     finished run there. Without `out`, the arrays pass through a temporary file.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method, for
-    a seed below 0 or of more than 32 bits, and for a wrong configuration.
+    one that needs pairs or a `test_fraction` without any, for a seed below 0 or of more than 32 bits, and for a wrong configuration.
     """
     files, chosen = alignment(method, config, pairs is not None)
     x, y, pairs = np.asarray(x), np.asarray(y), None if pairs is None else np.asarray(pairs)
+    if pairs is None and test_fraction:
+        raise ValueError(
+            f"test_fraction = {test_fraction} is of the pairs, and there are none; leave it out"
+        )
     # Only for its errors; Arrays.hold_out, which may be bound, can find more.
     split_arrays(x, y, pairs, test_fraction=test_fraction or 0, hold_out="sources", seed=seed or 0)
     if test_fraction is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from ..interfaces import Baseline, Tell, silent
 from ..loggers import finite
@@ -150,9 +150,9 @@ def contest(
         last = _seconds(entered) - begun
         asking = _left(asking, by_hits) if any(not c.out for c in asking) else []
         done = total - len(asking) * (len(parts) - k - 1)
-    heard = [c for c in entered if c.best is not None]
     if not by_hits:
-        _reconsider([c for c in heard if not c.out and c.everywhere], parts, groups)
+        _reconsider([c for c in entered if c.best is not None and c.everywhere], parts, groups)
+    heard = [c for c in entered if c.best is not None]
     if not heard:
         raise ValueError(
             "Choice: no candidate could be judged: " + "; ".join(c.out for c in entered)
@@ -162,46 +162,54 @@ def contest(
 
 
 def _reconsider(field: list[Contestant], parts: list[Part], groups: Groups) -> None:
-    """Of the one with the largest R², if that is of predictions which its coupling has taught: what
-    it would predict without the held-out targets, and so on until the largest R² is such a one."""
-    asked: list[Contestant] = []
-    while field and (best := max(field, key=Contestant.r2)) not in asked:
-        asked.append(best)
-        if isinstance(best.way, Baseline) or not best.verdict.other_r2 > best.verdict.r2:
+    """Of the one in `field` with the largest R², if that is of predictions which its coupling has
+    taught: what it would predict without the held-out targets, and so on until the largest R² is
+    such a one."""
+    asked: set[str] = set()
+    while left := [c for c in field if not c.out]:
+        best = max(left, key=Contestant.r2)
+        taught = isinstance(best.way, Candidate) and best.verdict.other_r2 > best.verdict.r2
+        if best.name in asked or not taught:
             return
-        cost, aligner, solver = best.way.cost, best.way.aligner, best.way.solver
-        for k, part in enumerate(parts[: len(best.said[True])]):
-            if part.hidden.any():
-                new = aligner.sampler(unseen(part, groups), cost, solver).map
-                assert isinstance(new, EntropicMap)
-                other = new.cost.predict(np.asarray(part.data.x.points)[part.held])
-                for said in best.said.values():
-                    said[k] = said[k]._replace(other=np.asarray(other))
-        best.conclude()
+        asked.add(best.name)
+        with _heard(best):
+            for k, part in enumerate(parts[: len(best.said[True])]):
+                if part.hidden.any():
+                    other = _predicted(best.way, unseen(part, groups), part.held)
+                    for said in best.said.values():
+                        said[k] = said[k]._replace(other=other)
+            best.conclude()
+
+
+def _predicted(way: Way, data: PairedData, held: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k q"]:
+    """What the cost of `way`, taught by the coupling of `data`, predicts of its points `held`."""
+    assert isinstance(way, Candidate)
+    new = way.aligner.sampler(data, way.cost, way.solver).map
+    assert isinstance(new, EntropicMap)
+    return np.asarray(new.cost.predict(np.asarray(data.x.points)[held]))
 
 
 def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) -> None:
-    start = time.monotonic()
-    try:
-        with _quiet():
-            said = _answers(contestant.way, part, targets, groups)
+    with _heard(contestant):
+        said = _answers(contestant.way, part, targets, groups)
         for balanced, answers in said.items():
             contestant.said.setdefault(balanced, []).append(answers)
         contestant.conclude()
-    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
-        contestant.out, contestant.best = f"not possible: {error}", None
-    contestant.seconds += time.monotonic() - start
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what a candidate tells of its rounds: many of them are heard."""
-    level = logger.level
+def _heard(contestant: Contestant) -> Iterator[None]:
+    """Counts the seconds of `contestant`, who is out where it fails; without what it tells of its
+    rounds: many are heard."""
+    start, level = time.monotonic(), logger.level
     logger.setLevel(logging.WARNING)
     try:
         yield
+    except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
+        contestant.out, contestant.best = f"not possible: {error}", None
     finally:
         logger.setLevel(level)
+        contestant.seconds += time.monotonic() - start
 
 
 def _heard_one(entered: list[Contestant]) -> bool:

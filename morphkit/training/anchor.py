@@ -109,8 +109,10 @@ def residual_scaling(
     """`scaling` with targets that are residuals: not centred, and divided by their root mean
     square, `spread` or else that over BATCHES batches of `batch_size` of `sampler`, drawn by
     `key`."""
-    known = None if spread is None else jnp.asarray(spread, jnp.float32)
-    scale = _root_mean_square(sampler, batch_size, key) if known is None else known
+    scale = (
+        _root_mean_square(sampler, batch_size, key) if spread is None
+        else jnp.asarray(spread, jnp.float32)
+    )  # fmt: skip
     return replace(
         scaling, y_shift=jnp.zeros_like(scaling.y_shift), y_scale=jnp.where(scale > 0, scale, 1)
     )

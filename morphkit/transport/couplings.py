@@ -98,6 +98,10 @@ class Coupling(eqx.Module):
         where the coupling has none."""
         return _barycentres(self, values)
 
+    def most_probable(self) -> Int[Array, " n"]:
+        """argmax_j π_ij, of every source point; of equally probable targets the first."""
+        return _most_probable(self)
+
     def matching_accuracy(
         self,
         labels_x: Int[Array, " n"],
@@ -198,6 +202,11 @@ def _agreement(
     coupling: Coupling, labels_x: Int[Array, " n"], labels_y: Int[Array, " m"]
 ) -> Scalar:
     return coupling.fold(lambda row, i: jnp.sum(row, where=labels_y == labels_x[i])).sum()
+
+
+@eqx.filter_jit
+def _most_probable(coupling: Coupling) -> Int[Array, " n"]:
+    return coupling.fold(lambda row, i: jnp.argmax(row))
 
 
 @eqx.filter_jit

@@ -62,7 +62,7 @@ def sharpen(coupling: Coupling, temperature: float) -> Coupling:
         return coupling
     marginal = coupling.marginal(0)
     if temperature == 0:
-        target = coupling.fold(lambda row, i: jnp.argmax(row))
+        target = coupling.most_probable()
         return PointCoupling(
             target=target, weights=marginal, size=coupling.shape[1],
             convergence=coupling.convergence,

@@ -93,8 +93,8 @@ class RidgeCCA(WeightedBaseline):
 
     def principal(self, points: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "k d"]:
         """The leading principal axes of `points`, rows of unit length."""
-        # Faster than what scikit-learn takes by itself, up to about this many dimensions.
-        solver = "covariance_eigh" if points.shape[1] <= EIGH else "auto"
+        # Faster than what scikit-learn takes by itself, unless dimensions outnumber points.
+        solver = "covariance_eigh" if points.shape[1] <= min(EIGH, len(points)) else "auto"
         model = PCA(min(self.dimensions, *points.shape), svd_solver=solver, random_state=0)
         model.fit(points)
         return np.asarray(model.components_)

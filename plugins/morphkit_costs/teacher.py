@@ -97,7 +97,7 @@ class FittedTeacher(FittedCost):
             )
         mass = coupling.marginal(0)
         if baseline.classifies:
-            y, target = told(data), j[_most_probable(coupling)]
+            y, target = told(data), j[coupling.most_probable()]
         else:
             means = coupling.barycentres(data.y.points[j]) / jnp.where(mass > 0, mass, 1)[:, None]
             y = Cloud.uniform(jnp.concatenate([data.y.points, means]))
@@ -126,8 +126,3 @@ def told(data: PairedData) -> Cloud:
     labels = names[pairwise_distances_argmin(points, means)]
     labels[paired] = names[index]
     return replace(y, labels=jnp.asarray(labels))
-
-
-@eqx.filter_jit
-def _most_probable(coupling: Coupling) -> Int[Array, " r"]:
-    return coupling.fold(lambda row, i: jnp.argmax(row))

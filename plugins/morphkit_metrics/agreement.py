@@ -11,7 +11,6 @@ from jaxtyping import Array, Int, PRNGKeyArray
 from pydantic import Field
 
 from morphkit.interfaces import Better, Evaluator, Scene
-from morphkit.transport.couplings import Coupling
 from morphkit.types import PairedData, Pairs
 
 from .alignable import linear_cka
@@ -28,8 +27,8 @@ class Agreement(Evaluator):
       is not to be trusted. It is no proof: of two clouds that have a symmetry, both parts may find
       the same wrong map.
     - `matched_cka`: the linear centred kernel alignment (`Alignability`) of source points and their
-      most probable targets. 1 where the coupling is a rotation and a scale. A wrong coupling can
-      have a high one, a right one of spaces that differ a low one.
+      most probable targets, where neither all coincide. 1 where the coupling is a rotation and a
+      scale. A wrong coupling can have a high one, a right one of spaces that differ a low one.
 
     Pairs in the data are told to neither part. Raises ValueError without a coupling of all points.
     """
@@ -42,17 +41,18 @@ class Agreement(Evaluator):
         if scene.coupling is None or scene.couple is None:
             raise ValueError("Agreement: scene.coupling is missing; it judges a coupling")
         data = scene.train
-        matched = np.asarray(data.y.points, np.float64)[best(scene.coupling)]
-        found = {"matched_cka": linear_cka(np.asarray(data.x.points, np.float64), matched)}
-        targets = []
+        x, y = (np.asarray(cloud.points, np.float64) for cloud in (data.x, data.y))
+        matched, found = y[np.asarray(scene.coupling.most_probable())], {}
+        if np.ptp(x, axis=0).any() and np.ptp(matched, axis=0).any():
+            found["matched_cka"] = linear_cka(x, matched)
+        none, targets = Pairs.from_array(np.zeros((0, 2), int)), []
         for k in jax.random.split(key):
             rows = self._part(k, data.x.size)
-            none = jnp.zeros(0, jnp.int32)
-            coupling = scene.couple(PairedData(data.x.take(rows), data.y, Pairs(none, none)))
+            coupling = scene.couple(PairedData(data.x.take(rows), data.y, none))
             if coupling is None:
                 return found
             targets.append(np.full(data.x.size, -1))
-            targets[-1][rows] = best(coupling)
+            targets[-1][rows] = coupling.most_probable()
         both = (targets[0] >= 0) & (targets[1] >= 0)
         if both.any():
             found["agreement"] = float(np.mean(targets[0][both] == targets[1][both]))
@@ -60,8 +60,3 @@ class Agreement(Evaluator):
 
     def _part(self, key: PRNGKeyArray, size: int) -> Int[Array, " k"]:
         return jnp.sort(jax.random.permutation(key, size)[: max(3, round(self.part * size))])
-
-
-def best(coupling: Coupling) -> Int[np.ndarray, " n"]:
-    """The most probable target of each source point of `coupling`."""
-    return np.asarray(coupling.fold(lambda row, i: jnp.argmax(row)))

@@ -44,8 +44,9 @@ def problem(name: str, share: float, seed: int) -> tuple[PairedData, np.ndarray]
     return PairedData(Cloud.uniform(x[source]), Cloud.uniform(y[target][mixed]), pairs), truth
 
 
-def run(name: str, share: float, seed: int) -> dict:
+def run(cell: tuple[str, float, int]) -> dict:
     """R@1, by the rows of a refined coupling, of the unpaired points that have a counterpart."""
+    name, share, seed = cell
     data, truth = problem(name, share, seed)
     asked = np.flatnonzero(truth >= 0)[PAIRS:]
     left = np.setdiff1d(np.arange(data.y.size), np.asarray(data.pairs.target))

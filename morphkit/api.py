@@ -217,7 +217,8 @@ def align(
     finished run there. Without `out`, the arrays pass through a temporary file.
 
     Raises ValueError for arrays that do not fit together or hold NaN, for an unknown method, for
-    one that needs pairs or a `test_fraction` without any, for a seed below 0 or of more than 32 bits, and for a wrong configuration.
+    one that needs pairs or a `test_fraction` without any, for a seed below 0 or of more than 32
+    bits, and for a wrong configuration.
     """
     files, chosen = alignment(method, config, pairs is not None)
     x, y, pairs = np.asarray(x), np.asarray(y), None if pairs is None else np.asarray(pairs)

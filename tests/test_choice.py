@@ -589,6 +589,21 @@ def test_a_teacher_is_not_praised_for_what_held_out_targets_taught_it(rotated):
     assert found.verdict.other_r2 < r2[True] - 0.01
 
 
+def test_a_teacher_that_fails_without_held_out_targets_is_out_and_the_rest_goes_on(
+    rotated, monkeypatch
+):
+    way = Candidate(TeacherCost(Ridge()), refined.RefinedAlignment(rounds=1), Sinkhorn(0.05))
+
+    def failing(*_):
+        raise np.linalg.LinAlgError("SVD did not converge")
+
+    monkeypatch.setattr("morphkit.experiment.contest._predicted", failing)
+    field = contest(Choice([way], folds=2), {"taught": way, "other": candidate(1)}, rotated)
+    outs = {c.name: c.out for c in field}
+    assert outs["taught"] == "not possible: SVD did not converge"
+    assert field[0].name == "other"
+
+
 def test_a_last_stage_starts_from_the_refined_coupling(rotated):
     last = FusedGromovWasserstein(0.05, alpha=0.25, squared=False, max_iterations=3)
     solver, cost = Sinkhorn(0.05), CanonicalCost()

@@ -38,35 +38,33 @@ def turned() -> tuple[PairedData, np.ndarray]:
     return PairedData(Cloud.uniform(x), Cloud.uniform(y[order]), NONE), np.argsort(order)
 
 
-def similarities(points: np.ndarray) -> np.ndarray:
+def similarities(cloud: Cloud) -> np.ndarray:
     """(n, n - 1): centred, of unit length, centred; without their own, standardised."""
-    z = points - points.mean(0)
+    points, weights = (np.asarray(a, float) for a in (cloud.points, cloud.weights))
+    z = points - weights @ points
     z = z / np.linalg.norm(z, axis=1, keepdims=True)
-    z = z - z.mean(0)
-    found = (z @ z.T)[~np.eye(len(z), dtype=bool)].reshape(len(z), -1)
-    return (found - found.mean()) / found.std()
+    z = z - weights @ z
+    apart = ~np.eye(len(z), dtype=bool)
+    found = (z @ z.T)[apart].reshape(len(z), -1)
+    shares = np.broadcast_to(weights, (len(z),) * 2)[apart].reshape(found.shape)
+    shares = shares / shares.sum(1, keepdims=True) / len(z)
+    mean = np.sum(shares * found)
+    return (found - mean) / np.sqrt(np.sum(shares * (found - mean) ** 2))
 
 
-def test_it_is_the_squared_wasserstein_distance_of_similarities(turned):
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_is_the_squared_wasserstein_distance_of_similarities(turned, weighted):
+    """Up to its 200 quantiles of 299 values."""
     data, _ = turned
+    weights = np.where(np.arange(300) < 60, 6.0, 1.0) if weighted else np.ones(300)
+    data = replace(data, x=replace(data.x, weights=jnp.asarray(weights / weights.sum())))
     found = np.asarray(START.prepare(data).matrix())[:20, :30]
-    a, b = (similarities(np.asarray(c.points, float)) for c in (data.x, data.y))
-    expected = np.array([[ot.wasserstein_1d(p, q, p=2) for q in b[:30]] for p in a[:20]])
-    # 200 quantiles of 299 values, and their own unit.
+    a, b = (similarities(c) for c in (data.x, data.y))
+    others = [np.delete(weights, k) / np.delete(weights, k).sum() for k in range(20)]
+    expected = np.array([[ot.wasserstein_1d(p, q, w, p=2) for q in b[:30]]
+                         for p, w in zip(a[:20], others, strict=True)])  # fmt: skip
     assert np.abs(found - expected).max() < 0.05 * expected.max()
     assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.999
-
-
-def test_a_point_of_weight_two_is_there_twice():
-    rng = np.random.default_rng(1)
-    points, y = rng.gamma(1.0, size=(40, 4)), Cloud.uniform(rng.gamma(1.0, size=(30, 4)))
-    weights = np.where(np.arange(40) < 10, 2.0, 1.0)
-    weighted = replace(Cloud.uniform(points), weights=jnp.asarray(weights / weights.sum()))
-    twice = np.repeat(np.arange(40), weights.astype(int))
-    one = START.prepare(PairedData(weighted, y, NONE)).matrix()
-    two = START.prepare(PairedData(Cloud.uniform(points[twice]), y, NONE)).matrix()
-    first = np.searchsorted(twice, np.arange(40))
-    assert np.corrcoef(np.ravel(one), np.ravel(two[first]))[0, 1] > 0.95
 
 
 def test_neither_rotations_nor_scales_nor_blocks_change_it(turned, monkeypatch):
@@ -154,6 +152,8 @@ def test_what_needs_a_pair_says_so(turned, tmp_path):
     x, y = (np.asarray(cloud.points) for cloud in (data.x, data.y))
     with pytest.raises(ValueError, match="method = 'global' needs pairs"):
         morphkit.align(x, y, method="global")
+    with pytest.raises(ValueError, match=r"test_fraction = 0\.5 is of the pairs"):
+        morphkit.align(x, y, test_fraction=0.5)
     for aligner in ("Global", "True", "Refined"):
         changed = [f"run.aligner = @aligner.{aligner}Alignment()", "run.choice = None"]
         with pytest.raises(ValueError, match=rf"{aligner}Alignment needs one at least.*unpaired"):

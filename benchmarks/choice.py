@@ -130,22 +130,22 @@ NAMES = {
 }
 
 
-def run(cell: tuple[str, float, int]) -> dict:
+def run(budget: float, cell: tuple[str, float, int]) -> dict:
     """A cell of the tables, as a line of JSON."""
     name, pairs, seed = cell
     make, _, gin = PROBLEMS[name]
     bindings = ["run.data = @data.Digits()"] if gin == "align.gin" else []
     bindings += ["Choice.classes = True"] if name == "mnist" else []
-    found, rest = judged(make(pairs, seed), gin, bindings)
+    found, rest, _ = judged(make(pairs, seed), gin, [*bindings, f"Choice.budget = {budget}"])
     scores = {method: float(np.mean(values)) for method, values in found.items()}
     return {"cell": [name, pairs, seed], "scores": scores} | rest
 
 
 def judged(
     problem: Problem, gin: str, bindings: list[str]
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+) -> tuple[dict[str, np.ndarray], dict[str, Any], LatentMap | None]:
     """How what was chosen does beside everything else: of each method, whether it is right, or the
-    squared error, at each test point; and what was chosen, in how many seconds."""
+    squared error, at each test point; what was chosen, in how many seconds; and its map."""
     experiment, _ = asked([gin, "auto.gin"], bindings)
     assert experiment.choice is not None
     own = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
@@ -165,9 +165,10 @@ def judged(
     with_map(scores, own, problem, "the paper's bridge", None)
     won = by_name[said["ranking" if problem.truth is not None else "anchor"]]
     reading = won.reading if problem.truth is not None else Reading(**said["reading"])
-    with_map(scores, won.way, problem, "chosen", reading)
-    roles = {role: said[role] for role in ("coupling", "anchor", "ranking")}
-    return scores, {"seconds": round(seconds, 1)} | roles
+    found = with_map(scores, won.way, problem, "chosen", reading)
+    roles = {role: said[role] for role in ("coupling", "anchor", "ranking", "spread")}
+    heard = {"seconds": round(seconds, 1), "held_out": len(won.verdict.hits)}
+    return scores, heard | roles, found
 
 
 def name_of(ways: dict[str, Way], way: Way) -> str:
@@ -176,22 +177,22 @@ def name_of(ways: dict[str, Way], way: Way) -> str:
 
 def with_map(
     scores: dict[str, np.ndarray], way: Way, problem: Problem, name: str, reading: Reading | None
-) -> None:
+) -> LatentMap | None:
     """Adds what the coupling and the map of `way` come to, under `name`, the map by its `reading`,
-    if one was chosen."""
+    if one was chosen. The map, if there is one."""
     data = problem.data
     if isinstance(way, Baseline):
         try:
             found: LatentMap | None = way.fit(data)
         except ValueError:
-            return
+            return None
     else:
         sampler = way.aligner.sampler(data, way.cost, way.solver)
         if problem.truth is not None and sampler.coupling is not None:
             scores[f"{name}, coupling"] = recall(problem, sampler.coupling.rows)
         found = (reading or Reading()).of(sampler.map)
     if found is None:
-        return
+        return None
     if problem.truth is not None:
         matcher, points = Matcher.of(found, data.y), data.x.points
         group = np.asarray(Groups.of(data.y)[1].index)
@@ -203,6 +204,7 @@ def with_map(
         x, y = problem.responses
         given = np.asarray(found.expected(jnp.asarray(x, jnp.float32)))
         scores[name] = ((given - y) ** 2).mean(1)
+    return found
 
 
 def recall(problem: Problem, rows: Callable) -> np.ndarray:
@@ -327,6 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("problems", nargs="*", default=list(PROBLEMS))
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--budget", type=float, default=60.0, help="seconds, on two cores")
     chosen = parser.parse_args()
     logging.getLogger("morphkit").setLevel(logging.WARNING)
     cells = [
@@ -334,7 +337,7 @@ def main() -> None:
         for problem in chosen.problems
         for seed, size in itertools.product(range(chosen.seeds), PROBLEMS[problem][1])
     ]
-    measure(LINES, cells, run, write)
+    measure(LINES, cells, functools.partial(run, chosen.budget), write)
 
 
 if __name__ == "__main__":

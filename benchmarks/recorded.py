@@ -13,17 +13,23 @@ import logging
 import tempfile
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 from choice import Problem, judged, with_map
 from morphkit_baselines.average import Average
+from morphkit_baselines.linear import Ridge
+from morphkit_metrics.draws import energy_score
 from scipy.stats import wilcoxon
+from sklearn.covariance import LedoitWolf
 from tables import measure, measured_by, summary
 
 from morphkit.api import asked
 from morphkit.data.arrays import data_folder
 from morphkit.experiment.prepare import prepare
+from morphkit.interfaces import LatentMap
 from morphkit.loggers import Log
 from morphkit.report.significance import compare
+from morphkit.training.anchor import Anchor
 
 RESULTS = Path(__file__).parent / "results"
 LINES = RESULTS / "recorded.jsonl"
@@ -34,6 +40,8 @@ FRACTIONS = {"201025": (0.05, 0.2, 0.4, 0.6, 0.8), "210224": (0.2, 0.4, 0.6, 0.8
 BASELINES = ("ridge", "pls", "ridge cca")
 AVERAGE = "their average"
 SHOWN = ("chosen", *BASELINES, AVERAGE, "canonical, not refined", "the paper's bridge")
+RIDGES = ("ridge, one variance", "ridge, variances", "ridge, covariance")
+DRAWS = 64
 BOUND = 0.005
 """What may lie between what was chosen and the best baseline, at most."""
 
@@ -49,10 +57,45 @@ def run(cell: Cell) -> dict:
         f"run.seed = {seed}",
     ]  # fmt: skip
     posed = problem(bindings)
-    errors, rest = judged(posed, GIN, [*bindings, "Choice.budget = 600.0"])
+    errors, rest, found = judged(posed, GIN, [*bindings, "Choice.budget = 600.0"])
     with_map(errors, Average(), posed, AVERAGE, None)
-    rounded = {name: [round(float(e), 4) for e in values] for name, values in errors.items()}
-    return {"cell": list(cell), "errors": rounded} | rest
+    assert found is not None
+    energies = energy_scores(posed, found, rest["spread"], seed)
+    return {"cell": list(cell), "errors": rounded(errors), "energies": rounded(energies)} | rest
+
+
+def rounded(scores: dict[str, np.ndarray]) -> dict[str, list[float]]:
+    return {name: [round(float(s), 4) for s in values] for name, values in scores.items()}
+
+
+def energy_scores(
+    posed: Problem, chosen: LatentMap, spread: float, seed: int
+) -> dict[str, np.ndarray]:
+    """The energy score at each test stimulus of `chosen` with Gaussian noise of `spread`, which a
+    morph is before it is trained, and of ridge with its residuals out of fold as Gaussians of three
+    kinds of covariance."""
+    assert posed.responses is not None
+    x, y = posed.responses
+    source, target = np.asarray(posed.data.pairs.source), np.asarray(posed.data.pairs.target)
+    ridge = Anchor.fit(Ridge(), posed.data)
+    left = np.asarray(posed.data.y.points)[target] - np.asarray(ridge.known)[source]
+    roots = np.sqrt(np.mean(left**2)), np.sqrt(np.mean(left**2, 0)), root(left)
+    ways = {"chosen": (chosen, np.asarray(spread))}
+    ways |= {name: (ridge.base, r) for name, r in zip(RIDGES, roots, strict=True)}
+    noise = np.random.default_rng(seed).standard_normal((DRAWS, *y.shape))
+    found = {}
+    for name, (base, scale) in ways.items():
+        spread_out = noise @ scale if scale.ndim == 2 else noise * scale
+        expected = np.asarray(base.expected(jnp.asarray(x, jnp.float32)))
+        found[name] = energy_score(expected + spread_out, y)
+    return found
+
+
+def root(residuals: np.ndarray) -> np.ndarray:
+    """The root of their covariance about nought, shrunk as Ledoit and Wolf do."""
+    covariance = LedoitWolf(assume_centered=True).fit(residuals).covariance_
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
 
 
 def problem(bindings: list[str]) -> Problem:
@@ -68,9 +111,12 @@ def problem(bindings: list[str]) -> Problem:
     return Problem(scene.train, responses=points)
 
 
-def by_seed(lines: dict[Cell, dict], group: tuple[str, str, float], method: str) -> np.ndarray:
-    """Errors (seeds, stimuli) of `method`, of a session, layer and fraction."""
-    return np.array([ln["errors"][method] for cell, ln in lines.items() if cell[:3] == group])
+def by_seed(
+    lines: dict[Cell, dict], group: tuple[str, str, float], method: str, score: str = "errors"
+) -> np.ndarray:
+    """Scores (seeds, stimuli) of `method`, of a session, layer and fraction."""
+    found = [line for cell, line in lines.items() if cell[:3] == group and score in line]
+    return np.array([line[score][method] for line in found])
 
 
 def head(session: str, first: str) -> list[str]:
@@ -110,6 +156,23 @@ def tests(lines: dict[Cell, dict], session: str) -> list[str]:
     return rows
 
 
+def energies(lines: dict[Cell, dict], session: str) -> list[str]:
+    """A row a layer: the energy score of what was chosen, and that of the best ridge."""
+    rows = head(session, "layer")
+    for layer in LAYERS:
+        cells = []
+        for fraction in FRACTIONS[session]:
+            group = session, layer, fraction
+            found = {m: by_seed(lines, group, m, "energies") for m in ("chosen", *RIDGES)}
+            if len(found["chosen"]) == 0:
+                cells.append("–")
+                continue
+            best = min(RIDGES, key=lambda name: found[name].mean())
+            cells.append(f"{found['chosen'].mean():.3f} / {found[best].mean():.3f} ({best[7:]})")
+        rows.append(f"| {layer} | {' | '.join(cells)} |")
+    return rows
+
+
 def differences(lines: dict[Cell, dict], session: str, rivals: tuple[str, ...]) -> list[float]:
     """By how much the error of what was chosen is above that of the best of `rivals`, a cell."""
     found = []
@@ -130,6 +193,12 @@ gin/neural/v4.gin at its own τ and ε, read as an entropic map; the flow traine
 Results."""
 
 
+ENERGY = f"""The energy score of {DRAWS} draws (less is better): of what was chosen with Gaussian
+noise as wide as its held-out residuals, which is the morph before it is trained, and of ridge with
+Gaussian residuals. Their covariance is the best, by this score on the test stimuli, of three
+estimated out of fold: one variance, a variance a site, all of it shrunk as Ledoit and Wolf do."""
+
+
 def write(lines: dict[Cell, dict]) -> None:
     text, findings = [measured_by("recorded", SEEDS) + HEAD], []
     for session in FRACTIONS:
@@ -145,7 +214,7 @@ def write(lines: dict[Cell, dict]) -> None:
             "The difference to the best baseline (less is better), stimulus by stimulus; in "
             "brackets p of the Wilcoxon-Mann-Whitney test of Fig. 10, and of Wilcoxon's signed "
             "ranks, which pair the stimuli; neither is corrected for the number of cells:",
-            "", *tests(lines, session),
+            "", *tests(lines, session), "", ENERGY, "", *energies(lines, session),
         ]  # fmt: skip
     finding = f"**What was chosen is better than the best baseline** {'; '.join(findings)}."
     text = ["# Recordings: a choice on the known pairs", "", finding, "", *text]

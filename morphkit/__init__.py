@@ -12,6 +12,7 @@ from .wiring.hookspecs import hookimpl
 if TYPE_CHECKING:
     from .api import align, choose, extract, run, search, suggest
     from .morph import Morph, load
+    from .sweeping import sweep
     from .types import Cloud, PairedData, Pairs
 
 _LAZY = {
@@ -21,6 +22,7 @@ _LAZY = {
     "run": ".api",
     "search": ".api",
     "suggest": ".api",
+    "sweep": ".sweeping",
     "load": ".morph",
     "Morph": ".morph",
     "Cloud": ".types",
@@ -30,7 +32,8 @@ _LAZY = {
 
 __all__ = [
     "Cloud", "Morph", "PairedData", "Pairs",
-    "align", "choose", "extract", "hookimpl", "load", "run", "search", "suggest",
+    "align", "choose", "extract", "hookimpl", "load", "run", "search",
+    "suggest", "sweep",
 ]  # fmt: skip
 
 

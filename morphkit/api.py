@@ -48,14 +48,15 @@ def run(
     Raises ConfigurationError for a wrong request, before anything is computed, also when
     `out` holds a finished run already and `overwrite` is not set.
     """
-    names = _names(files)
+    names = names_of(files)
     experiment, gin = asked(names, bindings)
     folder = RunFolder.unique(Path(names[-1]).stem) if out is None else RunFolder(out)
     with folder.opened(overwrite):
         return run_experiment(experiment, folder, gin)
 
 
-def _names(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
+def names_of(files: str | Path | Sequence[str | Path]) -> list[str | Path]:
+    """`files`, one or several, as a list."""
     return [files] if isinstance(files, str | Path) else list(files)
 
 
@@ -79,7 +80,7 @@ def extract(
     `morphkit.features.store.fill` for more.
     """
     out = Path(out)
-    with configured(_names(files), bindings):
+    with configured(names_of(files), bindings):
         found = built(["data", "source", "target"])
     with Log(out, wandb="disabled") as log:
         fill(found["data"], found["source"], found["target"], out, log)
@@ -105,7 +106,7 @@ def search(
     for data that has no labels or points to judge.
     """
     out = Path(out)
-    with configured(_names(files), bindings):
+    with configured(names_of(files), bindings):
         found = built(["data", "source", "target", "cost", "solver"])
     raw = found["data"].load()
     if len(raw.test.pairs) == 0:
@@ -132,7 +133,7 @@ def choose(
     files of a run. Raises ConfigurationError for a wrong request, and ValueError for pairs of a
     single source point.
     """
-    names = _names(files)
+    names = names_of(files)
     experiment, gin = asked(names, bindings)
     if experiment.choice is None:
         experiment, gin = asked([*names, "auto.gin"], bindings)

@@ -25,6 +25,10 @@ _KEPT = ("run.json", ".lock", "wandb", "replaced", "arrays-*.npz", "checkpoint-*
 """What an overwriting run leaves where it is: what it needs, and what names its own content."""
 
 
+class Busy(ValueError):
+    """Another run is at work in the folder."""
+
+
 class RunFolder:
     """The files of one run in the folder `path`.
 
@@ -144,7 +148,7 @@ class RunFolder:
         try:
             lock.acquire()
         except Timeout:
-            raise ValueError(
+            raise Busy(
                 f"another run is at work in {self.path}; wait for it, or choose another folder "
                 "with --out"
             ) from None

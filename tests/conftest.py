@@ -24,11 +24,11 @@ if metadata.version("jaxlib").startswith("0.10."):
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-import jax
 import numpy as np
 import pytest
 
 from morphkit.data.arrays import data_folder
+from morphkit.experiment.sharing import forget_programs
 from morphkit.types import Cloud, PairedData, Pairs
 
 DATA = data_folder()
@@ -42,11 +42,6 @@ def needs(folder: str) -> pytest.MarkDecorator:
 # Programs are many small objects, which live for long: looking for garbage among them takes time.
 gc.set_threshold(50_000, 20, 50)
 
-MAPS = Path("/proc/self/maps")
-MOST_MAPS = 20_000
-"""Regions of memory after which compiled programs are forgotten: each takes some, and Linux gives a
-process 65,530, beyond which compilation ends in a segmentation fault."""
-
 
 @pytest.fixture(autouse=True, scope="session")
 def tests_run() -> Iterator[int]:
@@ -55,14 +50,12 @@ def tests_run() -> Iterator[int]:
 
 
 @pytest.fixture(autouse=True)
-def forget_programs(tests_run: Iterator[int]) -> Iterator[None]:
+def room_for_programs(tests_run: Iterator[int]) -> Iterator[None]:
     """Keeps a worker that compiles for a thousand tests from running out of memory regions: after
     every tenth, since to count them takes time."""
     yield
-    if next(tests_run) % 10 == 0 and MAPS.exists():
-        with MAPS.open("rb") as file:
-            if sum(1 for _ in file) > MOST_MAPS:
-                jax.clear_caches()
+    if next(tests_run) % 10 == 0:
+        forget_programs()
 
 
 @pytest.fixture

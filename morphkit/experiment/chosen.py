@@ -100,7 +100,7 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     or, where that is better, from the best baseline. Better is what has the right target first more
     often where targets repeat or their classes are judged, a baseline by more than a standard
     error. Of couplings within a standard error of the best it is the one that was named first, if
-    its log posterior is not clearly behind; and of fewer than COUNTED held-out points the one with
+    the probability of the right target is not clearly behind; and of fewer than COUNTED held-out points the one with
     the best log posterior. Its map is read at temperature 1 at most then, since blurred answers
     are not more often right. Elsewhere better is the larger R², and draws are spread as
     held-out targets are about what the flow starts from. Targets are ranked by what has the
@@ -208,16 +208,17 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
 
 def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
     """Of those that have the right target first as often as the best, within a standard error, and
-    whose log posterior is not clearly behind, the one that was named first; of fewer than COUNTED
-    held-out points, the best by its log posterior."""
-    surest = max(couplings, key=Contestant.log_posterior)
-    if len(surest.verdict.hits) < COUNTED:
-        return surest
+    give it a probability that is not clearly behind, the one that was named first; of fewer than
+    COUNTED held-out points, the best by its log posterior."""
+    best = max(couplings, key=Contestant.log_posterior)
+    if len(best.verdict.hits) < COUNTED:
+        return best
     often = max(couplings, key=Contestant.recall_at_1)
+    # Not the logarithm: a few targets that it takes for impossible say little of all others.
+    surest = max((c.verdict.probability for c in couplings), key=np.mean)
     good = [
         c for c in couplings
-        if _as_often_right(c, often)
-        and not clearly_behind(surest.verdict.log_posterior, c.verdict.log_posterior)
+        if _as_often_right(c, often) and not clearly_behind(surest, c.verdict.probability)
     ]  # fmt: skip
     return min(good, key=lambda c: c.place) if good else often
 

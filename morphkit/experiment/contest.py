@@ -10,6 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
+from threadpoolctl import threadpool_limits
 
 from ..interfaces import Baseline, Tell, silent
 from ..loggers import finite
@@ -204,7 +205,9 @@ def _heard(contestant: Contestant) -> Iterator[None]:
     start, level = time.monotonic(), logger.level
     logger.setLevel(logging.WARNING)
     try:
-        yield
+        # Idle threads of BLAS spin on the cores that XLA's work on.
+        with threadpool_limits(1, user_api="blas"):
+            yield
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         contestant.out, contestant.best = f"not possible: {error}", None
     finally:

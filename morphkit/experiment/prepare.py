@@ -1,24 +1,35 @@
 """From raw data to what a run learns from and is judged on."""
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Int
 
-from ..features.extract import features_of
+from ..features.cache import fingerprint
+from ..features.extract import Features, features_of
 from ..interfaces import Scene
 from ..loggers import Log
-from ..types import PairedData, Pairs
+from ..types import Dataset, PairedData, Pairs
+from ..wiring.records import record
 from .experiment import Experiment
+from .sharing import Shared
 
 
-def prepare(experiment: Experiment, log: Log) -> Scene:
-    """The features of both sides, with the pairs that the run of `experiment` may know; `log` tells
-    how far it is.
+def prepare(experiment: Experiment, log: Log, shared: Shared | None = None) -> Scene:
+    """The features of both sides, or as `shared` has them, with the pairs that the run of
+    `experiment` may know; `log` tells how far it is.
 
     Raises ValueError for data without pairs, where the aligner needs one, and whatever loading and
     extraction raise.
     """
-    raw = experiment.data.load()
-    features = features_of(raw, experiment.source, experiment.target, log)
+    source, target = experiment.source, experiment.target
+
+    def extract() -> tuple[Dataset, Features]:
+        raw = experiment.data.load()
+        return raw, features_of(raw, source, target, log)
+
+    identity = fingerprint(record(experiment.data), as_asked(source), as_asked(target))
+    raw, features = (shared or Shared()).once("features", identity, extract)
     if len(raw.train.pairs) == 0 and experiment.aligner.needs_pairs(experiment.cost):
         raise ValueError(
             f"the data has no known pairs, and {type(experiment.aligner).__name__} needs one at "
@@ -34,6 +45,12 @@ def prepare(experiment: Experiment, log: Log) -> Scene:
         features.source, features.target, data, features.x_test, features.y_test, raw.test,
         raw.train, raw.class_names,
     )  # fmt: skip
+
+
+def as_asked(build: Any) -> list[Any]:
+    """The class that `build` is, or makes an instance of, and the arguments that it binds."""
+    cls, given = getattr(build, "func", build), getattr(build, "keywords", {})
+    return [f"{cls.__module__}.{cls.__qualname__}", given]
 
 
 def choose_pairs(

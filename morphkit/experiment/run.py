@@ -13,12 +13,14 @@ from ..interfaces import LatentMap, Sampler, Scene
 from ..loggers import Log
 from ..morph import Morph
 from ..types import PairedData
+from ..wiring.records import record
 from .chosen import choose
 from .diagnose import diagnose
 from .evaluate import evaluate
 from .experiment import Experiment
 from .prepare import prepare
 from .results import jsonable, with_story, write_pages, write_results
+from .sharing import Shared
 from .train import anchored, build_networks, train
 
 
@@ -32,22 +34,26 @@ class Result(NamedTuple):
     failures: tuple[str, ...] = ()
 
 
-def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
+def run(
+    experiment: Experiment, folder: RunFolder, gin: str = "", shared: Shared | None = None
+) -> Result:
     """Aligns two models as `experiment` asks, and writes everything about it to the open `folder`.
 
-    `gin` is the configuration, to be kept with the results. Raises whatever a part of it raises;
-    what was trained by then is kept, and the same request goes on from there.
+    `gin` is the configuration, to be kept with the results. `shared` has what runs before it had in
+    common with this one. Raises whatever a part of it raises; what was trained by then is kept, and
+    the same request goes on from there.
     """
+    shared = shared or Shared()
     key_field, key_train, key_eval = jax.random.split(jax.random.key(experiment.seed), 3)
     with Log(folder.path, wandb=experiment.wandb, config=gin, run_id=folder.wandb_id) as log:
         folder.note(wandb=log.run_id)
         with log.phase("features"):
-            scene = prepare(experiment, log)
+            scene = prepare(experiment, log, shared)
         with log.phase("choose"):
             chosen = choose(experiment, scene.train, folder, log)
             experiment = chosen.experiment
         with log.phase("align"):
-            sampler, coupling_metrics = align(experiment, scene.train, log)
+            sampler, coupling_metrics = align(experiment, scene.train, log, shared)
         with log.phase("train"):
             morph, story = trained(experiment, scene, sampler, folder, (key_field, key_train), log)
         with log.phase("evaluate"):
@@ -56,7 +62,8 @@ def run(experiment: Experiment, folder: RunFolder, gin: str = "") -> Result:
                 judges = [judge for judge in judges if judge.subject != "map"]
             scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
             judged, failures = evaluate(
-                scene, ours(experiment, morph, sampler) | fitted(experiment, scene.train, log),
+                scene,
+                ours(experiment, morph, sampler) | fitted(experiment, scene.train, log, shared),
                 judges, key_eval, log,
             )  # fmt: skip
         if scene.train.pairs.size == 0:
@@ -86,12 +93,22 @@ def unchecked(judged: dict[str, float]) -> str:
     return f"{said}; give a few pairs, and morphkit judges by them"
 
 
-def align(experiment: Experiment, data: PairedData, log: Log) -> tuple[Sampler, dict[str, float]]:
-    """What draws training batches of `data` as the aligner of `experiment` makes it, and what its
-    coupling is like, by the name of each number; warnings go to `log`."""
-    cost, solver = experiment.cost, experiment.solver
-    sampler = jax.block_until_ready(experiment.aligner.sampler(data, cost, solver))
+def align(
+    experiment: Experiment, data: PairedData, log: Log, shared: Shared
+) -> tuple[Sampler, dict[str, float]]:
+    """What draws training batches of `data` as the aligner of `experiment` makes it, or as `shared`
+    has it, and what its coupling is like, by the name of each number; warnings go to `log`."""
+    cost, solver, aligner = experiment.cost, experiment.solver, experiment.aligner
+    identity = fingerprint(record(aligner), record(cost), record(solver), *contents(data))
+    sampler = shared.once(
+        "coupling", identity, lambda: jax.block_until_ready(aligner.sampler(data, cost, solver))
+    )
     return sampler, diagnose(sampler, data, cost, solver, experiment.training.batch_size, log)
+
+
+def contents(data: PairedData) -> list[np.ndarray]:
+    """The arrays of `data`, by which it is told from other data."""
+    return list(map(np.asarray, jax.tree.leaves(data)))
 
 
 def trained(
@@ -109,7 +126,7 @@ def trained(
     networks = build_networks(experiment.field, data.x.dim, data.y.dim, training.reweight, keys[0])
     story = experiment.record(scene.source, scene.target, networks.field)
     story["features"] = fingerprint(*(np.asarray(c.points) for c in (data.x, data.y)))
-    identity = fingerprint(story, *map(np.asarray, jax.tree.leaves(data)))
+    identity = fingerprint(story, *contents(data))
     judges = [e for e in experiment.evaluators if e.subject == "map"]
 
     def watch(morph: Morph) -> dict[str, float]:
@@ -135,15 +152,25 @@ def ours(experiment: Experiment, morph: Morph, sampler: Sampler) -> dict[str, La
     return {"morph": morph} | ({} if found is None else {"map": found})
 
 
-def fitted(experiment: Experiment, data: PairedData, log: Log) -> dict[str, LatentMap]:
-    """The baselines of `experiment`, fitted on `data`, by the name of their row. One that this data
-    is not for (ValueError) is left out, and `log` says why."""
-    maps = {}
-    for row, baseline in experiment.rows.items():
-        try:
-            maps[row] = baseline.fit(data)
-        except ValueError as error:
-            log.warn(f"{row} is left out: {error}")
+def fitted(
+    experiment: Experiment, data: PairedData, log: Log, shared: Shared
+) -> dict[str, LatentMap]:
+    """The baselines of `experiment`, fitted on `data`, or as `shared` has them, by the name of
+    their row. One that this data is not for (ValueError) is left out, and `log` says why."""
+
+    def fit() -> tuple[dict[str, LatentMap], list[str]]:
+        maps, left = {}, []
+        for row, baseline in experiment.rows.items():
+            try:
+                maps[row] = baseline.fit(data)
+            except ValueError as error:
+                left.append(f"{row} is left out: {error}")
+        return maps, left
+
+    identity = fingerprint([record(b) for b in experiment.baselines], *contents(data))
+    maps, left = shared.once("baselines", identity, fit)
+    for text in left:
+        log.warn(text)
     return maps
 
 

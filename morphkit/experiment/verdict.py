@@ -61,6 +61,11 @@ class Verdict(NamedTuple):
         return float(np.sqrt(self.variance * (1 - np.fmax(self.r2, self.other_r2))))
 
     @property
+    def probability(self) -> Float[np.ndarray, " k"]:
+        """That of the partners, for each held-out point."""
+        return np.exp(self.log_posterior)
+
+    @property
     def recall_at_1(self) -> float:
         """The share of `hits`."""
         return float(self.hits.mean())

@@ -9,7 +9,7 @@ import inspect
 import logging
 import re
 import tokenize
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -26,6 +26,15 @@ from .registry import FILLED, registry
 ROOT = "morphkit.run"
 """What gin files and bindings describe, by its selector."""
 
+SWEEP = "morphkit.sweep"
+"""Which runs a sweep makes of it. No run reads it."""
+
+
+MOST_NAMED = 5
+"""Bindings that a message names, at most."""
+
+Bindings = dict[tuple[gin_state.Key, str], Any]
+
 
 class ConfigurationError(ValueError):
     """The request was wrong: a file, a name or a binding."""
@@ -38,8 +47,11 @@ def gin_folder() -> Path:
 
 
 @contextlib.contextmanager
-def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator[None]:
-    """Gin holds exactly this configuration inside the context, and the caller's outside it.
+def configured(
+    files: Sequence[str | Path], bindings: Sequence[str], root: str = ROOT
+) -> Iterator[None]:
+    """Gin holds exactly this configuration inside the context, and the caller's outside it: what
+    `root`, a selector, can reach of it.
 
     `files` are looked for as they are given, then among the ones that come with morphkit
     (with or without the leading "gin/"). `bindings` are lines like "run.seed = 1" and win over
@@ -49,18 +61,41 @@ def configured(files: Sequence[str | Path], bindings: Sequence[str]) -> Iterator
     """
     registry.load()
     with gin_state.apart(str(gin_folder())):
-        found = [str(_find(Path(file))) for file in files]
-        with _explained(), _without_gins_log():
-            gin.parse_config_files_and_bindings(found, [], finalize_config=False)
-        _refuse_unused(gin_state.bindings(), "in the files")
+        found = [_find(Path(file)) for file in files]
+        _parse(found)
+        overridden = _used_by_parts(found) if _unused(gin_state.bindings()) else set()
+        _refuse_unused(gin_state.bindings(), "in the files", overridden)
         before = gin_state.bindings()
         for binding in bindings:
             with _explained(f"{binding!r}: "):
                 gin.parse_config(binding)
         given = {k: v for k, v in gin_state.bindings().items() if before.get(k) != v}
         _refuse_unused(given, "given")
-        gin_state.keep(gin_state.reachable(ROOT))
+        gin_state.keep(gin_state.reachable(root))
         yield
+
+
+def _parse(files: Sequence[Path]) -> None:
+    with _explained(), _without_gins_log():
+        gin.parse_config_files_and_bindings(list(map(str, files)), [], finalize_config=False)
+
+
+def _used_by_parts(files: Sequence[Path]) -> set[gin_state.Key]:
+    """What one of `files`, or of those that they include, uses by itself: others that are named or
+    included beside it may have put something else in its place."""
+    used: set[gin_state.Key] = set()
+    pending, known = list(files), set()
+    while pending:
+        file = pending.pop()
+        if file in known:
+            continue
+        known.add(file)
+        with gin_state.apart(str(gin_folder())):
+            _parse([file])
+            used |= _reached()
+        included = re.findall(r"^include\s+['\"](.+)['\"]", file.read_text(encoding="utf-8"), re.M)
+        pending += [_find(Path(name)) for name in included]
+    return used
 
 
 @contextlib.contextmanager
@@ -113,6 +148,12 @@ def build() -> Any:
     except ValueError as error:
         text = str(error).replace(f"{target.__name__}.", "run.")
         raise ConfigurationError(text) from error
+
+
+def unresolved(selector: str, argument: str) -> Any:
+    """What is bound to `argument` of the configurable `selector`; references in it stay what they
+    are, and are written as gin writes them. None if nothing is."""
+    return gin_state.bindings().get((("", selector), argument))
 
 
 def text() -> str:
@@ -246,20 +287,30 @@ def _closest_argument(text: str) -> str:
     return f"{selector} has no argument {argument!r}.{hint} It takes: {', '.join(names)}"
 
 
-def _refuse_unused(bindings: dict[tuple[gin_state.Key, str], Any], where: str) -> None:
+def _reached() -> set[gin_state.Key]:
+    return gin_state.reachable(ROOT) | gin_state.reachable(SWEEP)
+
+
+def _unused(bindings: Bindings, overridden: Set[gin_state.Key] = frozenset()) -> list[str]:
+    reached = _reached() | overridden
+    return [
+        f"{scope + '/' if scope else ''}{selector}.{argument}"
+        for (scope, selector), argument in bindings
+        if (scope, selector) not in reached
+    ]
+
+
+def _refuse_unused(
+    bindings: Bindings, where: str, overridden: Set[gin_state.Key] = frozenset()
+) -> None:
     for (_, selector), argument in bindings:
         if selector in registry.components and argument in FILLED:
             raise ConfigurationError(
                 f"{selector}.{argument} cannot be bound: it comes from the data and run.seed"
             )
-    reached = gin_state.reachable(ROOT)
-    unused = [
-        f"{scope + '/' if scope else ''}{selector}.{argument}"
-        for (scope, selector), argument in bindings
-        if (scope, selector) not in reached
-    ]
-    if unused:
+    if unused := _unused(bindings, overridden):
+        more = f" and {len(unused) - MOST_NAMED} more" if len(unused) > MOST_NAMED else ""
         raise ConfigurationError(
-            f"bindings {where} that nothing uses: {', '.join(unused)}. Remove them, or use the "
-            "component they belong to, as in run.solver = @solver.Sinkhorn()"
+            f"bindings {where} that nothing uses: {', '.join(unused[:MOST_NAMED])}{more}. Remove "
+            "them, or use the component they belong to, as in run.solver = @solver.Sinkhorn()"
         )

@@ -1,0 +1,266 @@
+"""Many runs of one request: a sweep, which goes on where it was, whole or in parts."""
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .api import asked, names_of
+from .experiment.experiment import Experiment
+from .experiment.grid import Cell, cells, selected, sharded
+from .experiment.run import run as run_experiment
+from .experiment.sharing import Shared, forget_programs
+from .extras import imported
+from .files import read_json, write_json
+from .folder import Busy, RunFolder
+from .precision import in_float32
+from .wiring.configuration import SWEEP, ConfigurationError, configured, unresolved
+
+PLAN = "sweep.json"
+"""What the runs of a sweep are, in its folder: for reports."""
+
+EVERY_S = 2.0
+"""Seconds between looks at jobs."""
+
+Tell = Callable[[str], None]
+
+
+class Planned(NamedTuple):
+    """One run of a sweep: its `cell`, its `folder`, and the `experiment` that it is to be, with the
+    configuration as the text of a `gin` file."""
+
+    cell: Cell
+    folder: RunFolder
+    experiment: Experiment
+    gin: str
+
+    @property
+    def state(self) -> str:
+        """finished, begun, or to do."""
+        said = self.folder.state
+        return "finished" if said.get("finished") else "begun" if said else "to do"
+
+
+class Swept(NamedTuple):
+    """What a sweep left in the folder `out`: how many runs are `finished`, of `total`, the messages
+    of those that `failed`, by name, and the names of those that are `elsewhere`: at work in
+    another process."""
+
+    out: Path
+    finished: int
+    total: int
+    failed: dict[str, str]
+    elsewhere: list[str]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+@in_float32
+def plan(
+    files: str | Path | Sequence[str | Path],
+    bindings: Sequence[str] = (),
+    *,
+    out: str | Path,
+    only: Sequence[str] = (),
+    shard: str = "1/1",
+) -> list[Planned]:
+    """The runs of a sweep, nothing of which is begun: what `morphkit sweep --dry-run` shows.
+
+    The gin `files`, and the `bindings` that win over them, describe a run and, as sweep.grid, what
+    varies (`morphkit.experiment.grid.Sweep`). Each run has a folder of its own in `out`. `only` are
+    entries AXIS=LABEL, those of one axis being alternatives; `shard` I/N is the I-th of N parts.
+    Raises ConfigurationError for a wrong request, also one that only one of the runs would find
+    wrong, and where `out` holds a finished run of another configuration.
+    """
+    names, out = names_of(files), Path(out)
+    known = _known(names, bindings)
+    _check_plan(out, known)
+    found = []
+    for cell in sharded(selected(known, only), shard):
+        try:
+            experiment, gin = asked(names, [*bindings, *cell.bindings])
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{cell.name}: {error}") from error
+        folder = RunFolder(out / cell.name)
+        if folder.state.get("finished") and folder.config.read_text(encoding="utf-8") != gin:
+            raise ConfigurationError(
+                f"{folder.path} is finished, and of another configuration: compare its config.gin; "
+                "choose another folder with --out, or remove that one"
+            )
+        found.append(Planned(cell, folder, experiment, gin))
+    return found
+
+
+def _known(names: Sequence[str | Path], bindings: Sequence[str]) -> list[Cell]:
+    """All runs of the sweep that the gin files called `names`, with `bindings`, describe."""
+    with configured(names, bindings, SWEEP):
+        try:
+            return cells(unresolved(SWEEP, "grid"))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
+
+
+def _check_plan(out: Path, known: Sequence[Cell]) -> None:
+    """Raises ConfigurationError if `out` holds anything but a sweep over the axes of `known`."""
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise ConfigurationError(f"{out} is a file; name a folder for the sweep")
+    there = _kept(out)
+    if there is None and any(out.iterdir()):
+        raise ConfigurationError(
+            f"{out} holds what no sweep wrote; choose another folder with --out"
+        )
+    if there and list(there["axes"]) != list(known[0].labels):
+        raise ConfigurationError(
+            f"{out} holds a sweep over {', '.join(there['axes'])}, and this one is over "
+            f"{', '.join(known[0].labels)}; choose another folder with --out"
+        )
+
+
+def _kept(out: Path) -> dict[str, Any] | None:
+    path = out / PLAN
+    return read_json(path, dict[str, Any], "remove it") if path.is_file() else None
+
+
+def _keep_plan(out: Path, known: Sequence[Cell]) -> None:
+    """Writes what the runs of the sweep are, those of a smaller grid before it among them."""
+    there = _kept(out) or {"axes": {}, "runs": {}}
+    axes = {
+        axis: list(dict.fromkeys([*there["axes"].get(axis, []), *(c.labels[axis] for c in known)]))
+        for axis in known[0].labels
+    }
+    runs = there["runs"] | {cell.name: cell.labels for cell in known}
+    if there != (said := {"axes": axes, "runs": runs}):
+        write_json(out / PLAN, said)
+
+
+@in_float32
+def sweep(
+    files: str | Path | Sequence[str | Path],
+    bindings: Sequence[str] = (),
+    *,
+    out: str | Path,
+    only: Sequence[str] = (),
+    shard: str = "1/1",
+    tell: Tell = _say,
+) -> Swept:
+    """Runs what is not finished of a sweep, one run after the other; what `morphkit sweep` calls.
+
+    See `plan` for `files`, `bindings`, `out`, `only` and `shard`. A run that was killed goes on
+    from its last checkpoint. One that fails is told of and left, and the others go on; one that is
+    at work in another process is left to it. Features, couplings and baselines that a run shares
+    with the one before it are computed once. `tell` is told what is done. Raises
+    ConfigurationError before anything is computed, see `plan`.
+    """
+    runs = plan(files, bindings, out=out, only=only, shard=shard)
+    _keep_plan(Path(out), _known(names_of(files), bindings))
+    shared, failed, elsewhere, begun = Shared(), {}, [], time.monotonic()
+    left = [one for one in runs if one.state != "finished"]
+    if len(left) < len(runs):
+        tell(f"{len(runs) - len(left)} of {len(runs)} runs are finished already")
+    for k, one in enumerate(left):
+        tell(f"{len(runs) - len(left) + k + 1}/{len(runs)}  {one.cell.name}{_rest(k, left, begun)}")
+        try:
+            with one.folder.opened():
+                run_experiment(one.experiment, one.folder, one.gin, shared)
+        except Busy:
+            elsewhere.append(one.cell.name)
+            tell(f"{one.cell.name} is at work elsewhere")
+        except Exception as error:
+            failed[one.cell.name] = f"{type(error).__name__}: {error}"
+            tell(f"failed: {one.cell.name}: {failed[one.cell.name]}")
+        forget_programs()
+    return _swept(Path(out), runs, failed, elsewhere)
+
+
+def _rest(done: int, left: Sequence[Planned], begun: float) -> str:
+    """How long what is left will take, by what was done."""
+    if not done:
+        return ""
+    seconds = (time.monotonic() - begun) / done * (len(left) - done)
+    return f"  (about {seconds / 60:.0f} min left)" if seconds > 90 else f"  ({seconds:.0f} s left)"
+
+
+def _swept(
+    out: Path, runs: Sequence[Planned], failed: dict[str, str], elsewhere: list[str]
+) -> Swept:
+    finished = sum(one.state == "finished" for one in runs)
+    return Swept(out, finished, len(runs), failed, elsewhere)
+
+
+def _submitit() -> Any:
+    return imported("A sweep in several jobs", "cluster", "submitit")[0]
+
+
+class Shard:
+    """A part of a sweep as a job of submitit: `arguments` are those of `sweep`. Preempted, it is
+    queued again as it is: it goes on where it was."""
+
+    def __init__(self, **arguments: Any) -> None:
+        self.arguments = arguments
+
+    def __call__(self) -> Swept:
+        return sweep(**self.arguments)
+
+    def checkpoint(self) -> Any:
+        """What submitit queues in place of a job that was preempted."""
+        return _submitit().helpers.DelayedSubmission(self)
+
+
+def submit(
+    files: str | Path | Sequence[str | Path],
+    bindings: Sequence[str] = (),
+    *,
+    out: str | Path,
+    jobs: int,
+    only: Sequence[str] = (),
+    cluster: str = "local",
+    resources: Mapping[str, Any] | None = None,
+    tell: Tell = _say,
+) -> Swept:
+    """The sweep in `jobs` parts at once, each a job of submitit, and waits for them: processes of
+    this machine, or jobs of the `cluster` "slurm".
+
+    `resources` are parameters of `submitit.AutoExecutor`, such as timeout_min, cpus_per_task and
+    slurm_partition; a local job has a year. The other arguments are those of `sweep`. What jobs
+    print goes to `out`/jobs. Interrupted, the jobs are cancelled. Raises ConfigurationError as
+    `plan` does, before anything is submitted, and ImportError without submitit.
+    """
+    submitit = _submitit()
+    runs = plan(files, bindings, out=out, only=only)
+    left = sum(one.state != "finished" for one in runs)
+    if left == 0:
+        return _swept(Path(out), runs, {}, [])
+    _keep_plan(Path(out), _known(names_of(files), bindings))
+    jobs = min(jobs, len(runs))
+    executor = submitit.AutoExecutor(folder=Path(out) / "jobs", cluster=cluster)
+    executor.update_parameters(
+        name="morphkit",
+        **({"timeout_min": 365 * 24 * 60} if cluster == "local" else {}) | dict(resources or {}),
+    )
+    request = partial(Shard, files=files, bindings=list(bindings), out=str(out), only=list(only))
+    with executor.batch():
+        at_work = [executor.submit(request(shard=f"{k + 1}/{jobs}")) for k in range(jobs)]
+    failed = {}
+    try:
+        shown = -1
+        while not all(job.done() for job in at_work):
+            if (done := sum(one.state == "finished" for one in runs)) != shown:
+                tell(f"{done}/{len(runs)} runs are finished, {len(at_work)} jobs")
+                shown = done
+            time.sleep(EVERY_S)
+    except BaseException:
+        for job in at_work:
+            job.cancel(check=False)
+        raise
+    for job in at_work:
+        try:
+            failed |= job.result().failed
+        except Exception as error:
+            failed[f"job {job.job_id}"] = f"{error}".strip().splitlines()[-1]
+    return _swept(Path(out), runs, failed, [])

@@ -165,9 +165,18 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("show", "Describe one component: signature, doc, gin snippet.")
     sub.add_argument("name", metavar="NAME", help="such as cost.BridgeCost")
 
-    sub = command("report", "Write a run's report again, or compare several runs.")
+    sub = command("report", "Write a run's report again, or compare runs and sweeps.")
     sub.add_argument("directories", nargs="+", metavar="DIR")
-    sub.add_argument("--out", metavar="DIR", help="where a comparison goes (default: here)")
+    sub.add_argument(
+        "--out", metavar="DIR",
+        help="where a comparison goes (default: here; of one sweep, its folder)",
+    )  # fmt: skip
+    sub.add_argument(
+        "--by", action="append", default=[], metavar="BINDING",
+        help="group runs by it, as in --by run.cost; may be repeated",
+    )  # fmt: skip
+    sub.add_argument("--markdown", action="store_true", help="write the tables as Markdown, too")
+    sub.add_argument("--csv", action="store_true", help="write the numbers as CSV, too")
     return parser
 
 

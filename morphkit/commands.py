@@ -26,6 +26,7 @@ def _finish(result) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Runs the experiment in the files that `arguments` name."""
     from . import api
 
     return _finish(
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def sweep(arguments: argparse.Namespace) -> int:
-    """One combination after the other, or in jobs."""
+    """Runs what is not finished of the sweep that `arguments` describe, here or in jobs."""
     from . import sweeping
 
     asked = {"files": arguments.files, "bindings": arguments.bindings, "out": arguments.out}
@@ -69,6 +70,7 @@ def _resource(entry: str) -> tuple[str, int | str]:
 
 
 def align(arguments: argparse.Namespace) -> int:
+    """Aligns the arrays that `arguments` name."""
     from . import api
 
     names = {"source": arguments.source, "target": arguments.target}
@@ -79,6 +81,7 @@ def align(arguments: argparse.Namespace) -> int:
 
 
 def extract(arguments: argparse.Namespace) -> int:
+    """Makes the store that `arguments` ask for."""
     from . import api
 
     print(api.extract(arguments.files, arguments.bindings, out=arguments.out))
@@ -86,6 +89,7 @@ def extract(arguments: argparse.Namespace) -> int:
 
 
 def search(arguments: argparse.Namespace) -> int:
+    """Tries the grid of `arguments`."""
     from . import api
     from .experiment.search import best, regress
 
@@ -106,6 +110,7 @@ def search(arguments: argparse.Namespace) -> int:
 
 
 def choose(arguments: argparse.Namespace) -> int:
+    """Chooses as `arguments` ask, and shows the table."""
     from . import api
     from .report.choice import format_choice
 
@@ -116,6 +121,7 @@ def choose(arguments: argparse.Namespace) -> int:
 
 
 def suggest(arguments: argparse.Namespace) -> int:
+    """Prints the rows of the source points that the run named by `arguments` would have paired."""
     from . import api
 
     for row in api.suggest(arguments.directory, arguments.k):
@@ -124,6 +130,7 @@ def suggest(arguments: argparse.Namespace) -> int:
 
 
 def gate(arguments: argparse.Namespace) -> int:
+    """Whether the run that `arguments` name finds enough of its held-out pairs."""
     from .report.choice import held_out_recall
     from .report.read import read_choice
 
@@ -146,6 +153,7 @@ def gate(arguments: argparse.Namespace) -> int:
 
 
 def predict(arguments: argparse.Namespace) -> int:
+    """Writes what a morph says of the points that `arguments` name."""
     import jax
     import numpy as np
 
@@ -171,6 +179,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def plugins(arguments: argparse.Namespace) -> int:
+    """Lists plugins, or components, as `arguments` ask."""
     if arguments.components:
         return _components(arguments.json)
     from .wiring.discovery import installed_plugins
@@ -219,6 +228,7 @@ def _print_rows(rows: list[dict[str, str]], as_json: bool) -> None:
 
 
 def show(arguments: argparse.Namespace) -> int:
+    """Describes the component that `arguments` name."""
     import inspect
 
     from .wiring.registry import registry
@@ -242,12 +252,18 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def report(arguments: argparse.Namespace) -> int:
+    """Writes the report of the run that `arguments` name, or a comparison of several."""
+    from .folder import SweepFolder
     from .report.comparison import write_comparison
     from .report.page import write_report
 
     directories = [Path(d) for d in arguments.directories]
-    if len(directories) == 1 and arguments.out is None:
+    several = len(directories) > 1 or bool(SweepFolder(directories[0]).runs)
+    options = {"by": arguments.by, "markdown": arguments.markdown, "table": arguments.csv}
+    if not several and arguments.out is None and not any(options.values()):
         print(write_report(directories[0]))
-    else:
-        print(write_comparison(directories, Path(arguments.out or ".")))
+        return 0
+    out = Path(arguments.out or ("." if len(directories) > 1 else directories[0]))
+    for path in write_comparison(directories, out, **options):
+        print(path)
     return 0

@@ -5,13 +5,13 @@ import fnmatch
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from .files import write_json
+from .files import read_json, write_json
 
 FORMAT = 1
 _FILES = (
@@ -206,3 +206,43 @@ class RunFolder:
                 shutil.rmtree(new)
             path.replace(new)
         shutil.rmtree(aside, ignore_errors=True)
+
+
+class SweepFolder:
+    """The folder `path` of a sweep: that of a run each, and sweep.json, which says what they are:
+    the label of each axis, by the name of the run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.plan = self.path / "sweep.json"
+        self.jobs = self.path / "jobs"
+
+    @property
+    def runs(self) -> dict[str, dict[str, str]]:
+        """The labels by axis of each run, by its name; empty where no sweep is. Raises ValueError,
+        naming the file, if it is damaged."""
+        if not self.plan.is_file():
+            return {}
+        return read_json(self.plan, dict[str, dict[str, str]], "remove it, and sweep again")
+
+    def check(self, runs: Mapping[str, Mapping[str, str]]) -> None:
+        """Raises ValueError if there is anything here but a sweep over the axes of `runs`."""
+        if not self.path.exists():
+            return
+        if not self.path.is_dir():
+            raise ValueError(f"{self.path} is a file; name a folder for the sweep")
+        if not self.runs and any(self.path.iterdir()):
+            raise ValueError(
+                f"{self.path} holds what no sweep wrote; choose another folder with --out"
+            )
+        axes = [list(next(iter(said.values()))) for said in (self.runs, runs) if said]
+        if axes[0] != axes[-1]:
+            raise ValueError(
+                f"{self.path} holds a sweep over {', '.join(axes[0])}, and this one is over "
+                f"{', '.join(axes[-1])}; choose another folder with --out"
+            )
+
+    def keep(self, runs: Mapping[str, Mapping[str, str]]) -> None:
+        """Writes what `runs` are, beside those of a smaller sweep before."""
+        if (said := self.runs | {name: dict(labels) for name, labels in runs.items()}) != self.runs:
+            write_json(self.plan, said)

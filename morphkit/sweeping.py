@@ -13,13 +13,9 @@ from .experiment.grid import Cell, cells, selected, sharded
 from .experiment.run import run as run_experiment
 from .experiment.sharing import Shared, forget_programs
 from .extras import imported
-from .files import read_json, write_json
-from .folder import Busy, RunFolder
+from .folder import Busy, RunFolder, SweepFolder
 from .precision import in_float32
 from .wiring.configuration import SWEEP, ConfigurationError, configured, unresolved
-
-PLAN = "sweep.json"
-"""What the runs of a sweep are, in its folder: for reports."""
 
 EVERY_S = 2.0
 """Seconds between looks at jobs."""
@@ -78,7 +74,10 @@ def plan(
     """
     names, out = names_of(files), Path(out)
     known = _known(names, bindings)
-    _check_plan(out, known)
+    try:
+        SweepFolder(out).check({cell.name: cell.labels for cell in known})
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
     found = []
     for cell in sharded(selected(known, only), shard):
         try:
@@ -104,39 +103,12 @@ def _known(names: Sequence[str | Path], bindings: Sequence[str]) -> list[Cell]:
             raise ConfigurationError(str(error)) from error
 
 
-def _check_plan(out: Path, known: Sequence[Cell]) -> None:
-    """Raises ConfigurationError if `out` holds anything but a sweep over the axes of `known`."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise ConfigurationError(f"{out} is a file; name a folder for the sweep")
-    there = _kept(out)
-    if there is None and any(out.iterdir()):
-        raise ConfigurationError(
-            f"{out} holds what no sweep wrote; choose another folder with --out"
-        )
-    if there and list(there["axes"]) != list(known[0].labels):
-        raise ConfigurationError(
-            f"{out} holds a sweep over {', '.join(there['axes'])}, and this one is over "
-            f"{', '.join(known[0].labels)}; choose another folder with --out"
-        )
-
-
-def _kept(out: Path) -> dict[str, Any] | None:
-    path = out / PLAN
-    return read_json(path, dict[str, Any], "remove it") if path.is_file() else None
-
-
-def _keep_plan(out: Path, known: Sequence[Cell]) -> None:
-    """Writes what the runs of the sweep are, those of a smaller grid before it among them."""
-    there = _kept(out) or {"axes": {}, "runs": {}}
-    axes = {
-        axis: list(dict.fromkeys([*there["axes"].get(axis, []), *(c.labels[axis] for c in known)]))
-        for axis in known[0].labels
-    }
-    runs = there["runs"] | {cell.name: cell.labels for cell in known}
-    if there != (said := {"axes": axes, "runs": runs}):
-        write_json(out / PLAN, said)
+def _keep(
+    out: str | Path, files: str | Path | Sequence[str | Path], bindings: Sequence[str]
+) -> None:
+    """Writes to `out` what all runs of the sweep are."""
+    known = _known(names_of(files), bindings)
+    SweepFolder(out).keep({cell.name: cell.labels for cell in known})
 
 
 @in_float32
@@ -158,7 +130,7 @@ def sweep(
     ConfigurationError before anything is computed, see `plan`.
     """
     runs = plan(files, bindings, out=out, only=only, shard=shard)
-    _keep_plan(Path(out), _known(names_of(files), bindings))
+    _keep(out, files, bindings)
     shared, failed, elsewhere, begun = Shared(), {}, [], time.monotonic()
     left = [one for one in runs if one.state != "finished"]
     if len(left) < len(runs):
@@ -227,18 +199,19 @@ def submit(
     this machine, or jobs of the `cluster` "slurm".
 
     `resources` are parameters of `submitit.AutoExecutor`, such as timeout_min, cpus_per_task and
-    slurm_partition; a local job has a year. The other arguments are those of `sweep`. What jobs
-    print goes to `out`/jobs. Interrupted, the jobs are cancelled. Raises ConfigurationError as
-    `plan` does, before anything is submitted, and ImportError without submitit.
+    slurm_partition; a local job has a year. `files`, `bindings`, `out`, `only` and `tell` are those
+    of `sweep`. What jobs print goes to `out`/jobs. Interrupted, the jobs are cancelled. Raises
+    ConfigurationError as `plan` does, before anything is submitted, and ImportError without
+    submitit.
     """
     submitit = _submitit()
     runs = plan(files, bindings, out=out, only=only)
     left = sum(one.state != "finished" for one in runs)
     if left == 0:
         return _swept(Path(out), runs, {}, [])
-    _keep_plan(Path(out), _known(names_of(files), bindings))
+    _keep(out, files, bindings)
     jobs = min(jobs, len(runs))
-    executor = submitit.AutoExecutor(folder=Path(out) / "jobs", cluster=cluster)
+    executor = submitit.AutoExecutor(folder=SweepFolder(out).jobs, cluster=cluster)
     executor.update_parameters(
         name="morphkit",
         **({"timeout_min": 365 * 24 * 60} if cluster == "local" else {}) | dict(resources or {}),

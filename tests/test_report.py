@@ -262,7 +262,7 @@ def test_the_best_is_what_the_evaluator_says_and_not_what_the_name_suggests(tmp_
     assert Tables(page).row("morph")[1] == ["1.0", "0.9000"]
     record = {"seed": 0, "paired_fraction": 1.0, "aligner": "global"}
     run = write_run(tmp_path / "again", metrics, directions=said, **record)
-    page = write_comparison([run], tmp_path / "compared").read_text()
+    page = write_comparison([run], tmp_path / "compared")[0].read_text()
     rows = [(cells[1], bold) for cells, bold in Tables(page).rows if cells[:1] == ["global"]]
     assert rows == [("1.0 (1)", ["1.0 (1)"]), ("0.9000 (1)", ["0.9000 (1)"]), ("7 (1)", [])]
     assert [page.count(f"{word} is better.") for word in ("Lower", "Higher")] == [1, 1]
@@ -278,7 +278,7 @@ def test_a_run_that_does_not_say_what_is_better_has_no_best(tmp_path):
     assert all(not bold for _, bold in Tables(page).rows)
     assert not re.search(r"[↑↓]|beats? the morph", page)
     known = write_run(tmp_path / "new", METRICS, seed=2, paired_fraction=1.0, directions=DIRECTIONS)
-    page = write_comparison([run, other, known], tmp_path / "out").read_text()
+    page = write_comparison([run, other, known], tmp_path / "out")[0].read_text()
     assert "Lower is better." not in page, "the runs do not agree on paired_mse"
     assert page.count("Higher is better.") == 2  # test_accuracy, coupling matching_accuracy
 
@@ -292,7 +292,9 @@ def test_runs_that_differ_by_their_anchor_are_not_averaged(tmp_path):
         )
         for k, (value, anchor) in enumerate([(0.5, None), (0.7, ridge), (0.9, "coupling")])
     ]  # fmt: skip
-    rows = [cells for cells, _ in Tables(write_comparison(dirs, tmp_path / "out").read_text()).rows]
+    rows = [
+        cells for cells, _ in Tables(write_comparison(dirs, tmp_path / "out")[0].read_text()).rows
+    ]
     expected = [["global", "0.5000 (1)"], ["global · Ridge", "0.7000 (1)"],
                 ["global · coupling", "0.9000 (1)"]]  # fmt: skip
     assert [cells for cells in rows if cells and cells[0].startswith("global")] == expected
@@ -338,7 +340,7 @@ def test_comparison_gives_mean_and_deviation_over_seeds(tmp_path):
         )
         for (epsilon, fraction, seed), value in values.items()
     ]
-    out = write_comparison(dirs, tmp_path / "out")
+    out = write_comparison(dirs, tmp_path / "out")[0]
     page = out.read_text()
     tables = Tables(page)
 
@@ -374,7 +376,7 @@ def test_runs_on_other_data_are_never_averaged(tmp_path):
     ]  # fmt: skip
     rows = {
         row[0][0]: row[0][1]
-        for row in Tables(write_comparison(dirs, tmp_path).read_text()).rows
+        for row in Tables(write_comparison(dirs, tmp_path)[0].read_text()).rows
         if row[0]
     }
     assert rows == {
@@ -401,7 +403,7 @@ def test_aligned_runs_on_the_same_arrays_are_one_row(tmp_path):
         )
         for seed in (0, 1)
     ]  # fmt: skip
-    tables = Tables(write_comparison(dirs, tmp_path).read_text())
+    tables = Tables(write_comparison(dirs, tmp_path)[0].read_text())
     assert tables.row("global")[0][1].endswith("(2)")
     assert tables.row("ridge")[0][1].endswith("(2)")
 
@@ -532,7 +534,7 @@ def test_a_comparison_reads_stories_of_any_shape(tmp_path):
                   paired_fraction=0.5)
         for k, story in enumerate(stories)
     ]  # fmt: skip
-    page = write_comparison(dirs, tmp_path).read_text()
+    page = write_comparison(dirs, tmp_path)[0].read_text()
     assert "cannot be drawn" not in page
     assert "<img" in page
 

@@ -100,11 +100,11 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     or, where that is better, from the best baseline. Better is what has the right target first more
     often where targets repeat or their classes are judged, a baseline by more than a standard
     error. Of couplings within a standard error of the best it is the one that was named first, if
-    the probability of the right target is not clearly behind; and of fewer than COUNTED held-out points the one with
-    the best log posterior. Its map is read at temperature 1 at most then, since blurred answers
-    are not more often right. Elsewhere better is the larger R², and draws are spread as
-    held-out targets are about what the flow starts from. Targets are ranked by what has the
-    best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
+    the probability of the right target is not clearly behind; and of fewer than COUNTED held-out
+    points the one with the best log posterior. Its map is read at temperature 1 at most then, since
+    blurred answers are not more often right. Elsewhere better is the larger R², and draws are
+    spread as held-out targets are about what the flow starts from. Targets are ranked by what has
+    the best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
     `log` shows the progress.
     """
     choice = experiment.choice

@@ -31,7 +31,7 @@ gin.register("sweep", module="morphkit")(Sweep)
 
 
 class Cell(NamedTuple):
-    """One run of a sweep: what each axis says, by its label, and the `bindings` that this is."""
+    """One run of a sweep: the `labels` of what each axis says, and the `bindings` that this is."""
 
     labels: dict[str, str]
     bindings: tuple[str, ...]
@@ -43,7 +43,7 @@ class Cell(NamedTuple):
         name = ",".join(parts) or "run"
         if len(name) <= LONGEST and not any("…" in part for part in parts):
             return name
-        return f"{name.replace('…', '')[:LONGEST]}-{fingerprint(self.labels)[:8]}"
+        return f"{name.replace('…', '_')[:LONGEST]}-{fingerprint(self.labels)[:8]}"
 
 
 def short(axis: str) -> str:
@@ -53,7 +53,9 @@ def short(axis: str) -> str:
 
 def _plain(label: str) -> str:
     """`label` with letters only that every file system takes; … where some were left out."""
-    return re.sub(r"[^\w.+-]+", "…", re.sub(r"^[@']|\(\)$|'$", "", label))
+    reference = re.fullmatch(r"@([\w/]*?)(?:\w+\.)?(\w+)(?:\(\))?", label)
+    bare = "".join(reference.groups()) if reference else label.strip("'")
+    return re.sub(r"[^\w.+-]+", "…", bare)
 
 
 def cells(grid: Any) -> list[Cell]:
@@ -67,10 +69,14 @@ def cells(grid: Any) -> list[Cell]:
     if twice := [axis for axis in grid if shorts.count(short(axis)) > 1]:
         raise ValueError(f"sweep.grid has two axes whose folders would be alike: {twice}")
     offers = [[(axis, *offer) for offer in _offers(axis, grid[axis])] for axis in grid]
-    return [
+    found = [
         Cell({axis: label for axis, label, _ in chosen}, tuple(b for *_, bs in chosen for b in bs))
         for chosen in itertools.product(*offers)
     ]
+    names = [cell.name.lower() for cell in found]  # for file systems that tell no case apart
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"sweep.grid has two runs whose folders would be {twice[0]}; label them")
+    return found
 
 
 def _offers(axis: str, values: Any) -> list[tuple[str, list[str]]]:
@@ -117,7 +123,7 @@ def selected(found: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def sharded(found: Sequence[Cell], shard: str) -> list[Cell]:
-    """Those of `found` that the shard I/N does, 1/N to N/N: a row of neighbours, since these share
+    """Those of `found` that the `shard` I/N does, 1/N to N/N: a row of neighbours, since these share
     most. Raises ValueError for another text."""
     match = re.fullmatch(r"(\d+)/(\d+)", shard.strip())
     part, parts = (int(match[1]), int(match[2])) if match else (0, 0)

@@ -1,8 +1,7 @@
 """Reports: pure functions of run directories, which they read and write HTML and PNG to."""
 
-import json
+import csv
 import math
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from ..files import write_text
+from ..files import replace_file, write_text
 from .figures import PALETTE, STYLE
+from .labels import named, read_runs
 from .page import Section, pictured, render
-from .read import read_directions, read_metrics, read_story
+from .significance import compare, holm
 from .tables import (
     MAP,
     MORPH,
@@ -27,139 +27,155 @@ from .tables import (
     under,
 )  # fmt: skip
 
-_PARTS = ("aligner", "cost", "solver")
-_PARTS_IF_VARIED = ("field", "anchor", "training")
+FEWEST = 3
+"""Seeds that a test of two configurations takes."""
+
+LEVEL = 0.05
 
 
-def write_comparison(dirs: Sequence[Path | str], out: Path | str) -> Path:
-    """Compares the runs in `dirs`: one HTML file and a PNG beside it, mean ± standard deviation
-    over seeds.
+Stats = dict[str, dict[float, tuple[float, float, int]]]
+"""Of one metric: mean, deviation and number of seeds, by row and paired fraction."""
 
-    `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by what their
-    morph says of features, aligner, cost and solver (and field, anchor and training where these
-    differ), and by paired fraction. The best are marked where the runs agree which values are
-    better. A baseline that several runs of one seed fitted counts once. Returns the path of the
-    HTML. Raises ValueError if a directory is no run directory.
+Values = dict[str, dict[float, dict[Any, list[float]]]]
+"""Of one metric: the values of each seed, by row and paired fraction."""
+
+
+def write_comparison(
+    dirs: Sequence[Path | str], out: Path | str, *, by: Sequence[str] = (),
+    markdown: bool = False, table: bool = False,
+) -> list[Path]:  # fmt: skip
+    """Compares the runs in `dirs`, folders of runs or of sweeps: an HTML file and a PNG beside it,
+    mean ± standard deviation over seeds.
+
+    `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by the bindings
+    that `by` names and by paired fraction; without `by`, by the axes of their sweep or by what
+    their morph says of features, aligner, cost and solver (and field, anchor and training where
+    these differ). The best are marked where the runs agree which values are better, and morphs of
+    FEWEST seeds or more are told apart by Wilcoxon-Mann-Whitney tests (Holm). A baseline that
+    several runs of one seed fitted counts once. With `markdown` the tables are a Markdown file too,
+    with `table` one CSV file, a line a row and fraction. Returns the paths. Raises ValueError if a
+    directory is neither, or for a binding that no run has.
     """
     if not dirs:
         raise ValueError("dirs: nothing to compare; pass at least one run directory.")
-    runs = [(read_metrics(dir), read_story(dir)) for dir in map(Path, dirs)]
-    labels = _labels([story for _, story in runs])
-    directions = _directions([read_directions(Path(dir)) for dir in dirs])
-    cells: dict[str, dict[str, dict[float, dict[Any, list[float]]]]] = {}
-    for (metrics, story), (label, data) in zip(runs, labels, strict=True):
-        named = {
+    runs = read_runs(list(map(Path, dirs)))
+    labels = named(runs, by)
+    directions = _directions([run.directions for run in runs])
+    cells: dict[str, Values] = {}
+    for run, (label, data) in zip(runs, labels, strict=True):
+        values = {
             (_named(row, label, data), metric): value
-            for row, values in results_of(metrics).items()
-            for metric, value in values.items()
+            for row, found in results_of(run.metrics).items()
+            for metric, value in found.items()
         }
-        named |= {
+        values |= {
             (label, f"coupling {name}"): value
-            for name, value in under(metrics, "coupling/").items()
+            for name, value in under(run.metrics, "coupling/").items()
             if f"coupling {name}" in directions or "accuracy" in name
         }
-        for (row, metric), value in named.items():
+        for (row, metric), value in values.items():
             by_fraction = cells.setdefault(metric, {}).setdefault(row, {})
-            by_seed = by_fraction.setdefault(story["paired_fraction"], {})
-            by_seed.setdefault(story["seed"], []).append(value)
+            by_seed = by_fraction.setdefault(run.story["paired_fraction"], {})
+            by_seed.setdefault(run.story["seed"], []).append(value)
 
     ours = {_named(row, label, "") for label, _ in labels for row in (MORPH, MAP)}
     means = {
         metric: {row: {f: _stats(seeds) for f, seeds in fs.items()} for row, fs in rows.items()}
         for metric, rows in cells.items()
     }
-    failed = sum(metrics.get("coupling/converged", 1.0) < 1 for metrics, _ in runs)
+    failed = sum(run.metrics.get("coupling/converged", 1.0) < 1 for run in runs)
     out = Path(out)
     page = out if out.suffix == ".html" else out / "comparison.html"
-    sections = [
-        Section(metric, _mean_table(rows, ours, directions.get(metric)), _note(directions, metric))
+    morphs = list(dict.fromkeys(label for label, _ in labels))
+    tables = [
+        Section(
+            metric, _mean_table(rows, ours, directions.get(metric)),
+            [*_note(directions, metric), *_differences(cells[metric], morphs)],
+        )
         for metric, rows in means.items()
-    ]
+    ]  # fmt: skip
     warnings = [f"In {failed} of {len(runs)} runs the coupling did not converge."] if failed else []
+    written = [page]
+    pictures: list[Section] = []
     if means:
         path = page.with_suffix(".png")
-        drawn, problem = pictured(
+        pictures, problem = pictured(
             "By number of pairs", lambda: _plot_comparison(means, ours, directions), path
         )
-        sections, warnings = drawn + sections, warnings + problem
+        warnings += problem
+    lead = f"{len(runs)} runs; mean ± standard deviation (number of seeds); best in bold."
     text = render(
-        title="Comparison of runs",
-        lead=f"{len(runs)} runs; mean ± standard deviation (number of seeds); best in bold.",
-        warnings=warnings,
-        sections=sections,
+        title="Comparison of runs", lead=lead, warnings=warnings, sections=pictures + tables,
         config="",
-    )
+    )  # fmt: skip
     write_text(page, text)
-    return page
+    if markdown:
+        written.append(page.with_suffix(".md"))
+        write_text(written[-1], _markdown([lead, *warnings], tables))
+    if table:
+        written.append(page.with_suffix(".csv"))
+        replace_file(written[-1], lambda new: _write_csv(new, means, ours, directions))
+    return written
+
+
+def _markdown(lead: Sequence[str], tables: Sequence[Section]) -> str:
+    lines = ["# Comparison of runs", "", *lead]
+    for section in tables:
+        assert section.table is not None
+        columns = section.table.columns
+        lines += ["", f"## {section.title}", "", f"| | {' | '.join(columns)} |"]
+        lines += ["|---" * (len(columns) + 1) + "|"]
+        for row in section.table.rows:
+            cells = [f"**{c}**" if k in row.best else c for k, c in enumerate(row.cells)]
+            lines.append(f"| {' | '.join([row.name, *cells])} |")
+        lines += [part for note in section.notes for part in ("", note)]
+    return "\n".join(lines) + "\n"
+
+
+def _write_csv(
+    path: Path, means: Mapping[str, Stats], ours: set[str], directions: Directions
+) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(
+            ["metric", "better", "row", "ours", "paired_fraction", "mean", "deviation", "seeds"]
+        )
+        for metric, rows in means.items():
+            for row in _ordered(rows, ours):
+                for fraction, stats in sorted(rows[row].items()):
+                    better = directions.get(metric, "")
+                    writer.writerow([metric, better, row, int(row in ours), fraction, *stats])
+
+
+def _differences(rows: Values, morphs: Sequence[str]) -> list[str]:
+    """Which `morphs` differ in one metric, of which `rows` has the values, at the same fraction."""
+    made, found = 0, []
+    fractions = sorted({f for name in morphs for f in rows.get(name, {})})
+    tests = []
+    for fraction in fractions:
+        seeds = {
+            name: np.array([np.mean(v) for v in rows[name][fraction].values()])
+            for name in morphs
+            if fraction in rows.get(name, {})
+        }
+        known = {n: v for n, v in seeds.items() if len(v) >= FEWEST and np.isfinite(v).all()}
+        tests += [(fraction, test) for test in compare(known)] if len(known) > 1 else []
+    made = len(tests)
+    if not made:
+        return []
+    for (fraction, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):
+        if p < LEVEL:
+            more, less = (test.first, test.second)[:: 1 if test.superiority > 0.5 else -1]
+            found.append(f"{more} is above {less} at {100 * fraction:g} % of the pairs (p {p:.1g})")
+    what = f"{made} Wilcoxon-Mann-Whitney tests over seeds, Holm"
+    if not found:
+        return [f"No two morphs differ at the level of {LEVEL} ({what})."]
+    return [f"{'; '.join(found)} ({what})."]
 
 
 def _named(row: str, label: str, data: str) -> str:
     """The name here of a `row` of one run: a baseline is the same in all runs on its data."""
     return {MORPH: label, MAP: f"{label}, {MAP}"}.get(row, f"{data}{row}")
-
-
-def _labels(stories: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(name of the configuration, prefix for its baselines) of every run: the components, and
-    of their arguments those that differ between runs with the same component."""
-    names = [[_component(s, part, stories) for s in stories] for part in _PARTS]
-    extra = [[_component(s, part, stories) for s in stories] for part in _PARTS_IF_VARIED]
-    names += [column for column in extra if len(set(column)) > 1]
-    joined = [" · ".join(filter(None, parts)) for parts in zip(*names, strict=True)]
-    features = [_features(story, stories) for story in stories]
-    if len(set(features)) == 1:
-        return [(name, "") for name in joined]
-    return [(f"{f}: {name}", f"{f}: ") for f, name in zip(features, joined, strict=True)]
-
-
-def _features(story: Mapping[str, Any], stories: Sequence[Mapping[str, Any]]) -> str:
-    """What the run's points are: data and extractors, whatever their seed; if that does not tell
-    apart runs on different points (a file that changed), with the start of their hash."""
-    parts = ("data", "source", "target")
-    seedless = [{part: _seedless(s.get(part)) for part in parts} for s in stories]
-    own = {part: _seedless(story.get(part)) for part in parts}
-    varied = len({json.dumps([s["source"], s["target"]]) for s in seedless}) > 1
-    named = [_component(own, part, seedless) for part in (parts if varied else parts[:1])]
-    text = " ".join(filter(None, named))
-    hashes = {
-        str(s.get("features"))
-        for s, stripped in zip(stories, seedless, strict=True)
-        if stripped == own and s["seed"] == story["seed"]
-    }
-    return text + (f" {str(story.get('features'))[:6]}" if len(hashes) > 1 else "")
-
-
-def _seedless(found: Any) -> Any:
-    """A record without its seed, and without the folder of a file that is named by its content
-    (`morphkit.align` writes such)."""
-    name, arguments = _split(found)
-    kept = {
-        k: re.sub(r"^.*/(arrays-[0-9a-f]{12}\.npz)", r"\1", v) if isinstance(v, str) else v
-        for k, v in arguments.items()
-        if k != "seed"
-    }
-    return {"component": name, "arguments": kept} if name else found
-
-
-def _component(
-    story: Mapping[str, Any], part: str, stories: Sequence[Mapping[str, Any]] = ()
-) -> str:
-    """A name, or a record {"component", "arguments"}, or bare arguments, as short text."""
-    name, arguments = _split(story.get(part))
-    peers = [args for n, args in (_split(s.get(part)) for s in stories) if n == name]
-    varied = [
-        f"{k}={_component({k: v}, k)}"
-        for k, v in arguments.items()
-        if any(peer.get(k) != v for peer in peers)
-    ]
-    return " ".join(filter(None, [name, ", ".join(varied)]))
-
-
-def _split(found: Any) -> tuple[str, dict[str, Any]]:
-    if isinstance(found, dict):
-        name = str(found.get("component", "")).rpartition(".")[2]
-        arguments = found.get("arguments") if name else found
-        return name, arguments if isinstance(arguments, dict) else {}
-    return ("" if found is None else str(found)), {}
 
 
 def _stats(seeds: Mapping[Any, Sequence[float]]) -> tuple[float, float, int]:
@@ -169,9 +185,6 @@ def _stats(seeds: Mapping[Any, Sequence[float]]) -> tuple[float, float, int]:
         return math.nan, math.nan, 0
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return float(np.mean(values)), deviation, len(values)
-
-
-Stats = dict[str, dict[float, tuple[float, float, int]]]
 
 
 def _ordered(rows: Stats, ours: set[str]) -> list[str]:
@@ -187,7 +200,8 @@ def _mean_table(rows: Stats, ours: set[str], better: str | None) -> Table:
 
     def cell(stats: tuple[float, float, int]) -> str:
         mean, deviation, count = stats
-        spread = f" ± {number(deviation)}" if math.isfinite(deviation) else ""
+        short = f"{deviation:.4f}" if 0.01 <= abs(mean) < 10 else number(deviation)
+        spread = f" ± {short}" if math.isfinite(deviation) else ""
         return f"{number(mean)}{spread} ({count})" if count else "–"
 
     return Table(

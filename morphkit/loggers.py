@@ -10,28 +10,13 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from tqdm import tqdm
 
-WandbMode = Literal["auto", "online", "offline", "disabled"]
+from .tracking import MODES, Results, Tracker, WandbMode
 
 _PLAIN_EVERY_S = 10.0
-_QUIET: dict[str, Any] = {
-    "silent": True,
-    "console": "off",
-    "disable_git": True,
-    "disable_code": True,
-    "disable_job_creation": True,
-    "x_disable_meta": True,
-    "x_disable_stats": True,
-    "x_disable_machine_info": True,
-    "x_save_requirements": False,
-    "x_transaction_log_flush_interval": 1.0,
-    "init_timeout": 15,
-    "finish_timeout": 60,
-}
-
 
 _LIBRARY = logging.getLogger("morphkit")
 """Where components that know no `Log` speak, solvers for instance."""
@@ -64,8 +49,8 @@ class Log:
     `wandb` is "auto" (the environment's WANDB_MODE, or else online with credentials and offline
     without), "online", "offline" or "disabled". Whatever goes wrong inside W&B is warned about
     once, and the run goes on without it. `config` is a mapping, or the text of a gin file.
-    `run_id` is that of the W&B run to go on with. The project is the environment's WANDB_PROJECT,
-    or else "morphkit"; a W&B run of the caller's stays as it is.
+    `run_id` is that of the W&B run to go on with, and `labels` what it is called there, see
+    `morphkit.tracking.Tracker`; a W&B run of the caller's stays as it is.
     `quiet` keeps information and progress off the console, not warnings. While it is open, what
     components say to the standard logger "morphkit" goes there too.
 
@@ -79,9 +64,10 @@ class Log:
         wandb: WandbMode = "auto",
         run_id: str | None = None,
         config: Mapping[str, Any] | str = "",
+        labels: Mapping[str, Any] | None = None,
         quiet: bool = False,
     ) -> None:
-        if wandb not in ("auto", "online", "offline", "disabled"):
+        if wandb not in MODES:
             raise ValueError(
                 f"wandb: {wandb!r} is no W&B mode; use 'auto', 'online', 'offline' or 'disabled'."
             )
@@ -92,9 +78,11 @@ class Log:
         self._end_torn_line()
         self.times: dict[str, float] = {}
         self._bar: tqdm | None = None
-        self._run: Any = None
         self._library = _Forward(self)
-        self._start_wandb(wandb, run_id, {"gin": config} if isinstance(config, str) else config)
+        self._tracker = Tracker(
+            self.out, wandb, self.warn, run_id=run_id, labels=labels,
+            config={"gin": config} if isinstance(config, str) else config,
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         _LIBRARY.addHandler(self._library)
@@ -105,7 +93,7 @@ class Log:
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         _LIBRARY.removeHandler(self._library)
         _LIBRARY.propagate = True
-        self._finish_wandb(exit_code=0 if error is None else 1)
+        self._tracker.close(exit_code=0 if error is None else 1)
         self._close_bar()
         self._file.close()
 
@@ -125,8 +113,7 @@ class Log:
         null in the file, JSON having neither."""
         numbers = {name: float(value) for name, value in values.items()}
         self._record({"step": step, "metrics": {k: finite(v) for k, v in numbers.items()}})
-        # W&B drops steps that go back, as they do between stages: the step is a metric there
-        self._wandb(lambda run: run.log(numbers if step is None else {**numbers, "step": step}))
+        self._tracker.log(numbers, step)
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -139,29 +126,19 @@ class Log:
     @property
     def run_id(self) -> str | None:
         """The id of the W&B run, or None without one."""
-        return None if self._run is None else self._run.id
+        return self._tracker.id
 
     def progress(self, label: str) -> "Progress":
         """A `Tell` for the stage `label`; its metrics are recorded as LABEL/…."""
         return Progress(self, label)
 
-    def finish(
-        self,
-        metrics: Mapping[str, float],
-        report: Path | None = None,
-        config: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Final flat `metrics`, the HTML `report` and more configuration, `config`, to W&B, which
-        is then closed.
+    def finish(self, results: Results) -> None:
+        """The `results` of a finished run to W&B, which is then closed.
 
-        They are not written to the JSON lines: they have a file of their own in the run.
+        They are not written to the JSON lines: they have files of their own in the run.
         """
-        self._wandb(lambda run: run.summary.update({k: float(v) for k, v in metrics.items()}))
-        if config is not None:
-            self._wandb(lambda run: run.config.update(dict(config), allow_val_change=True))
-        if report is not None:
-            self._wandb(lambda run: _log_report(run, report))
-        self._finish_wandb()
+        self._tracker.hand_over(results)
+        self._tracker.close()
 
     def _record(self, entry: dict[str, Any]) -> None:
         line = json.dumps({"time": round(time.time(), 3), **entry}, allow_nan=False)
@@ -183,54 +160,6 @@ class Log:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-    def _start_wandb(self, mode: WandbMode, run_id: str | None, config: Mapping[str, Any]) -> None:
-        wanted = (os.environ.get("WANDB_MODE") or "auto") if mode == "auto" else mode
-        if wanted == "disabled":
-            return
-        try:
-            import wandb
-
-            known = wandb.Settings.model_fields
-            settings = wandb.Settings(**{k: v for k, v in _QUIET.items() if k in known})
-            if wanted == "auto":
-                wanted = "online" if wandb.login(prompt=False, verify=False) else "offline"
-
-            def start(mode: Any) -> Any:
-                return wandb.init(
-                    project=os.environ.get("WANDB_PROJECT") or "morphkit",
-                    id=run_id,
-                    resume="allow" if run_id else None,
-                    reinit="create_new",  # the caller's own run stays as it is
-                    config=dict(config),
-                    mode=mode,
-                    dir=str(self.out),
-                    settings=settings,
-                )
-
-            try:
-                self._run = start(wanted)
-            except Exception as error:
-                if wanted == "offline":
-                    raise
-                self.warn(f"W&B cannot be reached ({_first_line(error)}); logging to it offline.")
-                self._run = start("offline")
-            self._wandb(lambda run: run.define_metric("*", step_metric="step"))
-        except Exception as error:
-            self.warn(f"W&B does not start ({_first_line(error)}); going on without it.")
-
-    def _wandb(self, call: Any) -> None:
-        if self._run is None:
-            return
-        try:
-            call(self._run)
-        except Exception as error:
-            self._run = None
-            self.warn(f"W&B failed ({_first_line(error)}); going on without it.")
-
-    def _finish_wandb(self, exit_code: int = 0) -> None:
-        self._wandb(lambda run: run.finish(exit_code=exit_code))
-        self._run = None
 
 
 class Progress:
@@ -294,13 +223,3 @@ def _shown(metrics: dict[str, float]) -> str:
 def finite(value: float) -> float | None:
     """`value`, or None for NaN and infinities."""
     return value if math.isfinite(value) else None
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _log_report(run: Any, report: Path) -> None:
-    import wandb
-
-    run.log({"report": wandb.Html(report.read_text(encoding="utf-8"), inject=False)})

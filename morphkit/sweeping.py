@@ -139,7 +139,7 @@ def sweep(
         tell(f"{len(runs) - len(left) + k + 1}/{len(runs)}  {one.cell.name}{_rest(k, left, begun)}")
         try:
             with one.folder.opened():
-                run_experiment(one.experiment, one.folder, one.gin, shared)
+                run_experiment(one.experiment, one.folder, one.gin, shared, "sweep")
         except Busy:
             elsewhere.append(one.cell.name)
             tell(f"{one.cell.name} is at work elsewhere")

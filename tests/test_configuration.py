@@ -166,7 +166,7 @@ def test_a_value_that_a_component_refuses_is_found_before_anything_runs(tmp_path
         ("run.field = @cost.BridgeCost", r"run\.field takes @field\.NAME.*AdaLN, MLP"),
         ("run.evaluators = @eval.LabelAccuracy()", r"run\.evaluators takes \[@eval\.NAME"),
         ("run.cost = None", r"run\.cost takes @cost\.NAME"),
-        ("run.wandb = 'sometimes'", r"run\.wandb = 'sometimes' must be"),
+        ("run.wandb = 'sometimes'", r"run\.wandb takes .* or 'offline' .*this is 'sometimes'"),
     ],
 )
 def test_values_of_the_wrong_kind_are_found_before_anything_runs(tmp_path, binding, message):

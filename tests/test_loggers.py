@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from morphkit.loggers import Log
+from morphkit.tracking import Results
 
 
 def entries(out: Path) -> list[dict]:
@@ -113,7 +114,7 @@ from morphkit.loggers import Log
 log = Log({str(tmp_path)!r}, config="run.seed = 0")
 log.progress("first")(5, 5, {{"loss": 0.5}})
 log.progress("train")(1, 2, {{"loss": 0.25}})
-assert log._run.settings.mode == "offline"
+assert log._tracker.run.settings.mode == "offline"
 (stored,) = Path({str(tmp_path)!r}).glob("wandb/offline-run-*/run-*.wandb")
 deadline = time.monotonic() + 10
 while b"train/loss" not in stored.read_bytes() and time.monotonic() < deadline:
@@ -136,10 +137,10 @@ def test_finish_sends_summary_and_report(tmp_path, monkeypatch):
     page = tmp_path / "report.html"
     page.write_text("<p>seen</p>")
     with Log(tmp_path, config={"a": 1}, quiet=True) as log:
-        run = log._run
+        run = log._tracker.run
         log.metrics({"loss": 1.0}, step=3)
-        log.finish({"morph/test_accuracy": 0.5}, page)
-        log.finish({"again": 1.0})  # nothing is left to close
+        log.finish(Results({"morph/test_accuracy": 0.5}, report=page))
+        log.finish(Results({"again": 1.0}))  # nothing is left to close
         log.metrics({"after": 1.0})
     assert dict(run.config) == {"a": 1}
     (records,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
@@ -155,7 +156,7 @@ def test_finish_sends_summary_and_report(tmp_path, monkeypatch):
 def test_a_failing_wandb_warns_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "offline")
     with Log(tmp_path) as log:
-        log._run.finish()  # a finished run refuses to log
+        log._tracker.run.finish()  # a finished run refuses to log
         log.metrics({"a": 1.0}, step=1)
         log.metrics({"a": 2.0}, step=2)
     errors = capsys.readouterr().err

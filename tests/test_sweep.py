@@ -157,6 +157,13 @@ def test_a_run_file_without_a_grid_is_no_sweep(tmp_path):
         sweeping.plan("quickstart.gin", out=tmp_path / "out")
 
 
+def test_a_file_with_a_grid_is_a_run_too(file):
+    """In a process that has not swept."""
+    code = f"from morphkit.api import asked; print('sweep' in asked([{str(file)!r}], [])[1])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
+
+
 def test_a_sweep_refuses_the_folder_of_something_else(file, tmp_path):
     (tmp_path / "mine.txt").write_text("precious")
     with pytest.raises(ConfigurationError, match="no sweep wrote"):

@@ -20,7 +20,7 @@ from ..interfaces import (
     OTSolver,
     VelocityField,
 )
-from ..loggers import WandbMode
+from ..tracking import WandbMode
 from ..training.loop import Training
 from ..transport.couplings import Coupling
 from ..transport.entropic import Reading
@@ -29,6 +29,8 @@ from ..wiring.discovery import installed_plugins
 from ..wiring.records import arguments, record
 from .choice import Choice, fixed
 from .evaluate import check_evaluators, directions
+from .grid import Sweep
+from .tracked import Wandb
 
 
 class Experiment(Checked):
@@ -48,8 +50,8 @@ class Experiment(Checked):
     the coupling, which knows the points that it couples. `reading` is how the coupling's map is
     read. With a `choice`, aligner, cost, solver, anchor, spread and reading are replaced by those
     that are best on known pairs, see `morphkit.experiment.chosen`.
-    `wandb` is a mode of Weights & Biases, see `morphkit.loggers.Log`. Raises ValueError for
-    arguments that cannot work.
+    `wandb` is a mode of Weights & Biases, or says more of how the run is logged there, see
+    `morphkit.experiment.tracked.Wandb`. Raises ValueError for arguments that cannot work.
     """
 
     data: Data
@@ -64,7 +66,7 @@ class Experiment(Checked):
     baselines: Sequence[Baseline] = eqx.field(converter=fixed)
     paired_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     seed: Seed = 0
-    wandb: WandbMode = eqx.field(static=True, default="auto")
+    wandb: Wandb | WandbMode = eqx.field(static=True, default="auto")
     anchor: Baseline | Literal["coupling"] | None = None
     reading: Reading = Reading()
     spread: Positive | None = None
@@ -86,6 +88,11 @@ class Experiment(Checked):
                 f"Experiment.spread = {self.spread:g} is of what an anchor leaves over; set "
                 "run.anchor, or leave run.spread out"
             )
+
+    @property
+    def tracked(self) -> Wandb:
+        """How the run is logged to Weights & Biases."""
+        return self.wandb if isinstance(self.wandb, Wandb) else Wandb(self.wandb)
 
     @property
     def rows(self) -> dict[str, Baseline]:
@@ -115,6 +122,7 @@ class Experiment(Checked):
 
 
 gin.register("run", module="morphkit")(Experiment)
+gin.register("sweep", module="morphkit")(Sweep)
 gin.register(Training, module="morphkit")
 
 

@@ -5,8 +5,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import gin
-
 from ..checks import Checked
 from ..features.cache import fingerprint
 
@@ -25,9 +23,6 @@ class Sweep(Checked):
     """
 
     grid: Mapping[str, Any]
-
-
-gin.register("sweep", module="morphkit")(Sweep)
 
 
 class Cell(NamedTuple):
@@ -123,8 +118,8 @@ def selected(found: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
 
 
 def sharded(found: Sequence[Cell], shard: str) -> list[Cell]:
-    """Those of `found` that the `shard` I/N does, 1/N to N/N: a row of neighbours, since these share
-    most. Raises ValueError for another text."""
+    """Those of `found` that the `shard` I/N does, 1/N to N/N: a row of neighbours, since these
+    share most. Raises ValueError for another text."""
     match = re.fullmatch(r"(\d+)/(\d+)", shard.strip())
     part, parts = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= part <= parts:

@@ -1,7 +1,5 @@
 """From raw data to what a run learns from and is judged on."""
 
-from typing import Any
-
 import numpy as np
 from jaxtyping import Int
 
@@ -10,7 +8,7 @@ from ..features.extract import Features, features_of
 from ..interfaces import Scene
 from ..loggers import Log
 from ..types import Dataset, PairedData, Pairs
-from ..wiring.records import record
+from ..wiring.records import as_asked, record
 from .experiment import Experiment
 from .sharing import Shared
 
@@ -45,12 +43,6 @@ def prepare(experiment: Experiment, log: Log, shared: Shared | None = None) -> S
         features.source, features.target, data, features.x_test, features.y_test, raw.test,
         raw.train, raw.class_names,
     )  # fmt: skip
-
-
-def as_asked(build: Any) -> list[Any]:
-    """The class that `build` is, or makes an instance of, and the arguments that it binds."""
-    cls, given = getattr(build, "func", build), getattr(build, "keywords", {})
-    return [f"{cls.__module__}.{cls.__qualname__}", given]
 
 
 def choose_pairs(

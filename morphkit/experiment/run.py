@@ -12,6 +12,7 @@ from ..folder import RunFolder
 from ..interfaces import LatentMap, Sampler, Scene
 from ..loggers import Log
 from ..morph import Morph
+from ..tracking import Results
 from ..types import PairedData
 from ..wiring.records import record
 from .chosen import choose
@@ -21,6 +22,7 @@ from .experiment import Experiment
 from .prepare import prepare
 from .results import jsonable, with_story, write_pages, write_results
 from .sharing import Shared
+from .tracked import configuration, labels, result_table
 from .train import anchored, build_networks, train
 
 
@@ -35,17 +37,22 @@ class Result(NamedTuple):
 
 
 def run(
-    experiment: Experiment, folder: RunFolder, gin: str = "", shared: Shared | None = None
-) -> Result:
+    experiment: Experiment, folder: RunFolder, gin: str = "", shared: Shared | None = None,
+    job_type: str = "run",
+) -> Result:  # fmt: skip
     """Aligns two models as `experiment` asks, and writes everything about it to the open `folder`.
 
     `gin` is the configuration, to be kept with the results. `shared` has what runs before it had in
-    common with this one. Raises whatever a part of it raises; what was trained by then is kept, and
-    the same request goes on from there.
+    common with this one, and `job_type` is what W&B calls it. Raises whatever a part of it raises;
+    what was trained by then is kept, and the same request goes on from there.
     """
     shared = shared or Shared()
     key_field, key_train, key_eval = jax.random.split(jax.random.key(experiment.seed), 3)
-    with Log(folder.path, wandb=experiment.wandb, config=gin, run_id=folder.wandb_id) as log:
+    with Log(
+        folder.path, wandb=experiment.tracked.mode, run_id=folder.wandb_id,
+        config=configuration(experiment, gin),
+        labels=labels(experiment, experiment.tracked, job_type),
+    ) as log:  # fmt: skip
         folder.note(wandb=log.run_id)
         with log.phase("features"):
             scene = prepare(experiment, log, shared)
@@ -76,7 +83,12 @@ def run(
         write_results(folder, morph, metrics, scene, gin)
         batch_size = experiment.training.batch_size
         write_pages(folder, morph, scene, sampler, batch_size, key_eval, log)
-        log.finish(metrics, folder.report, config=story | {"gin": gin})
+        found = configuration(experiment, gin) | {"plugins": story["plugins"]}
+        log.finish(
+            Results(
+                metrics, found, result_table(metrics), folder.report, folder.overview, folder.morph
+            )
+        )
     folder.finish()
     return Result(replace(morph, gin=gin), metrics, folder.path, tuple(failures))
 

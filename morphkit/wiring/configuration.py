@@ -220,7 +220,13 @@ def _check_kind(name: str, value: Any, hint: Any) -> None:
             + "".join(f" or {word!r}" for word in words)
             + (f", with NAME one of {names}" if names else "")
             + "; this is "
-            + (f"the class {got}, without parentheses" if inspect.isclass(value) else f"of {got}")
+            + (
+                f"the class {got}, without parentheses"
+                if inspect.isclass(value)
+                else repr(value)
+                if isinstance(value, str)
+                else f"of {got}"
+            )
         )
 
 

@@ -29,6 +29,12 @@ def record(component: eqx.Module) -> dict[str, Any]:
     }
 
 
+def as_asked(build: Any) -> list[Any]:
+    """The class that `build` is, or makes an instance of, and the arguments that it binds."""
+    cls, given = getattr(build, "func", build), getattr(build, "keywords", {})
+    return [f"{cls.__module__}.{cls.__qualname__}", given]
+
+
 def as_gin(argument: str, component: eqx.Module, scopes: Iterator[int]) -> list[str]:
     """The bindings that give the gin argument called `argument`, such as run.cost, what `component`
     is: each part in a scope of its own, chosen_1 and so on, numbered by `scopes`. Raises

@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from morphkit.experiment.sharing import forget_programs
+
 
 def measured_by(name: str, seeds: int) -> str:
     """How a page begins."""
@@ -44,6 +46,7 @@ def measure(
         line = run(cell)
         print(json.dumps(line)[:400], flush=True)
         append(path, line)
+        forget_programs()
     write(read(path, "cell"))
 
 

@@ -306,6 +306,31 @@ class WeightedBaseline(Baseline):
         see `tuned`."""
 
 
+class RawMap(eqx.Module):
+    """A fitted map from raw source to raw target inputs: what is trained end to end."""
+
+    @abstractmethod
+    def __call__(
+        self, inputs: Float[np.ndarray, "n ..."], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n ..."]:
+        """Raw target inputs, or their probabilities, for raw source `inputs` (n, *input_shape), as
+        `Codec.decode` gives them. `key` matters only to stochastic maps."""
+
+
+class RawBaseline(Baseline):
+    """A baseline from raw inputs to raw inputs: it is judged by evaluators that decode
+    (`Evaluator.decodes`), and is no anchor."""
+
+    def fit(self, data: PairedData) -> LatentMap:
+        """Raises ValueError: the features in `data` are not enough."""
+        raise ValueError(f"{type(self).__name__} needs raw inputs, and gives no features")
+
+    @abstractmethod
+    def fit_raw(self, data: PairedData, inputs: Split) -> RawMap:
+        """The map learned from the pairs of `data`, whose points are made from the raw `inputs`, in
+        their order. Raises ValueError as `fit` does for other data."""
+
+
 @dataclass(frozen=True)
 class Scene:
     """Everything an evaluator may look at.
@@ -325,7 +350,7 @@ class Scene:
     test: Split
     inputs: Split | None = None
     class_names: tuple[str, ...] | None = None
-    map: LatentMap | None = None
+    map: LatentMap | RawMap | None = None
     coupling: "Coupling | None" = None
     couple: "Callable[[PairedData], Coupling | None] | None" = None
 
@@ -341,10 +366,13 @@ class Evaluator(Checked):
     (`map/…`, see `Sampler.map`) and once for each baseline (`baseline/NAME/…`),
     "coupling" once on the training coupling (`coupling/…`), "features" once (`features/…`).
 
-    `metrics` has the name of each, without prefix, and which values are better: a class variable,
-    or a property where names depend on arguments. It is read before training. A name belongs to
-    one evaluator of a run.
+    `decodes` says whether it judges decoded predictions, and so raw ones (`RawMap`), too. `metrics`
+    has the name of each, without prefix, and which values are better: a class variable, or a
+    property where names depend on arguments. It is read before training. A name belongs to one
+    evaluator of a run.
     """
+
+    decodes: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # pyright reads AbstractClassVar as an instance variable
         subject: ClassVar[Literal["map", "coupling", "features"]]

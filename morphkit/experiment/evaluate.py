@@ -1,12 +1,12 @@
 """Every evaluator on what it judges."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
 import jax
 
-from ..interfaces import Better, Evaluator, LatentMap, Scene
+from ..interfaces import Better, Evaluator, LatentMap, RawMap, Scene
 from ..loggers import Log
 from ..transport.couplings import DIAGNOSTICS
 
@@ -43,7 +43,7 @@ def directions(evaluators: Sequence[Evaluator]) -> dict[str, Better]:
 
 def evaluate(
     scene: Scene,
-    maps: dict[str, LatentMap],
+    maps: Mapping[str, LatentMap | RawMap],
     evaluators: Sequence[Evaluator],
     key: jax.Array,
     log: Log,
@@ -74,7 +74,7 @@ def evaluate(
 
 
 def _views(
-    evaluator: Evaluator, scene: Scene, maps: dict[str, LatentMap], log: Log
+    evaluator: Evaluator, scene: Scene, maps: Mapping[str, LatentMap | RawMap], log: Log
 ) -> dict[str, Scene]:
     """What it is shown, by the prefix of what it judges."""
     who = type(evaluator).__name__
@@ -82,7 +82,11 @@ def _views(
         log.warn(f"{who} is left out: there are no test points")
         return {}
     if evaluator.subject == "map":
-        return {name: replace(scene, map=fitted) for name, fitted in maps.items()}
+        return {
+            name: replace(scene, map=fitted)
+            for name, fitted in maps.items()
+            if evaluator.decodes or isinstance(fitted, LatentMap)
+        }
     if evaluator.subject == "coupling" and scene.coupling is None:
         log.info(f"{who} is left out: no coupling of all points")
         return {}

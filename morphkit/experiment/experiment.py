@@ -39,7 +39,7 @@ class Experiment(Checked):
     `data` is where the inputs come from. `source` and `target` are the feature extractors, and
     `field` is the velocity field: classes (in gin: references without parentheses), built by the
     run since only the data tells their shapes. `aligner`, `cost` and `solver` make the coupling,
-    `training` the flow; `evaluators` judge it, and `baselines` stand beside it, one of a class.
+    `training` the flow; `evaluators` judge it, and `baselines` stand beside it, no two the same.
 
     A share `paired_fraction` in (0, 1] of the known pairs, at least one, is used: chosen one by
     one, also where they share a point, by `seed`, which also sets initialisation and training.
@@ -73,11 +73,9 @@ class Experiment(Checked):
     choice: Choice | None = None
 
     def __check_init__(self) -> None:
-        names = [type(baseline).__name__ for baseline in self.baselines]
+        names = [name for name, _ in self._rows]
         if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(
-                f"Experiment.baselines has two that are called {twice[0]}; use one a run"
-            )
+            raise ValueError(f"Experiment.baselines has {twice[0]} twice; use one a run")
         check_evaluators(self.evaluators)
         if not (self.anchor in (None, "coupling") or isinstance(self.anchor, Baseline)):
             raise ValueError(
@@ -96,8 +94,23 @@ class Experiment(Checked):
 
     @property
     def rows(self) -> dict[str, Baseline]:
-        """The baselines by the name of their row, as baseline/nearest_anchor."""
-        return {f"baseline/{snake(type(b).__name__)}": b for b in self.baselines}
+        """The baselines by the name of their row, as baseline/nearest_anchor; of several of one
+        class also by the arguments in which they differ, as baseline/vae_latent_16."""
+        return {f"baseline/{name}": baseline for name, baseline in self._rows}
+
+    @property
+    def _rows(self) -> list[tuple[str, Baseline]]:
+        found = []
+        for baseline in self.baselines:
+            own = arguments(baseline)
+            peers = [arguments(b) for b in self.baselines if type(b) is type(baseline)]
+            told = [
+                f"_{name}_{value}"
+                for name, value in own.items()
+                if any(peer[name] != value for peer in peers)
+            ]
+            found.append((snake(type(baseline).__name__) + "".join(told), baseline))
+        return found
 
     def couple(self, data: PairedData) -> Coupling | None:
         """The coupling that the aligner would train on, of other `data`; None if it has none."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..features.cache import fingerprint
 from ..folder import RunFolder
-from ..interfaces import LatentMap, Sampler, Scene
+from ..interfaces import LatentMap, RawBaseline, RawMap, Sampler, Scene
 from ..loggers import Log
 from ..morph import Morph
 from ..tracking import Results
@@ -70,7 +70,7 @@ def run(
             scene = replace(scene, coupling=sampler.coupling, couple=experiment.couple)
             judged, failures = evaluate(
                 scene,
-                ours(experiment, morph, sampler) | fitted(experiment, scene.train, log, shared),
+                ours(experiment, morph, sampler) | fitted(experiment, scene, log, shared),
                 judges, key_eval, log,
             )  # fmt: skip
         if scene.train.pairs.size == 0:
@@ -157,7 +157,7 @@ def trained(
     return morph, story
 
 
-def ours(experiment: Experiment, morph: Morph, sampler: Sampler) -> dict[str, LatentMap]:
+def ours(experiment: Experiment, morph: Morph, sampler: Sampler) -> dict[str, LatentMap | RawMap]:
     """The `morph` and, where `sampler` has one, the map of its coupling, read as `experiment` asks,
     by prefix."""
     found = experiment.reading.of(sampler.map)
@@ -165,16 +165,21 @@ def ours(experiment: Experiment, morph: Morph, sampler: Sampler) -> dict[str, La
 
 
 def fitted(
-    experiment: Experiment, data: PairedData, log: Log, shared: Shared
-) -> dict[str, LatentMap]:
-    """The baselines of `experiment`, fitted on `data`, or as `shared` has them, by the name of
-    their row. One that this data is not for (ValueError) is left out, and `log` says why."""
+    experiment: Experiment, scene: Scene, log: Log, shared: Shared
+) -> dict[str, LatentMap | RawMap]:
+    """The baselines of `experiment`, fitted on the training data of `scene`, or as `shared` has
+    them, by the name of their row. One that this data is not for (ValueError) is left out, and
+    `log` says why."""
+    data, inputs = scene.train, scene.inputs
 
-    def fit() -> tuple[dict[str, LatentMap], list[str]]:
+    def fit() -> tuple[dict[str, LatentMap | RawMap], list[str]]:
         maps, left = {}, []
         for row, baseline in experiment.rows.items():
             try:
-                maps[row] = baseline.fit(data)
+                if isinstance(baseline, RawBaseline) and inputs is not None:
+                    maps[row] = baseline.fit_raw(data, inputs)
+                else:
+                    maps[row] = baseline.fit(data)
             except ValueError as error:
                 left.append(f"{row} is left out: {error}")
         return maps, left

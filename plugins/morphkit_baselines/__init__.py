@@ -9,6 +9,7 @@ def morphkit_register(registry) -> None:
     from .average import Average
     from .cca import RidgeCCA
     from .classes import LogisticHead, NearestClassMean, ShrinkageLDA
+    from .generative import VAE, FusedLatentVAE, FusedVAE
     from .linear import PLS, Procrustes, Ridge
     from .relative import RelativeRepresentation
     from .spreading import LabelSpreading
@@ -17,5 +18,7 @@ def morphkit_register(registry) -> None:
         registry.add(lookup)
     for linear in (Ridge, PLS, Procrustes, RidgeCCA, Average):
         registry.add(linear)
+    for generative in (VAE, FusedVAE, FusedLatentVAE):
+        registry.add(generative)
     for classifier in (NearestClassMean, ShrinkageLDA, LogisticHead, LabelSpreading):
         registry.add(classifier)

@@ -4,14 +4,13 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 from sklearn.metrics import pairwise_distances_argmin
 
 from morphkit.interfaces import Better, Evaluator, Scene
 
-from .scene import Estimate, decoder_of, labels_of, predictions
+from .scene import Estimate, decoded, labels_of, predictions
 
 
 class LabelAccuracy(Evaluator):
@@ -26,20 +25,19 @@ class LabelAccuracy(Evaluator):
 
     estimate: Estimate = eqx.field(static=True, default="draw")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    decodes: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Better]] = {"test_accuracy": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.source_labels, "test.source_labels", self)
-        decoder = decoder_of(scene, self)
-        predicted = predictions(scene, self, key=key, estimate=self.estimate)
-        decoded = np.asarray(decoder.decode(jnp.asarray(predicted)))
-        if decoded.ndim != 2 or decoded.shape[1] <= labels.max():
+        found = decoded(scene, self, key=key, estimate=self.estimate)
+        if found.ndim != 2 or found.shape[1] <= labels.max():
             raise ValueError(
                 "LabelAccuracy: the target decoder gives arrays of shape "
-                f"{decoded.shape}, not (n, classes) with more than {labels.max()} classes; "
+                f"{found.shape}, not (n, classes) with more than {labels.max()} classes; "
                 "its inputs have to be one-hot labels"
             )
-        return {"test_accuracy": float(np.mean(decoded.argmax(1) == labels))}
+        return {"test_accuracy": float(np.mean(found.argmax(1) == labels))}
 
 
 class NearestTargetAccuracy(Evaluator):

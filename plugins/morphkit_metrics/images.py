@@ -4,13 +4,12 @@ from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import equinox as eqx
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from morphkit.interfaces import Better, Evaluator, Scene
 
-from .scene import decoder_of, labels_of, predictions
+from .scene import decoded, labels_of
 
 
 class ClassImageMSE(Evaluator):
@@ -27,20 +26,20 @@ class ClassImageMSE(Evaluator):
 
     binarize: bool = eqx.field(static=True, default=False)
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    decodes: ClassVar[bool] = True
     metrics: ClassVar[Mapping[str, Better]] = {"class_image_mse": "lower"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         source_labels = labels_of(scene.test.source_labels, "test.source_labels", self)
         target_labels = labels_of(scene.test.target_labels, "test.target_labels", self)
-        decoder = decoder_of(scene, self)
-        decoded = np.asarray(decoder.decode(jnp.asarray(predictions(scene, self, key=key))))
+        found = decoded(scene, self, key=key)
         true = np.asarray(scene.test.target)
-        if np.prod(decoded.shape[1:]) != np.prod(true.shape[1:]):
+        if np.prod(found.shape[1:]) != np.prod(true.shape[1:]):
             raise ValueError(
-                f"ClassImageMSE: raw target images of shape {decoded.shape[1:]} are missing; "
+                f"ClassImageMSE: raw target images of shape {found.shape[1:]} are missing; "
                 f"test.target holds inputs of shape {true.shape[1:]}"
             )
-        images = [a.reshape(len(a), -1) for a in (decoded, true)]
+        images = [a.reshape(len(a), -1) for a in (found, true)]
         if self.binarize:
             images = [(a > 0.5).astype(np.float32) for a in images]
         errors = []

@@ -2,10 +2,11 @@
 
 from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from morphkit.interfaces import Codec, Evaluator, Scene
+from morphkit.interfaces import Codec, Evaluator, RawMap, Scene
 
 
 def labels_of(labels: Any, name: str, metric: Evaluator) -> Int[np.ndarray, " n"]:
@@ -33,11 +34,26 @@ def predictions(
     """
     if scene.map is None:
         raise ValueError(f"{type(metric).__name__}: scene.map is missing; it judges a fitted map")
+    if isinstance(scene.map, RawMap):
+        raise ValueError(f"{type(metric).__name__} judges features, and this map gives raw inputs")
     predict = scene.map if estimate == "draw" else scene.map.expected
     predicted = np.asarray(predict(scene.x.points, key=key))
     if not np.isfinite(predicted).all():
         raise FloatingPointError(f"{type(metric).__name__}: the predictions are not finite")
     return predicted
+
+
+def decoded(
+    scene: Scene, metric: Evaluator, *, key: PRNGKeyArray, estimate: Estimate = "draw"
+) -> Float[np.ndarray, "n ..."]:
+    """What the map of `scene` predicts for all test source points as target inputs: its raw
+    predictions, or the features that are its `estimate`, decoded. `key` as in `predictions`, whose
+    errors it raises, in the name of `metric`, and those of `decoder_of`."""
+    if isinstance(scene.map, RawMap):
+        return np.asarray(scene.map(scene.test.source, key=key))
+    decoder = decoder_of(scene, metric)
+    predicted = predictions(scene, metric, key=key, estimate=estimate)
+    return np.asarray(decoder.decode(jnp.asarray(predicted)))
 
 
 def decoder_of(scene: Scene, metric: Evaluator) -> Codec:

@@ -1,0 +1,332 @@
+"""The paper's baselines that are trained end to end on the known pairs (App. G.1.2, Table 3)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray, Scalar
+from morphkit_extractors.vae import VAEImage, VAEText
+from morphkit_extractors.variational import CHUNK, Dense, VariationalAutoencoder
+
+from morphkit.checks import Count, NonNegative, Positive
+from morphkit.interfaces import Baseline, LatentMap, RawBaseline, RawMap
+from morphkit.types import PairedData, Split
+
+EVERY = 25
+"""Steps of a dispatch, and between looks at the held-out pairs."""
+
+HELD_OUT = 0.2
+"""The share of the pairs that says how many steps to take."""
+
+PATIENCE = 0.25
+"""The share of all steps after which no better look ends the search."""
+
+Models = tuple[VariationalAutoencoder, VariationalAutoencoder]
+Loss = Callable[[Models, tuple[Array, Array], PRNGKeyArray | None], Scalar]
+"""Of both models at paired inputs; by a key with noise and divergence, without one as they
+predict."""
+
+
+def translation(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
+    """-E log p_2(y | z) + β KL(q_1(z | x) | p(z)), z ~ q_1(z | x)."""
+    first, second = models
+    z, divergence = _posterior(first, pairs[0], key)
+    return second.loss(second.logits(z), pairs[1], divergence)
+
+
+def fused(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
+    """Eq. 19 for both encoders, and their sum, Eq. 20, as a loss; without a `key` only how each
+    side is reconstructed from the other."""
+    total = jnp.zeros(())
+    keys = (None, None) if key is None else jax.random.split(key)
+    for k, own in enumerate(keys):
+        z, divergence = _posterior(models[k], pairs[k], own)
+        for j, model in enumerate(models):
+            if key is not None or j != k:
+                total += model.loss(model.logits(z), pairs[j], divergence * (j == 0))
+    return total
+
+
+def _posterior(
+    model: VariationalAutoencoder, inputs: Array, key: PRNGKeyArray | None
+) -> tuple[Array, Array]:
+    """A draw of q(z | `inputs`) by `key` and its KL divergence to the prior; its mean, and 0,
+    without a key."""
+    mean, log_variance = model.moments(inputs)
+    if key is None:
+        return mean, jnp.zeros(len(mean))
+    z = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+    return z, (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2
+
+
+class Translation(RawMap):
+    """The decoder of `second` at the posterior's mean of `first`."""
+
+    first: VariationalAutoencoder
+    second: VariationalAutoencoder
+
+    def __call__(
+        self, inputs: Float[np.ndarray, "n ..."], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n ..."]:
+        parts = [inputs[i : i + CHUNK] for i in range(0, len(inputs), CHUNK)]
+        return jnp.concatenate([_translated(self, jnp.asarray(p, jnp.float32)) for p in parts])
+
+
+@eqx.filter_jit
+def _translated(found: Translation, inputs: Array) -> Array:
+    return found.second.probabilities(found.second.logits(found.first.moments(inputs)[0]))
+
+
+class VAE(RawBaseline):
+    """VAE small (`latent` 16) and large (128) of Table 3: from one modality to the other, end to
+    end.
+
+    Trained on the known pairs of raw inputs by -E log p(y | z) + β KL(q(z | x) | N(0, I)),
+    z ~ q(z | x): encoder and decoder are those of `extractor.VAEImage` with `channels`, for images
+    (h, w, 1), or of `extractor.VAEText` with hidden layers `encoder` and `decoder`, for vectors;
+    the reconstruction error is the cross-entropy of pixels (summed) or classes, and `beta` weighs
+    the divergence as these do. Adam with `learning_rate` takes at most `steps` on batches of
+    `batch_size`: how many is chosen on a fifth of the pairs, and then all are trained on. Predicts
+    by the posterior's mean.
+
+    Raises ValueError for images that are not (h, w, 1) with h and w divisible by 4, for inputs
+    outside [0, 1] and for target vectors that are not one-hot.
+    """
+
+    latent: Count = eqx.field(static=True, default=16)
+    channels: tuple[Count, Count, Count] = eqx.field(static=True, default=(512, 1024, 2048))
+    encoder: tuple[Count, ...] = eqx.field(static=True, default=(64, 32))
+    decoder: tuple[Count, ...] = eqx.field(static=True, default=(32, 16))
+    beta: NonNegative = eqx.field(static=True, default=1.0)
+    steps: Count = eqx.field(static=True, default=2000)
+    batch_size: Count = eqx.field(static=True, default=256)
+    learning_rate: Positive = eqx.field(static=True, default=1e-3)
+
+    def fit_raw(self, data: PairedData, inputs: Split) -> RawMap:
+        return Translation(*_fitted_raw(self, translation, data, inputs))
+
+
+class FusedVAE(RawBaseline):
+    """Fused VAE (E2E) of Table 3: an encoder and a decoder of each modality, one latent space.
+
+    Trained on the known pairs of raw inputs by Eq. 19 and 20: from the draw of either encoder both
+    sides are reconstructed. `latent`, `channels`, `encoder`, `decoder`, `steps`, `batch_size` and
+    `learning_rate` are those of `baseline.VAE`, and so are its errors; `beta` weighs the
+    divergence, 1 in the paper. Predicts by the posterior's mean of the source encoder.
+    """
+
+    latent: Count = eqx.field(static=True, default=128)
+    channels: tuple[Count, Count, Count] = eqx.field(static=True, default=(512, 1024, 2048))
+    encoder: tuple[Count, ...] = eqx.field(static=True, default=(64, 32))
+    decoder: tuple[Count, ...] = eqx.field(static=True, default=(32, 16))
+    beta: NonNegative = eqx.field(static=True, default=1.0)
+    steps: Count = eqx.field(static=True, default=2000)
+    batch_size: Count = eqx.field(static=True, default=256)
+    learning_rate: Positive = eqx.field(static=True, default=1e-3)
+
+    def fit_raw(self, data: PairedData, inputs: Split) -> RawMap:
+        return Translation(*_fitted_raw(self, fused, data, inputs))
+
+
+class FusedLatentVAE(Baseline):
+    """Fused VAE (latent) of Table 3: the same on the features of both models.
+
+    Encoders and decoders have `layers` fully connected ones of `width` with ReLU, and share a
+    space of `latent` dimensions. Features are standardised, and reconstructed in squared error
+    (Eq. 19 with Gaussians of variance 1). `beta`, `steps`, `batch_size` and `learning_rate` are
+    those of `baseline.FusedVAE`. Predicts by the posterior's mean.
+    """
+
+    latent: Count = eqx.field(static=True, default=128)
+    width: Count = eqx.field(static=True, default=1024)
+    layers: Count = eqx.field(static=True, default=8)
+    beta: NonNegative = eqx.field(static=True, default=1.0)
+    steps: Count = eqx.field(static=True, default=2000)
+    batch_size: Count = eqx.field(static=True, default=256)
+    learning_rate: Positive = eqx.field(static=True, default=1e-3)
+
+    def fit(self, data: PairedData) -> LatentMap:
+        keys = jax.random.split(jax.random.key(0), 3)
+        sides = [
+            PerceptronVAE.of(cloud.points, self, key=key)
+            for cloud, key in zip((data.x, data.y), keys, strict=False)
+        ]
+        pairs = (np.asarray(data.x_paired), np.asarray(data.y_paired))
+        first, second = _trained((sides[0], sides[1]), fused, pairs, self, keys[2])
+        return LatentTranslation(first, second)
+
+
+class LatentTranslation(LatentMap):
+    """The decoder of `second` at the posterior's mean of `first`, from features to features."""
+
+    first: VariationalAutoencoder
+    second: VariationalAutoencoder
+
+    def __call__(
+        self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
+    ) -> Float[Array, "n q"]:
+        return self.second.probabilities(self.second.logits(self.first.moments(x)[0]))
+
+
+class PerceptronVAE(VariationalAutoencoder):
+    """Fully connected, for features: see `FusedLatentVAE`. `shift` and `scale` (d,) standardise
+    them."""
+
+    input_shape: tuple[int, ...] = eqx.field(static=True)
+    batch_size: int = eqx.field(static=True)
+    learning_rate: float = eqx.field(static=True)
+    beta: float = eqx.field(static=True)
+    sample: bool = eqx.field(static=True)
+    shift: Float[Array, " d"]
+    scale: Float[Array, " d"]
+    inward: list[Dense]
+    outward: list[Dense]
+
+    @classmethod
+    def of(
+        cls, points: Float[Array, "n d"], asked: FusedLatentVAE, *, key: PRNGKeyArray
+    ) -> "PerceptronVAE":
+        """For `points` (n, d), of the sizes that `asked` has; `key` draws the weights."""
+        d, hidden, keys = points.shape[1], [asked.width] * asked.layers, jax.random.split(key)
+        scale = jnp.std(points, axis=0)
+        return cls(
+            (d,), asked.batch_size, asked.learning_rate, asked.beta, False,
+            jnp.mean(points, axis=0), jnp.where(scale > 0, scale, 1),
+            _perceptron([d, *hidden, 2 * asked.latent], keys[0]),
+            _perceptron([asked.latent, *hidden, d], keys[1]),
+        )  # fmt: skip
+
+    def moments(self, inputs: Float[Array, "n d"]) -> tuple[Array, Array]:
+        mean, log_variance = jnp.split(_through(self.inward, self._standard(inputs)), 2, axis=-1)
+        return mean, log_variance
+
+    def logits(self, z: Float[Array, "n k"]) -> Float[Array, "n d"]:
+        return _through(self.outward, z)
+
+    def probabilities(self, logits: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        return logits * self.scale + self.shift
+
+    def loss(self, logits: Array, inputs: Array, divergence: Float[Array, " n"]) -> Scalar:
+        error = ((logits - self._standard(inputs)) ** 2).sum(-1) / 2
+        return (error + self.beta * divergence).mean()
+
+    def _standard(self, inputs: Array) -> Array:
+        return (inputs - jax.lax.stop_gradient(self.shift)) / jax.lax.stop_gradient(self.scale)
+
+    def epochs_for(self, n: int) -> int:
+        raise NotImplementedError("it is trained with its partner")
+
+
+def _perceptron(sizes: list[int], key: PRNGKeyArray) -> list[Dense]:
+    """Layers of these `sizes`, those before the last scaled for the ReLU after them."""
+    keys = jax.random.split(key, len(sizes) - 1)
+    layers = [Dense(i, o, key=k) for i, o, k in zip(sizes, sizes[1:], keys, strict=False)]
+    wide = [eqx.tree_at(lambda d: d.weight, d, d.weight * 2**0.5) for d in layers[:-1]]
+    return [*wide, layers[-1]]
+
+
+def _through(layers: list[Dense], x: Array) -> Array:
+    for layer in layers[:-1]:
+        x = jax.nn.relu(layer(x))
+    return layers[-1](x)
+
+
+def _fitted_raw(asked: VAE | FusedVAE, loss: Loss, data: PairedData, inputs: Split) -> Models:
+    """Both models that `asked` describes, trained by `loss` on the pairs of `data`, whose raw
+    `inputs` these are."""
+    name = type(asked).__name__
+    keys = jax.random.split(jax.random.key(0), 3)
+    sides = []
+    for key, raw, side in zip(keys, (inputs.source, inputs.target), ("source", "target"),
+                              strict=False):  # fmt: skip
+        shape = raw.shape[1:]
+        if raw.dtype.kind not in "fiub" or not (raw.min() >= 0 and raw.max() <= 1):
+            raise ValueError(f"{name}: the {side} inputs are no numbers between 0 and 1")
+        if len(shape) == 3:
+            built: Any = VAEImage(
+                shape, asked.channels, asked.latent, beta=asked.beta, sample=False, key=key
+            )
+        elif len(shape) == 1:
+            if side == "target" and not np.array_equal(raw.sum(1), (raw == 1).sum(1)):
+                raise ValueError(f"{name}: target vectors have to be one-hot labels")
+            built = VAEText(
+                shape, asked.encoder, asked.decoder, asked.latent, beta=asked.beta, sample=False,
+                key=key,
+            )  # fmt: skip
+        else:
+            raise ValueError(f"{name}: the {side} inputs have to be images or vectors, not {shape}")
+        sides.append(built)
+    pairs = (
+        inputs.source[np.asarray(data.pairs.source)],
+        inputs.target[np.asarray(data.pairs.target)],
+    )
+    return _trained((sides[0], sides[1]), loss, pairs, asked, keys[2])
+
+
+def _trained(
+    models: Models, loss: Loss, pairs: tuple[np.ndarray, np.ndarray],
+    asked: VAE | FusedVAE | FusedLatentVAE, key: PRNGKeyArray,
+) -> Models:  # fmt: skip
+    """`models` after as many steps on all `pairs` as are best for those that were held out."""
+    count = len(pairs[0])
+    order = np.random.default_rng(0).permutation(count)
+    held = order[: round(HELD_OUT * count)]
+    steps = asked.steps
+    if len(held):
+        told = np.setdiff1d(order, held)
+        least, steps, found = np.inf, EVERY, models
+        state = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
+        for k in range(0, asked.steps, EVERY):
+            found, state = _descend(
+                found, state, loss, _rows(pairs, told), asked, key, jnp.asarray(k)
+            )
+            error = float(_error(found, loss, _rows(pairs, held)))
+            if error < least:
+                least, steps = error, k + EVERY
+            elif k + EVERY - steps > PATIENCE * asked.steps:
+                break
+    found, arrays = models, _rows(pairs, order)
+    state = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
+    for k in range(0, steps, EVERY):
+        found, state = _descend(found, state, loss, arrays, asked, key, jnp.asarray(k))
+    return found
+
+
+def _rows(pairs: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> tuple[Array, Array]:
+    return jnp.asarray(pairs[0][rows], jnp.float32), jnp.asarray(pairs[1][rows], jnp.float32)
+
+
+def _optimiser(asked: Any) -> optax.GradientTransformation:
+    return optax.adam(asked.learning_rate)
+
+
+@eqx.filter_jit
+def _descend(
+    models: Models, state: Any, loss: Loss, pairs: tuple[Array, Array], asked: Any,
+    key: PRNGKeyArray, first: Array,
+) -> tuple[Models, Any]:  # fmt: skip
+    """EVERY steps of Adam from the step `first` on, each on a batch of `pairs`."""
+    weights, rest = eqx.partition(models, eqx.is_inexact_array)
+    size = min(asked.batch_size, len(pairs[0]))
+
+    def step(carry: Any, number: Array) -> tuple[Any, None]:
+        weights, state = carry
+        chosen, noise = jax.random.split(jax.random.fold_in(key, number))
+        batch = jax.random.choice(chosen, len(pairs[0]), (size,), replace=False)
+        gradient = jax.grad(
+            lambda w: loss(eqx.combine(w, rest), (pairs[0][batch], pairs[1][batch]), noise)
+        )(weights)
+        updates, state = _optimiser(asked).update(gradient, state)
+        return (optax.apply_updates(weights, updates), state), None
+
+    (weights, state), _ = jax.lax.scan(step, (weights, state), first + jnp.arange(EVERY))
+    return eqx.combine(weights, rest), state
+
+
+@eqx.filter_jit
+def _error(models: Models, loss: Loss, pairs: tuple[Array, Array]) -> Scalar:
+    return loss(models, pairs, None)

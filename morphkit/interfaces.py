@@ -130,9 +130,7 @@ class FittedCost(eqx.Module):
 
     def settled(self) -> Self:
         """The cost without what only learning needs, its arrays on the device: what a map keeps."""
-        return jax.tree.map(
-            lambda a: jnp.asarray(a, jnp.float32) if isinstance(a, np.ndarray) else a, self
-        )
+        return jax.tree.map(lambda a: jnp.float32(a) if isinstance(a, np.ndarray) else a, self)
 
     def learn(
         self, coupling: "Coupling", i: Int[Array, " r"], j: Int[Array, " c"], weight: float
@@ -318,17 +316,16 @@ class RawMap(eqx.Module):
 
 
 class RawBaseline(Baseline):
-    """A baseline from raw inputs to raw inputs: it is judged by evaluators that decode
-    (`Evaluator.decodes`), and is no anchor."""
+    """A baseline from raw to raw inputs: judged by evaluators that decode, and no anchor."""
 
     def fit(self, data: PairedData) -> LatentMap:
-        """Raises ValueError: the features in `data` are not enough."""
+        """Raises ValueError: the features of `data` are not enough."""
         raise ValueError(f"{type(self).__name__} needs raw inputs, and gives no features")
 
     @abstractmethod
     def fit_raw(self, data: PairedData, inputs: Split) -> RawMap:
-        """The map learned from the pairs of `data`, whose points are made from the raw `inputs`, in
-        their order. Raises ValueError as `fit` does for other data."""
+        """The map learned from the pairs of `data`, whose points are made from `inputs`, in their
+        order. Raises ValueError, saying why, for data it is not for."""
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,9 @@ class LatentTranslation(LatentMap):
 
 
 class PerceptronVAE(VariationalAutoencoder):
-    """Fully connected, for features: see `FusedLatentVAE`. `shift` and `scale` (d,) standardise
-    them."""
+    """Fully connected, for features of `input_shape` (d,): layers `inward` to the posterior and
+    `outward` from it. `shift` and `scale` (d,) standardise features; `batch_size`, `learning_rate`
+    and `beta` are those of `FusedLatentVAE`, and `sample` is not read."""
 
     input_shape: tuple[int, ...] = eqx.field(static=True)
     batch_size: int = eqx.field(static=True)

@@ -32,15 +32,16 @@ predict."""
 
 
 def translation(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
-    """-E log p_2(y | z) + β KL(q_1(z | x) | p(z)), z ~ q_1(z | x)."""
+    """-E log p_2(y | z) + β KL(q_1(z | x) | p(z)), z ~ q_1(z | x) by `key`, of the `models` q_1 and
+    p_2 at `pairs` (x, y)."""
     first, second = models
     z, divergence = _posterior(first, pairs[0], key)
     return second.loss(second.logits(z), pairs[1], divergence)
 
 
 def fused(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
-    """Eq. 19 for both encoders, and their sum, Eq. 20, as a loss; without a `key` only how each
-    side is reconstructed from the other."""
+    """Eq. 19 for the encoders of both `models` at `pairs`, and their sum, Eq. 20, as a loss;
+    without a `key` only how each side is reconstructed from the other."""
     total = jnp.zeros(())
     keys = (None, None) if key is None else jax.random.split(key)
     for k, own in enumerate(keys):

@@ -144,8 +144,9 @@ def sweep(
             elsewhere.append(one.cell.name)
             tell(f"{one.cell.name} is at work elsewhere")
         except Exception as error:
-            failed[one.cell.name] = f"{type(error).__name__}: {error}"
-            tell(f"failed: {one.cell.name}: {failed[one.cell.name]}")
+            if one.state != "finished":  # by another process, meanwhile
+                failed[one.cell.name] = f"{type(error).__name__}: {error}"
+                tell(f"failed: {one.cell.name}: {failed[one.cell.name]}")
         forget_programs()
     return _swept(Path(out), runs, failed, elsewhere)
 

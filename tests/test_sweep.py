@@ -268,6 +268,18 @@ def test_a_run_that_is_at_work_elsewhere_is_left_to_it(file, tmp_path):
     assert swept.finished == 1
 
 
+def test_a_run_that_another_process_finished_meanwhile_is_no_failure(file, tmp_path):
+    out, told = tmp_path / "out", []
+    kept = ["paired_fraction=0.5", "seed=0"]
+
+    def tell(text: str) -> None:
+        if not told:
+            told.append(text)
+            sweeping.sweep(file, out=out, only=[*kept, "aligner=GlobalAlignment"])
+
+    assert sweeping.sweep(file, out=out, only=kept, tell=tell) == (out, 2, 2, {}, [])
+
+
 def test_a_dry_run_lists_runs_and_states_and_computes_nothing(file, whole, capsys):
     arguments = ["sweep", str(file), "--out", str(whole), "--dry-run"]
     assert main([*arguments, "--only", "seed=1"]) == 0

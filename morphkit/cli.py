@@ -165,6 +165,13 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("show", "Describe one component: signature, doc, gin snippet.")
     sub.add_argument("name", metavar="NAME", help="such as cost.BridgeCost")
 
+    sub = command("dashboard", "Make a W&B workspace for runs like those in DIR.")
+    sub.add_argument("directories", nargs="+", metavar="DIR", help="a run's folder, or a sweep's")
+    sub.add_argument("--entity", required=True, metavar="TEAM", help="W&B's name of the team")
+    sub.add_argument("--project", default="morphkit", help="W&B's project (default morphkit)")
+    sub.add_argument("--name", default="morphkit", help="what the workspace is called")
+    sub.add_argument("--json", metavar="FILE", help="write its definition, and send nothing")
+
     sub = command("report", "Write a run's report again, or compare runs and sweeps.")
     sub.add_argument("directories", nargs="+", metavar="DIR")
     sub.add_argument(

@@ -251,6 +251,23 @@ def show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def dashboard(arguments: argparse.Namespace) -> int:
+    """Makes the W&B workspace that `arguments` describe, or writes what it would be."""
+    from .files import write_json
+    from .report import dashboard as made
+
+    workspace = made.dashboard(
+        [Path(d) for d in arguments.directories], arguments.entity, arguments.project,
+        arguments.name,
+    )  # fmt: skip
+    if arguments.json:
+        write_json(Path(arguments.json), made.definition(workspace))
+        print(arguments.json)
+    else:
+        print(workspace.save().url)
+    return 0
+
+
 def report(arguments: argparse.Namespace) -> int:
     """Writes the report of the run that `arguments` name, or a comparison of several."""
     from .folder import SweepFolder

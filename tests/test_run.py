@@ -405,7 +405,7 @@ def test_a_damaged_morph_is_named(quick, tmp_path, capsys):
     ("binding", "message"),
     [
         ("run.seed = -1", "run.seed = -1 must be greater than or equal to 0"),
-        ("run.baselines = [@baseline.Ridge(), @baseline.Ridge()]", "two that are called"),
+        ("run.baselines = [@baseline.Ridge(), @baseline.Ridge()]", "has ridge twice"),
         ("Digits.direction = 'sideways'", "direction = 'sideways'"),
     ],
 )

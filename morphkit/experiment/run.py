@@ -106,13 +106,13 @@ def unchecked(judged: dict[str, float]) -> str:
 
 
 def align(
-    experiment: Experiment, data: PairedData, log: Log, shared: Shared
+    experiment: Experiment, data: PairedData, log: Log, shared: Shared | None = None
 ) -> tuple[Sampler, dict[str, float]]:
     """What draws training batches of `data` as the aligner of `experiment` makes it, or as `shared`
     has it, and what its coupling is like, by the name of each number; warnings go to `log`."""
     cost, solver, aligner = experiment.cost, experiment.solver, experiment.aligner
     identity = fingerprint(record(aligner), record(cost), record(solver), *contents(data))
-    sampler = shared.once(
+    sampler = (shared or Shared()).once(
         "coupling", identity, lambda: jax.block_until_ready(aligner.sampler(data, cost, solver))
     )
     return sampler, diagnose(sampler, data, cost, solver, experiment.training.batch_size, log)

@@ -145,7 +145,9 @@ def _keep(run: Any, morph: Path, metrics: Mapping[str, float]) -> None:
     import wandb
 
     artifact = wandb.Artifact(f"morph-{run.id}", type="morph", metadata=dict(metrics))
-    artifact.add_dir(str(morph))
+    for file in sorted(morph.rglob("*")):  # add_dir prints
+        if file.is_file():
+            artifact.add_file(str(file), name=file.relative_to(morph).as_posix())
     run.log_artifact(artifact)
 
 

@@ -193,10 +193,10 @@ gin/neural/v4.gin at its own τ and ε, read as an entropic map; the flow traine
 Results."""
 
 
-ENERGY = f"""The energy score of {DRAWS} draws (less is better), seeds 2 to 4: of what was chosen with
-Gaussian noise as wide as its held-out residuals, which is the morph before it is trained, and of
-ridge with Gaussian residuals. Their covariance is the best, by this score on the test stimuli, of
-three estimated out of fold: one variance, a variance a site, all of it shrunk as Ledoit and Wolf
+ENERGY = f"""The energy score of {DRAWS} draws (less is better), seeds 2 to 4: of what was chosen
+with Gaussian noise as wide as its held-out residuals, which is the morph before it is trained, and
+of ridge with Gaussian residuals. Their covariance is the best, by this score on the test stimuli,
+of three estimated out of fold: one variance, a variance a site, all of it shrunk as Ledoit and Wolf
 do."""
 
 

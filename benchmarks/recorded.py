@@ -193,15 +193,16 @@ gin/neural/v4.gin at its own τ and ε, read as an entropic map; the flow traine
 Results."""
 
 
-ENERGY = f"""The energy score of {DRAWS} draws (less is better), seeds 2 to 4: of what was chosen
-with Gaussian noise as wide as its held-out residuals, which is the morph before it is trained, and
-of ridge with Gaussian residuals. Their covariance is the best, by this score on the test stimuli,
-of three estimated out of fold: one variance, a variance a site, all of it shrunk as Ledoit and Wolf
-do."""
+ENERGY = f"""The energy score of {DRAWS} draws (less is better; mean over {{}} seeds): of what was
+chosen with Gaussian noise as wide as its held-out residuals, which is the morph before it is
+trained, and of ridge with Gaussian residuals. Their covariance is the best, by this score on the
+test stimuli, of three estimated out of fold: one variance, a variance a site, all of it shrunk as
+Ledoit and Wolf do."""
 
 
 def write(lines: dict[Cell, dict]) -> None:
     text, findings = [measured_by("recorded", SEEDS) + HEAD], []
+    scored = len({cell[3] for cell, line in lines.items() if "energies" in line})
     for session in FRACTIONS:
         apart = differences(lines, session, BASELINES)
         better, worse = sum(d < 0 for d in apart), sum(d > BOUND for d in apart)
@@ -215,7 +216,7 @@ def write(lines: dict[Cell, dict]) -> None:
             "The difference to the best baseline (less is better), stimulus by stimulus; in "
             "brackets p of the Wilcoxon-Mann-Whitney test of Fig. 10, and of Wilcoxon's signed "
             "ranks, which pair the stimuli; neither is corrected for the number of cells:",
-            "", *tests(lines, session), "", ENERGY, "", *energies(lines, session),
+            "", *tests(lines, session), "", ENERGY.format(scored), "", *energies(lines, session),
         ]  # fmt: skip
     finding = f"**What was chosen is better than the best baseline** {'; '.join(findings)}."
     text = ["# Recordings: a choice on the known pairs", "", finding, "", *text]

@@ -46,6 +46,8 @@ def sweep(arguments: argparse.Namespace) -> int:
             print(f"{one.state:<9} {one.cell.name}")
         return 0
     if arguments.jobs is None:
+        if arguments.resources or arguments.cluster != "local":
+            raise ValueError("--cluster and --job are of jobs: say how many with --jobs N")
         swept = sweeping.sweep(**asked, shard=arguments.shard)
     else:
         if arguments.jobs < 1 or arguments.shard != "1/1":
@@ -276,7 +278,7 @@ def report(arguments: argparse.Namespace) -> int:
 
     directories = [Path(d) for d in arguments.directories]
     several = len(directories) > 1 or bool(SweepFolder(directories[0]).runs)
-    options = {"by": arguments.by, "markdown": arguments.markdown, "table": arguments.csv}
+    options = {"by": arguments.by, "markdown": arguments.markdown, "csv": arguments.csv}
     if not several and arguments.out is None and not any(options.values()):
         print(write_report(directories[0]))
         return 0

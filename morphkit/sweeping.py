@@ -72,12 +72,22 @@ def plan(
     Raises ConfigurationError for a wrong request, also one that only one of the runs would find
     wrong, and where `out` holds a finished run of another configuration.
     """
+    return _planned(files, bindings, out, only, shard)[0]
+
+
+def _planned(
+    files: str | Path | Sequence[str | Path], bindings: Sequence[str], out: str | Path,
+    only: Sequence[str], shard: str,
+) -> tuple[list[Planned], dict[str, dict[str, str]]]:  # fmt: skip
+    """See `plan`; also the labels of all runs of the sweep, by name."""
     names, out = names_of(files), Path(out)
-    known = _known(names, bindings)
-    try:
-        SweepFolder(out).check({cell.name: cell.labels for cell in known})
-    except ValueError as error:
-        raise ConfigurationError(str(error)) from error
+    with configured(names, bindings, SWEEP):
+        try:
+            known = cells(unresolved(SWEEP, "grid"))
+            labels = {cell.name: cell.labels for cell in known}
+            SweepFolder(out).check(labels)
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from error
     found = []
     for cell in sharded(selected(known, only), shard):
         try:
@@ -91,24 +101,7 @@ def plan(
                 "choose another folder with --out, or remove that one"
             )
         found.append(Planned(cell, folder, experiment, gin))
-    return found
-
-
-def _known(names: Sequence[str | Path], bindings: Sequence[str]) -> list[Cell]:
-    """All runs of the sweep that the gin files called `names`, with `bindings`, describe."""
-    with configured(names, bindings, SWEEP):
-        try:
-            return cells(unresolved(SWEEP, "grid"))
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from error
-
-
-def _keep(
-    out: str | Path, files: str | Path | Sequence[str | Path], bindings: Sequence[str]
-) -> None:
-    """Writes to `out` what all runs of the sweep are."""
-    known = _known(names_of(files), bindings)
-    SweepFolder(out).keep({cell.name: cell.labels for cell in known})
+    return found, labels
 
 
 @in_float32
@@ -129,8 +122,8 @@ def sweep(
     with the one before it are computed once. `tell` is told what is done. Raises
     ConfigurationError before anything is computed, see `plan`.
     """
-    runs = plan(files, bindings, out=out, only=only, shard=shard)
-    _keep(out, files, bindings)
+    runs, labels = _planned(files, bindings, out, only, shard)
+    SweepFolder(out).keep(labels)
     shared, failed, elsewhere, begun = Shared(), {}, [], time.monotonic()
     left = [one for one in runs if one.state != "finished"]
     if len(left) < len(runs):
@@ -206,11 +199,11 @@ def submit(
     submitit.
     """
     submitit = _submitit()
-    runs = plan(files, bindings, out=out, only=only)
+    runs, labels = _planned(files, bindings, out, only, "1/1")
     left = sum(one.state != "finished" for one in runs)
     if left == 0:
         return _swept(Path(out), runs, {}, [])
-    _keep(out, files, bindings)
+    SweepFolder(out).keep(labels)
     jobs = min(jobs, len(runs))
     executor = submitit.AutoExecutor(folder=SweepFolder(out).jobs, cluster=cluster)
     executor.update_parameters(

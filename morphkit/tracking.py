@@ -100,13 +100,14 @@ class Tracker:
 
     def hand_over(self, results: Results) -> None:
         """Sends what a finished run has, `results`."""
+        if self.run is None:
+            return
         numbers = {name: float(value) for name, value in results.metrics.items()}
+        once = {k: v for k, v in numbers.items() if not k.startswith("config/")}  # is in config
         if results.config is not None:
             config = dict(results.config)
             self._try(lambda run: run.config.update(config, allow_val_change=True))
-        if media := _media(results):
-            self._try(lambda run: run.log({name: make() for name, make in media.items()}))
-        once = {k: v for k, v in numbers.items() if not k.startswith("config/")}  # is in config
+        self._try(lambda run: run.log(_media(results)))
         self._try(lambda run: run.summary.update(once))
         if (morph := results.morph) is not None:
             self._try(lambda run: _keep(run, morph, numbers))
@@ -126,18 +127,18 @@ class Tracker:
             self._warn(f"W&B failed ({_first_line(error)}); going on without it.")
 
 
-def _media(results: Results) -> dict[str, Callable[[], Any]]:
-    """What W&B shows beside curves, by its name, each made when it is asked for."""
+def _media(results: Results) -> dict[str, Any]:
+    """What W&B shows beside curves, by its name."""
     import wandb
 
-    found: dict[str, Callable[[], Any]] = {}
+    found: dict[str, Any] = {}
     if results.table is not None:
         columns, rows = results.table
-        found["results"] = lambda: wandb.Table(columns=list(columns), data=[list(r) for r in rows])
-    if (report := results.report) is not None and report.exists():
-        found["report"] = lambda: wandb.Html(report.read_text(encoding="utf-8"), inject=False)
-    if (picture := results.picture) is not None and picture.exists():
-        found["overview"] = lambda: wandb.Image(str(picture))
+        found["results"] = wandb.Table(columns=list(columns), data=[list(r) for r in rows])
+    if results.report is not None and results.report.exists():
+        found["report"] = wandb.Html(results.report.read_text(encoding="utf-8"), inject=False)
+    if results.picture is not None and results.picture.exists():
+        found["overview"] = wandb.Image(str(results.picture))
     return found
 
 

@@ -48,9 +48,10 @@ def test_a_section_a_metric_with_every_row_of_the_table(swept):
 
 
 def test_runs_are_grouped_as_they_are_named(swept):
-    found = json.dumps(definition(dashboard([swept], "team", "project", "view")))
-    assert '"group"' in found.lower()
-    assert "config:aligner.name" in found
+    found = definition(dashboard([swept], "team", "project", "view"))
+    (runs,) = found["spec"]["section"]["runSets"]
+    assert [key["name"] for key in runs["grouping"]] == ["group"]
+    assert "config:aligner.name" in json.dumps(runs)
 
 
 def test_the_command_writes_the_definition_and_sends_nothing(swept, tmp_path, capsys):

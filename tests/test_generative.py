@@ -103,11 +103,9 @@ def test_the_fused_loss_is_equation_20(batch):
     keys = jax.random.split(key)
     a = by_hand(first, second, *batch, keys[0])
     b = by_hand(second, first, batch[1], batch[0], keys[1])
-    expected = sum(
-        half_square(first, t["z"], batch[0]) + cross_entropy(second, t["z"], batch[1])
-        + 0.7 * t["kl"]
-        for t in (a, b)
-    )  # fmt: skip
+    expected = 0.7 * a["kl"] + 0.5 * b["kl"]
+    for z in (a["z"], b["z"]):
+        expected += half_square(first, z, batch[0]) + cross_entropy(second, z, batch[1])
     assert float(fused((first, second), batch, key)) == pytest.approx(expected, rel=1e-4)
 
 
@@ -116,6 +114,20 @@ def test_without_a_key_only_the_other_side_is_reconstructed_from_the_mean(batch)
     means = [np.asarray(m.moments(b)[0]) for m, b in zip((first, second), batch, strict=True)]
     expected = cross_entropy(second, means[0], batch[1]) + half_square(first, means[1], batch[0])
     assert float(fused((first, second), batch, None)) == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_fused_loss_is_the_same_whichever_side_is_the_source(batch):
+    """Each divergence counts by the β of its own side, not as the first one's loss scales it."""
+    first, second = models()
+    key = jax.random.key(5)
+    keys = jax.random.split(key)
+    a = by_hand(second, first, batch[1], batch[0], keys[0])
+    b = by_hand(first, second, *batch, keys[1])
+    expected = 0.5 * a["kl"] + 0.7 * b["kl"]
+    for z in (a["z"], b["z"]):
+        expected += half_square(first, z, batch[0]) + cross_entropy(second, z, batch[1])
+    found = fused((second, first), (batch[1], batch[0]), key)
+    assert float(found) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -205,8 +205,8 @@ def _heard(contestant: Contestant) -> Iterator[None]:
     start, level = time.monotonic(), logger.level
     logger.setLevel(logging.WARNING)
     try:
-        # Idle threads of BLAS spin on the cores that XLA's work on.
-        with threadpool_limits(1, user_api="blas"):
+        # Idle threads of BLAS and OpenMP spin on the cores that XLA's work on.
+        with threadpool_limits(1):
             yield
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
         contestant.out, contestant.best = f"not possible: {error}", None

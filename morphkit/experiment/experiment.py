@@ -105,7 +105,7 @@ class Experiment(Checked):
             own = arguments(baseline)
             peers = [arguments(b) for b in self.baselines if type(b) is type(baseline)]
             told = [
-                f"_{name}_{value}"
+                re.sub(r"\W+", "_", f"_{name}_{value}")
                 for name, value in own.items()
                 if any(peer[name] != value for peer in peers)
             ]

@@ -48,9 +48,12 @@ def short(axis: str) -> str:
 
 def _plain(label: str) -> str:
     """`label` with letters only that every file system takes; … where some were left out."""
-    reference = re.fullmatch(r"@([\w/]*?)(?:\w+\.)?(\w+)(?:\(\))?", label)
-    bare = "".join(reference.groups()) if reference else label.strip("'")
-    return re.sub(r"[^\w.+-]+", "…", bare)
+    return re.sub(r"[^\w.+-]+", "…", label)
+
+
+def _bare(value: Any) -> str:
+    """`value` as short text: @hard/solver.Sinkhorn() → hard/Sinkhorn, 'coupling' → coupling."""
+    return re.sub(r"@((?:\w+/)*)(?:\w+\.)*(\w+)(?:\(\))?", r"\1\2", repr(value)).strip("'")
 
 
 def cells(grid: Any) -> list[Cell]:
@@ -87,7 +90,7 @@ def _offers(axis: str, values: Any) -> list[tuple[str, list[str]]]:
                 )
         found = [(str(label), list(bindings)) for label, bindings in values.items()]
     elif isinstance(values, list | tuple):
-        found = [(repr(value), [f"{axis} = {value!r}"]) for value in values]
+        found = [(_bare(value), [f"{axis} = {value!r}"]) for value in values]
     else:
         raise ValueError(
             f"{where} must be a tuple of values, or bindings by label; this is {values!r}"
@@ -96,7 +99,7 @@ def _offers(axis: str, values: Any) -> list[tuple[str, list[str]]]:
     if not labels:
         raise ValueError(f"{where} offers nothing; leave it out")
     if twice := [label for label in labels if labels.count(label) > 1]:
-        raise ValueError(f"{where} offers {twice[0]} twice")
+        raise ValueError(f"{where} offers {twice[0]} twice; give what differs labels of their own")
     return found
 
 
@@ -110,10 +113,10 @@ def selected(found: Sequence[Cell], only: Sequence[str]) -> list[Cell]:
         if not equals or not axes:
             known = ", ".join(found[0].labels)
             raise ValueError(f"--only {entry!r} must be AXIS=LABEL, AXIS being one of {known}")
-        labels = {_plain(cell.labels[axes[0]]): cell.labels[axes[0]] for cell in found}
-        if _plain(label) not in labels:
-            raise ValueError(f"--only {entry!r}: {axes[0]} is one of {', '.join(labels.values())}")
-        wanted.setdefault(axes[0], set()).add(labels[_plain(label)])
+        labels = dict.fromkeys(cell.labels[axes[0]] for cell in found)
+        if label not in labels:
+            raise ValueError(f"--only {entry!r}: {axes[0]} is one of {', '.join(labels)}")
+        wanted.setdefault(axes[0], set()).add(label)
     return [c for c in found if all(c.labels[axis] in ok for axis, ok in wanted.items())]
 
 

@@ -8,7 +8,7 @@ import equinox as eqx
 import gin
 
 from ..checks import Checked
-from ..report.tables import results_of
+from ..report.tables import metrics_of, results_of
 from ..tracking import WandbMode
 from ..wiring.records import arguments, as_asked, record
 
@@ -28,8 +28,8 @@ class Wandb(Checked):
     `mode` is "auto", "online", "offline" or "disabled", see `morphkit.loggers.Log`. `project`,
     `group`, `name`, `tags` and `job_type` are W&B's. Those that are not given are those of the
     environment (VARIABLES) or else: the project "morphkit"; as group, what the run is made of
-    without its seed; as name, that with it; as type "run", in a sweep "sweep". Tags are those that
-    are given and aligner, cost and solver; of the environment, these alone.
+    without its seed; as name, that with it; as tags, aligner, cost and solver; as type "run", in a
+    sweep "sweep". `tags` that are given stand beside those, not in their place.
     """
 
     mode: WandbMode = eqx.field(static=True, default="auto")
@@ -93,6 +93,6 @@ def _flat(told: Any) -> Any:
 def result_table(metrics: dict[str, float]) -> tuple[list[str], list[list[Any]]]:
     """The table of morph and baselines in `metrics`: names of its columns, and its rows."""
     results = results_of(metrics)
-    names = list(dict.fromkeys(metric for row in results.values() for metric in row))
+    names = metrics_of(results)
     rows = [[name, *(values.get(metric) for metric in names)] for name, values in results.items()]
     return ["map", *names], rows

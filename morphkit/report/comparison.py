@@ -1,8 +1,8 @@
 """Reports: pure functions of run directories, which they read and write HTML and PNG to."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
+from csv import writer as csv_writer
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ Values = dict[str, dict[float, dict[Any, list[float]]]]
 
 def write_comparison(
     dirs: Sequence[Path | str], out: Path | str, *, by: Sequence[str] = (),
-    markdown: bool = False, table: bool = False,
+    markdown: bool = False, csv: bool = False,
 ) -> list[Path]:  # fmt: skip
     """Compares the runs in `dirs`, folders of runs or of sweeps: an HTML file and a PNG beside it,
     mean ± standard deviation over seeds.
@@ -53,7 +53,7 @@ def write_comparison(
     these differ). The best are marked where the runs agree which values are better, and morphs of
     FEWEST seeds or more are told apart by Wilcoxon-Mann-Whitney tests (Holm). A baseline that
     several runs of one seed fitted counts once. With `markdown` the tables are a Markdown file too,
-    with `table` one CSV file, a line a row and fraction. Returns the paths. Raises ValueError if a
+    with `csv` one CSV file, a line a row and fraction. Returns the paths. Raises ValueError if a
     directory is neither, or for a binding that no run has.
     """
     if not dirs:
@@ -112,7 +112,7 @@ def write_comparison(
     if markdown:
         written.append(page.with_suffix(".md"))
         write_text(written[-1], _markdown([lead, *warnings], tables))
-    if table:
+    if csv:
         written.append(page.with_suffix(".csv"))
         replace_file(written[-1], lambda new: _write_csv(new, means, ours, directions))
     return written
@@ -136,7 +136,7 @@ def _write_csv(
     path: Path, means: Mapping[str, Stats], ours: set[str], directions: Directions
 ) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
+        writer = csv_writer(file)
         writer.writerow(
             ["metric", "better", "row", "ours", "paired_fraction", "mean", "deviation", "seeds"]
         )
@@ -149,9 +149,8 @@ def _write_csv(
 
 def _differences(rows: Values, morphs: Sequence[str]) -> list[str]:
     """Which `morphs` differ in one metric, of which `rows` has the values, at the same fraction."""
-    made, found = 0, []
     fractions = sorted({f for name in morphs for f in rows.get(name, {})})
-    tests = []
+    tests, found = [], []
     for fraction in fractions:
         seeds = {
             name: np.array([np.mean(v) for v in rows[name][fraction].values()])
@@ -160,14 +159,13 @@ def _differences(rows: Values, morphs: Sequence[str]) -> list[str]:
         }
         known = {n: v for n, v in seeds.items() if len(v) >= FEWEST and np.isfinite(v).all()}
         tests += [(fraction, test) for test in compare(known)] if len(known) > 1 else []
-    made = len(tests)
-    if not made:
+    if not tests:
         return []
     for (fraction, test), p in zip(tests, holm([test.p for _, test in tests]), strict=True):
         if p < LEVEL:
             more, less = (test.first, test.second)[:: 1 if test.superiority > 0.5 else -1]
             found.append(f"{more} is above {less} at {100 * fraction:g} % of the pairs (p {p:.1g})")
-    what = f"{made} Wilcoxon-Mann-Whitney tests over seeds, Holm"
+    what = f"{len(tests)} Wilcoxon-Mann-Whitney tests over seeds, Holm"
     if not found:
         return [f"No two morphs differ at the level of {LEVEL} ({what})."]
     return [f"{'; '.join(found)} ({what})."]

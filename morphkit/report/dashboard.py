@@ -7,21 +7,17 @@ from typing import Any
 
 from ..extras import imported
 from .labels import Run, read_runs
-from .tables import results_of
 
 SHARE = "paired_fraction"
 
 
-def metrics_of(runs: Sequence[Run]) -> dict[str, list[str]]:
+def rows_of(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The keys under which W&B has each metric of `runs`, by the metric's name: those of the morph,
     of the coupling's own map and of the baselines."""
     found: dict[str, dict[str, None]] = {}
-    prefixes = {"morph": "morph", "coupling": "map"}
-    for run in runs:
-        for row, values in results_of(run.metrics).items():
-            for metric in values:
-                key = f"{prefixes.get(row, f'baseline/{row}')}/{metric}"
-                found.setdefault(metric, {})[key] = None
+    for key in (key for run in runs for key in run.metrics):
+        if key.startswith(("morph/", "map/", "baseline/")):
+            found.setdefault(key.rpartition("/")[2], {})[key] = None
     return {metric: list(keys) for metric, keys in found.items()}
 
 
@@ -44,7 +40,7 @@ def dashboard(dirs: Sequence[Path], entity: str, project: str, name: str) -> Any
             panels=[
                 wr.ScatterPlot(
                     title=f"morph: {metric} by pairs", x=wr.Config(SHARE),
-                    y=wr.SummaryMetric(keys[0]), log_x=True,
+                    y=wr.SummaryMetric(f"morph/{metric}"), log_x=True,
                 ),
                 wr.BarPlot(
                     title=f"{metric}, mean and deviation over seeds",
@@ -53,7 +49,7 @@ def dashboard(dirs: Sequence[Path], entity: str, project: str, name: str) -> Any
                 ),
             ],
         )
-        for k, (metric, keys) in enumerate(metrics_of(read_runs(dirs)).items())
+        for k, (metric, keys) in enumerate(rows_of(read_runs(dirs)).items())
     ]  # fmt: skip
     sections += [
         ws.Section(

@@ -55,7 +55,7 @@ def named(runs: Sequence[Run], by: Sequence[str]) -> list[tuple[str, str]]:
         parts = [[f"{_short(name)}={_told(s, name, stories)}" for s in stories] for name in by]
     elif axes and all(list(run.labels) == axes for run in runs):
         shown = [axis for axis in axes if axis not in OF_COLUMNS]
-        parts = [[f"{_short(axis)}={_bare(run.labels[axis])}" for run in runs] for axis in shown]
+        parts = [[f"{_short(axis)}={run.labels[axis]}" for run in runs] for axis in shown]
         if several:  # an axis that tells features apart is named by these
             found = len(set(features))
             parts = [p for p in parts if len(set(zip(features, p, strict=True))) > found]
@@ -78,11 +78,6 @@ def _finished(dir: Path) -> bool:
 
 def _short(name: str) -> str:
     return name.rpartition(".")[2]
-
-
-def _bare(label: str) -> str:
-    """@aligner.TrueAlignment() → TrueAlignment, as components are called elsewhere."""
-    return re.sub(r"@(?:[\w/]+/)?(?:\w+\.)*(\w+)(?:\(\))?", r"\1", label).strip("'")
 
 
 def _told(story: Mapping[str, Any], name: str, stories: Sequence[Mapping[str, Any]]) -> str:

@@ -96,13 +96,14 @@ def _column(results: Mapping[str, Mapping[str, float]], metric: str) -> dict[str
     return {name: values.get(metric, math.nan) for name, values in results.items()}
 
 
-def _metrics_of(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+def metrics_of(results: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """The names of all metrics in `results`, metrics by name of map."""
     return list(dict.fromkeys(metric for values in results.values() for metric in values))
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], directions: Directions) -> Table:
     """The table of `results`, metrics by name of map, the best of each marked by `directions`."""
-    columns = _metrics_of(results)
+    columns = metrics_of(results)
     best = [best_of(_column(results, metric), directions.get(metric)) for metric in columns]
     rows = [
         Row(
@@ -121,9 +122,7 @@ def verdict(results: Mapping[str, Mapping[str, float]], directions: Directions) 
     is better by `directions`."""
     if MORPH not in results or len(results) < 2:
         return []
-    judged = [
-        m for m in _metrics_of(results) if m in results[MORPH] and directions.get(m) in _SIGNS
-    ]
+    judged = [m for m in metrics_of(results) if m in results[MORPH] and directions.get(m) in _SIGNS]
     lines = []
     for metric in judged:
         morph = results[MORPH][metric]

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
-from morphkit_extractors.vae import VAEImage, VAEText
-from morphkit_extractors.variational import CHUNK, Dense, VariationalAutoencoder
+from morphkit_extractors.vae import VAEImage, VAEText, stack, through
+from morphkit_extractors.variational import CHUNK, Dense, negative_elbo, posterior
 
 from morphkit.checks import Count, NonNegative, Positive
 from morphkit.interfaces import Baseline, LatentMap, RawBaseline, RawMap
@@ -25,50 +25,38 @@ HELD_OUT = 0.2
 PATIENCE = 0.25
 """The share of all steps after which no better look ends the search."""
 
-Models = tuple[VariationalAutoencoder, VariationalAutoencoder]
+Models = tuple[Any, Any]
+"""Of source and target: a `Coder` each."""
+
 Loss = Callable[[Models, tuple[Array, Array], PRNGKeyArray | None], Scalar]
 """Of both models at paired inputs; by a key with noise and divergence, without one as they
 predict."""
 
 
 def translation(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
-    """-E log p_2(y | z) + β KL(q_1(z | x) | p(z)), z ~ q_1(z | x) by `key`, of the `models` q_1 and
-    p_2 at `pairs` (x, y)."""
-    first, second = models
-    z, divergence = _posterior(first, pairs[0], key)
-    return second.loss(second.logits(z), pairs[1], divergence)
+    """The negative ELBO of the target given the source, of `models` at `pairs`, by `key`."""
+    return negative_elbo(*models, pairs, key)
 
 
 def fused(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
     """Eq. 19 for the encoders of both `models` at `pairs`, and their sum, Eq. 20, as a loss;
     without a `key` only how each side is reconstructed from the other."""
     total = jnp.zeros(())
-    keys = (None, None) if key is None else jax.random.split(key)
-    for k, own in enumerate(keys):
-        z, divergence = _posterior(models[k], pairs[k], own)
+    for k, own in enumerate((None, None) if key is None else jax.random.split(key)):
+        z, divergence = posterior(models[k], pairs[k], own)
+        # Counted once, and by itself: in a model's own loss it may be scaled.
+        total += models[k].beta * divergence.mean()
         for j, model in enumerate(models):
             if key is not None or j != k:
-                total += model.loss(model.logits(z), pairs[j], divergence * (j == 0))
+                total += model.loss(model.logits(z), pairs[j], jnp.zeros_like(divergence))
     return total
-
-
-def _posterior(
-    model: VariationalAutoencoder, inputs: Array, key: PRNGKeyArray | None
-) -> tuple[Array, Array]:
-    """A draw of q(z | `inputs`) by `key` and its KL divergence to the prior; its mean, and 0,
-    without a key."""
-    mean, log_variance = model.moments(inputs)
-    if key is None:
-        return mean, jnp.zeros(len(mean))
-    z = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
-    return z, (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2
 
 
 class Translation(RawMap):
     """The decoder of `second` at the posterior's mean of `first`."""
 
-    first: VariationalAutoencoder
-    second: VariationalAutoencoder
+    first: Any
+    second: Any
 
     def __call__(
         self, inputs: Float[np.ndarray, "n ..."], *, key: PRNGKeyArray | None = None
@@ -164,8 +152,8 @@ class FusedLatentVAE(Baseline):
 class LatentTranslation(LatentMap):
     """The decoder of `second` at the posterior's mean of `first`, from features to features."""
 
-    first: VariationalAutoencoder
-    second: VariationalAutoencoder
+    first: Any
+    second: Any
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
@@ -173,16 +161,12 @@ class LatentTranslation(LatentMap):
         return self.second.probabilities(self.second.logits(self.first.moments(x)[0]))
 
 
-class PerceptronVAE(VariationalAutoencoder):
-    """Fully connected, for features of `input_shape` (d,): layers `inward` to the posterior and
-    `outward` from it. `shift` and `scale` (d,) standardise features; `batch_size`, `learning_rate`
-    and `beta` are those of `FusedLatentVAE`, and `sample` is not read."""
+class PerceptronVAE(eqx.Module):
+    """A `Coder`, fully connected, of features (n, d): layers `inward` to the posterior, whose
+    divergence `beta` weighs, and `outward` from it. `shift` and `scale` (d,) standardise
+    features."""
 
-    input_shape: tuple[int, ...] = eqx.field(static=True)
-    batch_size: int = eqx.field(static=True)
-    learning_rate: float = eqx.field(static=True)
     beta: float = eqx.field(static=True)
-    sample: bool = eqx.field(static=True)
     shift: Float[Array, " d"]
     scale: Float[Array, " d"]
     inward: list[Dense]
@@ -195,46 +179,39 @@ class PerceptronVAE(VariationalAutoencoder):
         """For `points` (n, d), of the sizes that `asked` has; `key` draws the weights."""
         d, hidden, keys = points.shape[1], [asked.width] * asked.layers, jax.random.split(key)
         scale = jnp.std(points, axis=0)
-        return cls(
-            (d,), asked.batch_size, asked.learning_rate, asked.beta, False,
-            jnp.mean(points, axis=0), jnp.where(scale > 0, scale, 1),
-            _perceptron([d, *hidden, 2 * asked.latent], keys[0]),
-            _perceptron([asked.latent, *hidden, d], keys[1]),
-        )  # fmt: skip
+        inward, outward = (
+            _scaled(stack([i, *hidden, o], key=k))
+            for i, o, k in ((d, 2 * asked.latent, keys[0]), (asked.latent, d, keys[1]))
+        )
+        shift, scale = jnp.mean(points, axis=0), jnp.where(scale > 0, scale, 1)
+        return cls(asked.beta, shift, scale, inward, outward)
 
     def moments(self, inputs: Float[Array, "n d"]) -> tuple[Array, Array]:
-        mean, log_variance = jnp.split(_through(self.inward, self._standard(inputs)), 2, axis=-1)
+        """Mean and log-variance of the posterior of `inputs`, (n, latent) each."""
+        mean, log_variance = jnp.split(through(self.inward, self._standard(inputs)), 2, axis=-1)
         return mean, log_variance
 
     def logits(self, z: Float[Array, "n k"]) -> Float[Array, "n d"]:
-        return _through(self.outward, z)
+        """Standardised features, from the latents `z`."""
+        return through(self.outward, z)
 
     def probabilities(self, logits: Float[Array, "n d"]) -> Float[Array, "n d"]:
+        """The features that `logits` are when standardised."""
         return logits * self.scale + self.shift
 
     def loss(self, logits: Array, inputs: Array, divergence: Float[Array, " n"]) -> Scalar:
+        """Half the squared error of `logits`, given `inputs`, and the `divergence`."""
         error = ((logits - self._standard(inputs)) ** 2).sum(-1) / 2
         return (error + self.beta * divergence).mean()
 
     def _standard(self, inputs: Array) -> Array:
         return (inputs - jax.lax.stop_gradient(self.shift)) / jax.lax.stop_gradient(self.scale)
 
-    def epochs_for(self, n: int) -> int:
-        raise NotImplementedError("it is trained with its partner")
 
-
-def _perceptron(sizes: list[int], key: PRNGKeyArray) -> list[Dense]:
-    """Layers of these `sizes`, those before the last scaled for the ReLU after them."""
-    keys = jax.random.split(key, len(sizes) - 1)
-    layers = [Dense(i, o, key=k) for i, o, k in zip(sizes, sizes[1:], keys, strict=False)]
+def _scaled(layers: list[Dense]) -> list[Dense]:
+    """`layers` with those before the last scaled for the ReLU after them."""
     wide = [eqx.tree_at(lambda d: d.weight, d, d.weight * 2**0.5) for d in layers[:-1]]
     return [*wide, layers[-1]]
-
-
-def _through(layers: list[Dense], x: Array) -> Array:
-    for layer in layers[:-1]:
-        x = jax.nn.relu(layer(x))
-    return layers[-1](x)
 
 
 def _fitted_raw(asked: VAE | FusedVAE, loss: Loss, data: PairedData, inputs: Split) -> Models:
@@ -279,14 +256,12 @@ def _trained(
     held = order[: round(HELD_OUT * count)]
     steps = asked.steps
     if len(held):
-        told = np.setdiff1d(order, held)
+        told, asked_of = _rows(pairs, np.setdiff1d(order, held)), _rows(pairs, held)
         least, steps, found = np.inf, EVERY, models
         state = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
         for k in range(0, asked.steps, EVERY):
-            found, state = _descend(
-                found, state, loss, _rows(pairs, told), asked, key, jnp.asarray(k)
-            )
-            error = float(_error(found, loss, _rows(pairs, held)))
+            found, state = _descend(found, state, loss, told, asked, key, jnp.asarray(k))
+            error = float(_error(found, loss, asked_of))
             if error < least:
                 least, steps = error, k + EVERY
             elif k + EVERY - steps > PATIENCE * asked.steps:

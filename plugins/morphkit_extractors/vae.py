@@ -165,15 +165,15 @@ class VAEText(VariationalAutoencoder):
         self.batch_size, self.learning_rate = batch_size, learning_rate
         self.beta, self.sample = beta, sample
         inward, outward = jax.random.split(key)
-        self.inward = _stack([*input_shape, *encoder, 2 * latent], key=inward)
-        self.outward = _stack([latent, *decoder, *input_shape], key=outward)
+        self.inward = stack([*input_shape, *encoder, 2 * latent], key=inward)
+        self.outward = stack([latent, *decoder, *input_shape], key=outward)
 
     def moments(self, inputs: Float[Array, "n c"]) -> tuple[Array, Array]:
-        mean, log_variance = jnp.split(_apply(self.inward, inputs), 2, axis=-1)
+        mean, log_variance = jnp.split(through(self.inward, inputs), 2, axis=-1)
         return mean, log_variance
 
     def logits(self, z: Float[Array, "n d"]) -> Float[Array, "n c"]:
-        return _apply(self.outward, z)
+        return through(self.outward, z)
 
     def probabilities(self, logits: Float[Array, "n c"]) -> Float[Array, "n c"]:
         return jax.nn.softmax(logits)
@@ -186,12 +186,14 @@ class VAEText(VariationalAutoencoder):
         return -(-self.steps // max(1, n // self.batch_size))
 
 
-def _stack(sizes: list[int], *, key: PRNGKeyArray) -> list[Dense]:
+def stack(sizes: list[int], *, key: PRNGKeyArray) -> list[Dense]:
+    """Layers from each of the `sizes` to the next; `key` draws their weights."""
     keys = jax.random.split(key, len(sizes) - 1)
     return [Dense(i, o, key=k) for i, o, k in zip(sizes, sizes[1:], keys, strict=False)]
 
 
-def _apply(layers: list[Dense], x: Array) -> Array:
+def through(layers: list[Dense], x: Float[Array, "n i"]) -> Float[Array, "n o"]:
+    """What `layers`, with ReLU between them, make of `x`."""
     for layer in layers[:-1]:
         x = jax.nn.relu(layer(x))
     return layers[-1](x)

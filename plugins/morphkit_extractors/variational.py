@@ -1,7 +1,7 @@
 """What every variational auto-encoder shares: training, encoding and decoding in chunks."""
 
 from abc import abstractmethod
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import equinox as eqx
 import jax
@@ -110,16 +110,45 @@ class Dense(eqx.Module):
         return x @ self.weight + self.bias
 
 
-def _draw(model: VariationalAutoencoder, inputs: Array, key: PRNGKeyArray) -> tuple:
+class Coder(Protocol):
+    """The part of a `VariationalAutoencoder` that a loss is made of."""
+
+    def moments(self, inputs: Array) -> tuple[Array, Array]:
+        """Mean and log-variance of the posterior of `inputs`."""
+        ...
+
+    def logits(self, z: Array) -> Array:
+        """What the decoder makes of the latents `z`."""
+        ...
+
+    def probabilities(self, logits: Array) -> Array:
+        """What `logits` stand for."""
+        ...
+
+    def loss(self, logits: Array, inputs: Array, divergence: Array) -> Scalar:
+        """From `logits`, their `inputs` and the KL `divergence` of the draw."""
+        ...
+
+
+def posterior(
+    model: Coder, inputs: Float[Array, "n ..."], key: PRNGKeyArray | None
+) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
+    """A draw of the posterior q(z | `inputs`) of `model` by `key`, and the KL divergence of that to
+    the prior, summed over latents; without a key its mean, and 0."""
     mean, log_variance = model.moments(inputs)
-    noise = jax.random.normal(key, mean.shape)
-    return mean + jnp.exp(log_variance / 2) * noise, mean, log_variance
+    if key is None:
+        return mean, jnp.zeros(len(mean))
+    z = mean + jnp.exp(log_variance / 2) * jax.random.normal(key, mean.shape)
+    return z, (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2
 
 
-def _negative_elbo(model: VariationalAutoencoder, inputs: Array, key: PRNGKeyArray) -> Scalar:
-    z, mean, log_variance = _draw(model, inputs, key)
-    divergence = (jnp.exp(log_variance) + mean**2 - 1 - log_variance).sum(-1) / 2
-    return model.loss(model.logits(z), inputs, divergence)
+def negative_elbo(
+    first: Coder, second: Coder, pairs: tuple[Array, Array], key: PRNGKeyArray | None
+) -> Scalar:
+    """-E log p(y | z) + β KL(q(z | x) | p(z)), z ~ q(z | x) by `key`, of the encoder of `first` and
+    the decoder of `second` at `pairs` (x, y); without a key, of the mean of q, and without KL."""
+    z, divergence = posterior(first, pairs[0], key)
+    return second.loss(second.logits(z), pairs[1], divergence)
 
 
 @eqx.filter_jit
@@ -132,7 +161,9 @@ def _descend(model, state, inputs: Array, order: Array, key: PRNGKeyArray):
         weights, state = carry
         batch, key = batch_and_key
         loss, gradient = jax.value_and_grad(
-            lambda w: _negative_elbo(eqx.combine(w, rest), inputs[batch], key)
+            lambda w: negative_elbo(
+                eqx.combine(w, rest), eqx.combine(w, rest), (inputs[batch], inputs[batch]), key
+            )
         )(weights)
         updates, state = optimiser.update(gradient, state)
         return (optax.apply_updates(weights, updates), state), loss
@@ -144,8 +175,7 @@ def _descend(model, state, inputs: Array, order: Array, key: PRNGKeyArray):
 
 @eqx.filter_jit
 def _encode(model: VariationalAutoencoder, inputs: Array, key: PRNGKeyArray) -> Array:
-    z, mean, _ = _draw(model, inputs, key)
-    return z if model.sample else mean
+    return posterior(model, inputs, key if model.sample else None)[0]
 
 
 @eqx.filter_jit

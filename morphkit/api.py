@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+import gin
+
 from .data.arrays import split_arrays
 from .experiment.chosen import choose as choose_way
 from .experiment.experiment import Experiment
@@ -27,7 +29,7 @@ from .loggers import Log
 from .morph import Morph, load
 from .precision import in_float32
 from .types import PairedData, Pairs
-from .wiring.configuration import build, built, configured, text
+from .wiring.configuration import SEARCH, build, built, configured, text
 
 METHODS = {"true": "TrueAlignment", "global": "GlobalAlignment", "local": "LocalAlignment"}
 """The paper's alignments by their short names; "auto" is a choice made on the pairs."""
@@ -100,12 +102,15 @@ def search(
 
     Nothing is trained. The points are those that the run would be measured on: choose on a
     validation part, as by Recordings.evaluate = 'validation'. `grid` has taus, epsilons,
-    fractions and seeds, see `morphkit.experiment.search.search_grid`. Writes trials.csv and
+    fractions and seeds, see `morphkit.experiment.search.search_grid`; what it leaves out is bound
+    in gin, as in search.taus = (0.9, 1.0), or its default. Writes trials.csv and
     search.png (Fig. 19 and 20) to `out`, over older ones, and log.jsonl; a picture that cannot be
     drawn is left out, with a warning. Raises ConfigurationError for a wrong request, and ValueError
     for data that has no labels or points to judge.
     """
     out = Path(out)
+    with configured(names_of(files), bindings, SEARCH):
+        grid = gin.get_bindings(SEARCH) | grid
     with configured(names_of(files), bindings):
         found = built(["data", "source", "target", "cost", "solver"])
     raw = found["data"].load()

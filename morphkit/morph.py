@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from .files import (
 )
 from .interfaces import LatentMap
 from .precision import as_float32, in_float32
-from .prediction import EXPECTED, REDUCTIONS, Reduce, predict
+from .prediction import EXPECTED, REDUCTIONS, Reduce, path, predict
 from .report.choice import format_choice
 from .report.tables import format_table
 from .training.flow import Networks, Preconditioned, Reweighting
@@ -139,6 +140,32 @@ class Morph(LatentMap):
         self, x: Float[Array | np.ndarray, "n p"], *, key: PRNGKeyArray | None = None
     ) -> Float[Array, "n q"]:
         return self(x, key=key, reduce="expected")
+
+    @in_float32
+    def path(
+        self,
+        x: Float[Array | np.ndarray, "n p"],
+        times: Sequence[float] = (0.0, 0.5, 1.0),
+        *,
+        key: PRNGKeyArray | None = None,
+        steps: int = 20,
+    ) -> Float[Array, "k n q"]:
+        """How noise becomes the prediction: the flow (Eq. 9) for source features `x` (n, p) at
+        `times`, which rise from 0 to 1, in the units of the target.
+
+        With time 0 it begins at the noise, and time 1 is `morph(x)` of the same `key` (by default
+        key 0) and the same `steps` of the midpoint rule. Raises ValueError for a wrong shape, NaN,
+        and other times.
+        """
+        x, times = self._check(x), tuple(map(float, times))
+        if not times or not 0 <= times[0] or not times[-1] <= 1 or sorted(set(times)) != [*times]:
+            raise ValueError(f"times = {times} must rise, from 0 or above to at most 1")
+        if steps < 1:
+            raise ValueError(f"steps = {steps} must be at least 1")
+        return path(
+            self.networks.field, self.scaling, self.noise_scale, self.base, x, times,
+            key=jax.random.key(0) if key is None else key, steps=steps,
+        )  # fmt: skip
 
     @in_float32
     def match(

@@ -77,6 +77,29 @@ def predict(
     return jax.device_put(found if reduce or draws > 1 else found[0])
 
 
+def path(
+    field: VelocityField,
+    scaling: Scaling,
+    noise_scale: float,
+    base: LatentMap | None,
+    x: Float[np.ndarray, "n p"],
+    times: tuple[float, ...],
+    *,
+    key: PRNGKeyArray,
+    steps: int,
+) -> Float[Array, "k n q"]:
+    """What `Morph.path` says of `x` (n, p) at `times`; the other arguments are those of
+    `predict`. The noise is that of its first draw."""
+    found = np.empty((len(times), len(x), field.target_dim), np.float32)
+    first, rows = np.uint32(0), np.arange(len(x), dtype=np.uint32)
+    for k in _blocks(len(x)):
+        block = _path(field, scaling, noise_scale, x[k], key, first, rows[k], times, steps)
+        found[:, k] = np.moveaxis(np.asarray(block), 1, 0)
+        if base is not None:
+            found[:, k] += np.asarray(base(jnp.asarray(x[k])))
+    return jax.device_put(found)
+
+
 def _blocks(count: int) -> Iterator[np.ndarray]:
     """0 … count - 1 in blocks of the two sizes; the end of the last says count - 1 once more."""
     start = 0
@@ -99,25 +122,52 @@ def _integrate(
 ) -> Float[Array, "b q"]:
     """ODESolve of Eq. 12 from the noise of each draw for each row."""
 
-    def velocity(t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]) -> Float[Array, " q"]:
-        return field(t, y, x)
-
     def solve(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
-            diffrax.Midpoint(),
-            0.0,
-            1.0,
-            dt0=1 / steps,
-            y0=noise_scale * _noise(key, draw, row, field.target_dim),
-            args=x,
-        )
-        assert solution.ys is not None
-        return solution.ys[0]
+        start = noise_scale * _noise(key, draw, row, field.target_dim)
+        return _solved(field, x, start, steps, diffrax.SaveAt(t1=True))[0]
 
     return scaling.y_inverse(
         jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
     )
+
+
+def _solved(
+    field: VelocityField, x: Float[Array, " p"], start: Float[Array, " q"], steps: int,
+    saved: diffrax.SaveAt,
+) -> Float[Array, "k q"]:  # fmt: skip
+    """The flow given `x` from `start` at t = 0, as it is `saved`."""
+
+    def velocity(t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]) -> Float[Array, " q"]:
+        return field(t, y, x)
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
+        diffrax.Midpoint(), 0.0, 1.0, dt0=1 / steps, y0=start, args=x, saveat=saved,
+    )  # fmt: skip
+    assert solution.ys is not None
+    return solution.ys
+
+
+@eqx.filter_jit
+def _path(
+    field: VelocityField,
+    scaling: Scaling,
+    noise_scale: float,
+    x: Float[Array | np.ndarray, "b p"],
+    key: PRNGKeyArray,
+    draw: UInt32[Array | np.ndarray, ""],
+    row: UInt32[Array | np.ndarray, " b"],
+    times: tuple[float, ...],
+    steps: int,
+) -> Float[Array, "b k q"]:
+    """As `_integrate`, on the way at `times`."""
+    saved = diffrax.SaveAt(ts=jnp.asarray(times))
+
+    def solve(x: Array, row: Array) -> Float[Array, "k q"]:
+        start = noise_scale * _noise(key, jnp.asarray(draw), row, field.target_dim)
+        return _solved(field, x, start, steps, saved)
+
+    return scaling.y_inverse(jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(row)))
 
 
 @eqx.filter_jit

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .api import asked, names_of
+from .api import names_of
 from .experiment.experiment import Experiment
 from .experiment.grid import Cell, cells, selected, sharded
 from .experiment.run import run as run_experiment
@@ -15,7 +15,13 @@ from .experiment.sharing import Shared, forget_programs
 from .extras import imported
 from .folder import Busy, RunFolder, SweepFolder
 from .precision import in_float32
-from .wiring.configuration import SWEEP, ConfigurationError, configured, unresolved
+from .wiring.configuration import (
+    SWEEP,
+    ConfigurationError,
+    built_each,
+    configured,
+    unresolved,
+)
 
 EVERY_S = 2.0
 """Seconds between looks at jobs."""
@@ -88,19 +94,17 @@ def _planned(
             SweepFolder(out).check(labels)
         except ValueError as error:
             raise ConfigurationError(str(error)) from error
+    chosen = {cell.name: cell for cell in sharded(selected(known, only), shard)}
+    asked = built_each(names, bindings, {name: cell.bindings for name, cell in chosen.items()})
     found = []
-    for cell in sharded(selected(known, only), shard):
-        try:
-            experiment, gin = asked(names, [*bindings, *cell.bindings])
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{cell.name}: {error}") from error
-        folder = RunFolder(out / cell.name)
+    for name, (experiment, gin) in asked.items():
+        folder = RunFolder(out / name)
         if folder.state.get("finished") and folder.config.read_text(encoding="utf-8") != gin:
             raise ConfigurationError(
                 f"{folder.path} is finished, and of another configuration: compare its config.gin; "
                 "choose another folder with --out, or remove that one"
             )
-        found.append(Planned(cell, folder, experiment, gin))
+        found.append(Planned(chosen[name], folder, experiment, gin))
     return found, labels
 
 

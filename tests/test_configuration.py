@@ -10,6 +10,7 @@ from morphkit_costs.total import SumCost
 
 import gin
 from morphkit.api import asked
+from morphkit.sweeping import plan
 from morphkit.wiring.configuration import (
     ConfigurationError,
     _check_values,
@@ -209,3 +210,35 @@ def test_gin_makes_a_sum():
     with configured([], bindings):
         found = built(["cost"])["cost"]
     assert found == SumCost([BridgeCost(), RelativeCost("jensen-shannon")], [1.0, 0.5])
+
+
+MACROS = """
+include 'quickstart.gin'
+SEEDS = (0, 1)
+FRACTION = 0.2
+UNUSED = 3
+run.paired_fraction = %FRACTION
+few/Training.steps = %STEPS
+STEPS = 7
+sweep.grid = {'run.seed': %SEEDS, 'how': {'few': ['run.training = @few/Training()']}}
+"""
+
+
+def test_names_stand_for_values_in_runs_and_in_sweeps(tmp_path):
+    """What only the text of a grid refers to is used, and files may share what others use."""
+    (file := tmp_path / "x.gin").write_text(MACROS)
+    found, text = asked([file], ["FRACTION = 0.3"])
+    assert found.paired_fraction == 0.3
+    assert "SEEDS" not in text
+    runs = plan(file, ["SEEDS = (4,)", "STEPS = 9"], out=tmp_path / "out")
+    assert [(one.cell.name, one.experiment.training.steps) for one in runs] == [
+        ("seed=4,how=few", 9)
+    ]
+
+
+def test_a_name_that_stands_for_nothing_is_told(tmp_path):
+    (file := tmp_path / "x.gin").write_text(MACROS.replace("SEEDS = (0, 1)", ""))
+    with pytest.raises(ConfigurationError, match="%SEEDS stands for nothing"):
+        plan(file, out=tmp_path / "out")
+    with pytest.raises(ConfigurationError, match="SEED"):
+        asked([file], ["SEED = 3"])

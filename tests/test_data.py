@@ -15,12 +15,14 @@ import morphkit
 from morphkit.cli import main
 from morphkit.data import mnist
 from morphkit.data.arrays import Arrays, read_array, read_pairs, split_arrays
+from morphkit.data.classes import SomeClasses
 from morphkit.data.digits import Digits
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.images import Images
 from morphkit.data.mnist import MNIST
 from morphkit.data.recordings import Recordings
 from morphkit.data.swiss_roll import SwissRoll
+from morphkit.interfaces import Data
 
 HERE = DATA / "mnist"
 RNG = np.random.default_rng(0)
@@ -482,3 +484,42 @@ def test_a_seed_that_random_numbers_would_not_tell_apart_is_named(seed):
 def test_a_seed_of_predictions_is_checked(seed, capsys):
     assert main(["predict", "x", "--input", "x.npy", "--output", "y.npy", "--seed", seed]) == 2
     assert f"--seed = {seed} must be" in capsys.readouterr().err
+
+
+def test_some_classes_are_nested_and_keep_their_pairs():
+    whole = Digits().load()
+    few, more = (SomeClasses(Digits(), number, seed=1).load() for number in (3, 5))
+    kept = [np.unique(data.train.source_labels) for data in (few, more)]
+    assert list(map(len, kept)) == [3, 5]
+    assert set(kept[0]) < set(kept[1])
+    for split, before in ((few.train, whole.train), (few.test, whole.test)):
+        assert len(split.pairs) == len(split.source) == np.isin(before.source_labels, kept[0]).sum()
+        for side, place in zip(("source", "target"), split.pairs.T, strict=True):
+            rows = getattr(split, f"{side}_rows")
+            np.testing.assert_array_equal(getattr(split, side), getattr(before, side)[rows])
+            labels = getattr(split, f"{side}_labels")[place]
+            assert set(labels) == set(kept[0])
+        source, target = split.pairs.T
+        np.testing.assert_array_equal(split.source_labels[source], split.target_labels[target])
+    assert few.pretrain is not None
+    np.testing.assert_array_equal(few.pretrain.source, whole.pretrain.source)
+
+
+def test_without_a_number_all_classes_stay():
+    whole, same = Digits().load(), SomeClasses(Digits()).load()
+    np.testing.assert_array_equal(same.train.source, whole.train.source)
+
+
+def test_some_classes_have_to_be_there():
+    with pytest.raises(ValueError, match=r"SomeClasses\.number = 11 is more than the 10 classes"):
+        SomeClasses(Digits(), 11).load()
+    with pytest.raises(ValueError, match=r"SomeClasses\.of = Unlabelled has points without labels"):
+        SomeClasses(Unlabelled(), 2).load()
+
+
+class Unlabelled(Data):
+    """Digits that nobody named."""
+
+    def load(self):
+        whole = Digits().load()
+        return whole._replace(train=whole.train._replace(source_labels=None))

@@ -155,3 +155,25 @@ def test_the_command_line_says_so_in_one_sentence(tmp_path, monkeypatch, capsys)
     assert said.count("\n") == 0
     assert "a prediction of shape (50, 3000, 2) takes" in said
     assert not (tmp_path / "y.npy").exists()
+
+
+def test_a_path_goes_from_the_noise_to_the_prediction():
+    """Of v = x the flow is z + t x, and at t = 0 the noise of the draw."""
+    morph, x, key = morph_of(noise_scale=2.0), points(20), jax.random.key(3)
+    start, middle, end = morph.path(x, (0, 0.3, 1), key=key)
+    np.testing.assert_allclose(end, morph(x, key=key), atol=1e-6)
+    np.testing.assert_allclose(start, np.asarray(end) - x, atol=1e-5)
+    np.testing.assert_allclose(middle, start + 0.3 * x, atol=1e-5)
+
+
+def test_an_anchored_path_ends_where_the_morph_predicts():
+    morph = morph_of(MLP(3, 3, "small", key=jax.random.key(0)))
+    morph = eqx.tree_at(lambda m: m.base, morph, lambda x: 5 * x, is_leaf=lambda leaf: leaf is None)
+    x = points(1030)
+    np.testing.assert_allclose(morph.path(x)[-1], morph(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("times", [(), (0.5, 0.1), (0, 0, 1), (-0.1, 1), (0, 1.5), (0, np.nan)])
+def test_times_of_a_path_rise_from_nought_to_one(times):
+    with pytest.raises(ValueError, match="times = .* must rise"):
+        morph_of().path(points(2), times)

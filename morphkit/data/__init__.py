@@ -8,6 +8,7 @@ from morphkit import hookimpl
 def morphkit_register(registry) -> None:
     from ..features.store import Stored
     from .arrays import Arrays
+    from .classes import SomeClasses
     from .digits import Digits
     from .imagenet import ImageNetFeatures
     from .images import Images
@@ -21,5 +22,6 @@ def morphkit_register(registry) -> None:
     registry.add(ImageNetFeatures)
     registry.add(MNIST)
     registry.add(Recordings)
+    registry.add(SomeClasses)
     registry.add(Stored)
     registry.add(SwissRoll)

@@ -38,7 +38,7 @@ class MNIST(Data):
     Images are (n, 28, 28, 1) with values 0 and 1 (1 where the pixel is above one half), text
     is (n, 10), both float32; `direction` says which of them is the source. Image i and text i
     are a pair. `pretrain` of the 60,000 training images, chosen by `seed`, train the feature
-    extractors, the others the morph; the 10,000 test images evaluate it.
+    extractors, the others the morph; the first `test` of the 10,000 test images evaluate it.
 
     The four idx files, gzipped or not, are read from the folder `path`; without it, from
     $MORPHKIT_DATA/mnist (default ../shared/data/mnist), or else they are downloaded once. Their md5
@@ -50,6 +50,7 @@ class MNIST(Data):
     path: str | None = eqx.field(static=True, default=None)
     pretrain: Annotated[int, Field(ge=1, lt=60_000)] = eqx.field(static=True, default=50_000)
     seed: Seed = eqx.field(static=True, default=0)
+    test: Annotated[int, Field(ge=1, le=10_000)] = eqx.field(static=True, default=10_000)
 
     def load(self) -> Dataset:
         files = self._locate()
@@ -60,7 +61,7 @@ class MNIST(Data):
             image_text_split(_binarise(x), y.astype(np.int32), self.direction)
             for x, y in (
                 (images[first], labels[first]), (images[rest], labels[rest]),
-                (test_images, test_labels),
+                (test_images[: self.test], test_labels[: self.test]),
             )
         )  # fmt: skip
         return Dataset("mnist", pretrain, train, test, class_names=DIGIT_NAMES)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from matplotlib.figure import Figure
 from sklearn.linear_model import LinearRegression
 from sklearn.preprocessing import PolynomialFeatures
 
+import gin
+
+from ..checks import Checked, Count, Positive, Share, Tau
 from ..files import replace_file
 from ..interfaces import FusedCost, OTSolver, Tell, silent
 from ..report.figures import PALETTE
@@ -45,6 +49,18 @@ class Trial(NamedTuple):
     excluded_ratio: float
     aes: float
     converged: int
+
+
+class Search(Checked):
+    """What a search tries, in gin called `search`: see `search_grid` for the arguments."""
+
+    taus: tuple[Tau, ...] = eqx.field(static=True, default=TAUS)
+    epsilons: tuple[Positive, ...] = eqx.field(static=True, default=EPSILONS)
+    fractions: tuple[Share, ...] = eqx.field(static=True, default=FRACTIONS)
+    seeds: Count = eqx.field(static=True, default=3)
+
+
+gin.register("search", module="morphkit")(Search)
 
 
 def search_grid(
@@ -155,6 +171,22 @@ def regress(trials: Sequence[Trial], degree: int = 1) -> Regression:
         return Regression(float("nan"), predicted, left_out)
     r2 = float(model.score(terms, aes))
     return Regression(1 - (1 - r2) * (n - 1) / (n - k - 1), predicted, left_out)
+
+
+def read_search(out: Path) -> list[Trial]:
+    """What `write_search` wrote to the folder `out`; none where it did not. Raises ValueError for a
+    file that is damaged."""
+    if not (path := out / "trials.csv").is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            kinds = Trial.__annotations__.values()
+            return [
+                Trial(*(kind(row[name]) for name, kind in zip(Trial._fields, kinds, strict=True)))
+                for row in csv.DictReader(file)
+            ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); remove it, and search again") from error
 
 
 def write_search(trials: Sequence[Trial], out: Path) -> list[str]:

@@ -14,7 +14,7 @@ import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from pydantic import Field
 
-from ..checks import Checked, Count, NonNegative, Positive, Share
+from ..checks import Checked, Count, NonNegative, Positive, Share, Whole
 from ..files import load_arrays, save_arrays
 from ..interfaces import Sampler, Tell, silent
 from .flow import Networks, Noise, Time, genot_loss
@@ -44,7 +44,7 @@ class Best(eqx.Module):
 class Training(Checked):
     """The training loop of Algorithm 1, with the paper's defaults.
 
-    Adam takes `steps` steps with `learning_rate`, above 0, on batches of `batch_size` draws; noise
+    Adam takes `steps` steps (with 0 the networks stay as they start) with `learning_rate`, above 0, on batches of `batch_size` draws; noise
     is N(0, `noise_scale`² I), in units of the scaled target. `steps_per_dispatch` steps run in one
     compiled call; between calls, `checkpoint_seconds` apart or more, the state is saved.
 
@@ -67,7 +67,7 @@ class Training(Checked):
     - `watch`: every `evaluate_every` steps, a run's evaluators of maps say how far it is (Fig. 12).
     """
 
-    steps: Count = eqx.field(static=True, default=10_000)
+    steps: Whole = eqx.field(static=True, default=10_000)
     batch_size: Count = eqx.field(static=True, default=256)
     learning_rate: Positive = eqx.field(static=True, default=1e-4)
     noise_scale: Positive = eqx.field(static=True, default=1.0)
@@ -130,6 +130,8 @@ class Training(Checked):
         no longer finite, and ValueError, which names the file, for a checkpoint that is damaged or
         does not fit.
         """
+        if not self.steps:
+            return networks
         moments = self._optimiser().init(eqx.filter(networks, eqx.is_inexact_array))
         state = (networks, moments, _copied(networks) if self.ema else None)
 

@@ -9,7 +9,7 @@ import inspect
 import logging
 import re
 import tokenize
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -28,6 +28,9 @@ ROOT = "morphkit.run"
 
 SWEEP = "morphkit.sweep"
 """Which runs a sweep makes of it. No run reads it."""
+
+SEARCH = "morphkit.search"
+"""What a search tries. No run reads it."""
 
 
 MOST_NAMED = 5
@@ -59,20 +62,34 @@ def configured(
     build what is asked for, and leave. Raises ConfigurationError for unknown files, names and
     arguments, and for bindings that nothing uses.
     """
+    with _parsed(files):
+        _bind(bindings)
+        gin_state.keep(_reached(root))
+        yield
+
+
+@contextlib.contextmanager
+def _parsed(files: Sequence[str | Path]) -> Iterator[None]:
+    """Gin holds what `files` say inside the context; see `configured`."""
     registry.load()
     with gin_state.apart(str(gin_folder())):
         found = [_find(Path(file)) for file in files]
         _parse(found)
-        overridden = _used_by_parts(found) if _unused(gin_state.bindings()) else set()
-        _refuse_unused(gin_state.bindings(), "in the files", overridden)
-        before = gin_state.bindings()
-        for binding in bindings:
-            with _explained(f"{binding!r}: "):
-                gin.parse_config(binding)
-        given = {k: v for k, v in gin_state.bindings().items() if before.get(k) != v}
-        _refuse_unused(given, "given")
-        gin_state.keep(gin_state.reachable(root))
+        # Files may share names that only some of them use.
+        macros = {key for key, _ in gin_state.bindings() if key[1] == gin_state.MACRO}
+        overridden = _used_by_parts(found) if _unused(gin_state.bindings(), macros) else set()
+        _refuse_unused(gin_state.bindings(), "in the files", macros | overridden)
         yield
+
+
+def _bind(bindings: Sequence[str]) -> None:
+    """Adds `bindings` to what gin holds; refuses those that nothing uses."""
+    before = gin_state.bindings()
+    for binding in bindings:
+        with _explained(f"{binding!r}: "):
+            gin.parse_config(binding)
+    given = {k: v for k, v in gin_state.bindings().items() if before.get(k) != v}
+    _refuse_unused(given, "given")
 
 
 def _parse(files: Sequence[Path]) -> None:
@@ -92,7 +109,7 @@ def _used_by_parts(files: Sequence[Path]) -> set[gin_state.Key]:
         known.add(file)
         with gin_state.apart(str(gin_folder())):
             _parse([file])
-            used |= _reached()
+            used |= _reached_by_any()
         included = re.findall(r"^include\s+['\"](.+)['\"]", file.read_text(encoding="utf-8"), re.M)
         pending += [_find(Path(name)) for name in included]
     return used
@@ -150,10 +167,30 @@ def build() -> Any:
         raise ConfigurationError(text) from error
 
 
+def built_each(
+    files: Sequence[str | Path], bindings: Sequence[str], variants: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[Any, str]]:
+    """The run that `files` and `bindings` describe with the further bindings of each of `variants`,
+    and its configuration as text, by their names; the files are read once. Raises
+    ConfigurationError, which begins with the name of the variant that is wrong."""
+    found = {}
+    with _parsed(files):
+        for name, more in variants.items():
+            with gin_state.restored():
+                try:
+                    _bind([*bindings, *more])
+                    gin_state.keep(_reached(ROOT))
+                    found[name] = build(), text()
+                except ConfigurationError as error:
+                    raise ConfigurationError(f"{name}: {error}") from error
+    return found
+
+
 def unresolved(selector: str, argument: str) -> Any:
-    """What is bound to `argument` of the configurable `selector`; references in it stay what they
-    are, and are written as gin writes them. None if nothing is."""
-    return gin_state.bindings().get((("", selector), argument))
+    """What is bound to `argument` of the configurable `selector`, with what its macros stand for;
+    references in it stay what they are, and are written as gin writes them. None if nothing is.
+    Raises ValueError for a macro that stands for nothing."""
+    return gin_state.without_macros(gin_state.bindings().get((("", selector), argument)))
 
 
 def text() -> str:
@@ -293,12 +330,18 @@ def _closest_argument(text: str) -> str:
     return f"{selector} has no argument {argument!r}.{hint} It takes: {', '.join(names)}"
 
 
-def _reached() -> set[gin_state.Key]:
-    return gin_state.reachable(ROOT) | gin_state.reachable(SWEEP)
+def _reached(root: str) -> set[gin_state.Key]:
+    """What a call of `root` can reach; of a sweep also what the text of its bindings names."""
+    grid = gin_state.bindings().get((("", SWEEP), "grid")) if root == SWEEP else None
+    return gin_state.reachable(("", root), *gin_state.named_in(grid))
+
+
+def _reached_by_any() -> set[gin_state.Key]:
+    return _reached(ROOT) | _reached(SWEEP) | _reached(SEARCH)
 
 
 def _unused(bindings: Bindings, overridden: Set[gin_state.Key] = frozenset()) -> list[str]:
-    reached = _reached() | overridden
+    reached = _reached_by_any() | overridden
     return [
         f"{scope + '/' if scope else ''}{selector}.{argument}"
         for (scope, selector), argument in bindings

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import inspect
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +13,9 @@ from gin import config as _gin
 
 Key = tuple[str, str]
 """Scope and full selector of a configurable, as ("", "morphkit.run")."""
+
+MACRO = "gin.macro"
+"""What stands for NAME = value, by its selector; the scope is NAME."""
 
 _LOCK = threading.RLock()
 
@@ -41,6 +45,17 @@ def apart(search_path: str) -> Iterator[None]:
             _gin._set_config_is_locked(locked)
 
 
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """What is bound before is bound again after."""
+    held = {key: dict(arguments) for key, arguments in _gin._CONFIG.items()}
+    try:
+        yield
+    finally:
+        _gin._CONFIG.clear()
+        _gin._CONFIG.update(held)
+
+
 def bindings() -> dict[tuple[Key, str], Any]:
     """What is bound, references unresolved, by configurable and argument."""
     return {
@@ -56,11 +71,11 @@ def keep(reached: set[Key]) -> None:
         del _gin._CONFIG[key]
 
 
-def reachable(root: str) -> set[Key]:
-    """The configurables whose bindings a call of `root` can reach."""
+def reachable(*roots: Key) -> set[Key]:
+    """The configurables whose bindings a call of one of `roots` can reach."""
     reached: set[Key] = set()
     called: set[Key] = set()
-    pending: list[Key] = [("", root)]
+    pending: list[Key] = list(roots)
     while pending:
         scope, selector = pending.pop()
         if (scope, selector) in called:
@@ -87,6 +102,32 @@ def references(value: Any) -> Iterator[Key]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from references(item)
+
+
+def named_in(value: Any) -> Iterator[Key]:
+    """The configurables and macros that text in `value` refers to: bindings that are for later."""
+    if isinstance(value, str):
+        for scope, name in re.findall(r"@((?:\w+/)*)([\w.]+)", value):
+            if found := _gin._REGISTRY.get_match(name):
+                yield scope.rstrip("/"), found.selector
+        yield from ((name, MACRO) for name in re.findall(r"%(\w+)", value))
+    elif isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from named_in(item)
+
+
+def without_macros(value: Any) -> Any:
+    """The bound `value` with what its macros stand for in their place. Raises ValueError, naming
+    it, for a macro that stands for nothing."""
+    if isinstance(value, _gin.ConfigurableReference) and (key := next(references(value)))[1] == MACRO:
+        if key not in _gin._CONFIG:
+            raise ValueError(f"%{key[0]} stands for nothing: give it a value, {key[0]} = ...")
+        return without_macros(_gin._CONFIG[key]["value"])
+    if isinstance(value, dict):
+        return {k: without_macros(item) for k, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(without_macros, value))
+    return value
 
 
 def uncalled(value: Any) -> Key | None:

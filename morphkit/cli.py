@@ -105,6 +105,17 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter of submitit's jobs, as slurm_partition=gpu; may be repeated",
     )  # fmt: skip
 
+    sub = command("paper", "Make figures of the paper: sweeps, pictures, numbers, a page.")
+    sub.add_argument("figures", nargs="*", metavar="FIGURE", help="as 6A, or 6 for all of it")
+    sub.add_argument(
+        "--scale", choices=("smoke", "cpu", "full"), default="cpu",
+        help="smoke: does it work? cpu: two cores; full: the paper's settings (default cpu)",
+    )  # fmt: skip
+    bindings(sub)
+    sub.add_argument("--out", metavar="DIR", help="folder for all of it (default runs/paper/SCALE)")
+    sub.add_argument("--jobs", type=int, metavar="N", help="N parts at once, by submitit")
+    sub.add_argument("--list", action="store_true", help="list the figures, and make none")
+
     sub = command("align", "Learn a morph between two arrays of features.")
     sub.add_argument("--source", required=True, metavar="X.npy", help="source features, (n, p)")
     sub.add_argument("--target", required=True, metavar="Y.npy", help="target features, (m, q)")

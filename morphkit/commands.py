@@ -71,6 +71,26 @@ def _resource(entry: str) -> tuple[str, int | str]:
     return name, int(value) if value.isdigit() else value
 
 
+def paper(arguments: argparse.Namespace) -> int:
+    """Makes the figures that `arguments` name."""
+    from .paper.bridges import FIGURES
+    from .paper.making import named, paper
+
+    if arguments.list:
+        for figure in named(arguments.figures) if arguments.figures else FIGURES.values():
+            print(f"{figure.name:<4} {figure.title}" + (" *" if figure.needs else ""))
+        return 0
+    out = Path(arguments.out or f"runs/paper/{arguments.scale}")
+    done = paper(
+        arguments.figures, arguments.bindings, out=out, scale=arguments.scale, jobs=arguments.jobs
+    )
+    for one in done:
+        verdict = {True: "agrees", False: "does not agree", None: "undecided"}[one.agrees]
+        print(f"{one.name:<4} {verdict if one.files else 'failed'}: {one.found}")
+    print(out / "index.html")
+    return 0 if all(one.files for one in done) else 1
+
+
 def align(arguments: argparse.Namespace) -> int:
     """Aligns the arrays that `arguments` name."""
     from . import api

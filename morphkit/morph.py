@@ -158,7 +158,7 @@ class Morph(LatentMap):
         and other times.
         """
         x, times = self._check(x), tuple(map(float, times))
-        if not times or not 0 <= times[0] or not times[-1] <= 1 or sorted(set(times)) != [*times]:
+        if not times or not times[0] >= 0 or not times[-1] <= 1 or sorted(set(times)) != [*times]:
             raise ValueError(f"times = {times} must rise, from 0 or above to at most 1")
         if steps < 1:
             raise ValueError(f"steps = {steps} must be at least 1")

@@ -57,7 +57,8 @@ class Swept(NamedTuple):
     elsewhere: list[str]
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A `Tell` that prints `text` to the standard error."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -116,7 +117,7 @@ def sweep(
     out: str | Path,
     only: Sequence[str] = (),
     shard: str = "1/1",
-    tell: Tell = _say,
+    tell: Tell = say,
 ) -> Swept:
     """Runs what is not finished of a sweep, one run after the other; what `morphkit sweep` calls.
 
@@ -191,7 +192,7 @@ def submit(
     only: Sequence[str] = (),
     cluster: str = "local",
     resources: Mapping[str, Any] | None = None,
-    tell: Tell = _say,
+    tell: Tell = say,
 ) -> Swept:
     """The sweep in `jobs` parts at once, each a job of submitit, and waits for them: processes of
     this machine, or jobs of the `cluster` "slurm".

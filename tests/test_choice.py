@@ -240,6 +240,16 @@ def test_a_baseline_is_the_anchor_where_it_is_more_often_right_than_noise(repeat
     assert said["reading"]["temperature"] == min(1, coupling.reading.temperature)
 
 
+@pytest.mark.parametrize(("log", "anchor"), [(-4.0, "c0"), (-1.0, "ridge")])
+def test_of_few_points_a_baseline_needs_the_better_log_posterior_too(repeating, log, anchor):
+    """A ridge was right about 4 of 40 held-out images and a coupling about none, with a posterior
+    that was clearly better: on new images the coupling was right nearly twice as often."""
+    coupling = contestant(0, [-2.0, -3.0] * 20, [0.0] * 40)
+    baseline = contestant(1, [log, log - 1] * 20, [1.0] * 6 + [0.0] * 34)
+    baseline.name, baseline.way = "ridge", Ridge()
+    assert summary([coupling, baseline], repeating, Choice([candidate()]))["anchor"] == anchor
+
+
 @pytest.mark.parametrize(
     ("fitted", "by_hits", "read"), [(3, True, 1), (0.4, True, 0.4), (3, False, 3)]
 )

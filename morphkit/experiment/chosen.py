@@ -100,12 +100,12 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     or, where that is better, from the best baseline. Better is what has the right target first more
     often where targets repeat or their classes are judged, a baseline by more than a standard
     error. Of couplings within a standard error of the best it is the one that was named first, if
-    the probability of the right target is not clearly behind; and of fewer than COUNTED held-out
-    points the one with the best log posterior. Its map is read at temperature 1 at most then, since
-    blurred answers are not more often right. Elsewhere better is the larger R², and draws are
-    spread as held-out targets are about what the flow starts from. Targets are ranked by what has
-    the best log posterior of all. The table is kept in `folder`, where a run that goes on finds it;
-    `log` shows the progress.
+    the probability of the right target is not clearly behind. Of fewer than COUNTED held-out points
+    it is the one with the best log posterior, and a baseline is better only if its own is, too. A
+    map is read at temperature 1 at most then, since blurred answers are not more often right.
+    Elsewhere better is the larger R², and draws are spread as held-out targets are about what the
+    flow starts from. Targets are ranked by what has the best log posterior of all. The table is
+    kept in `folder`, where a run that goes on finds it; `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:
@@ -188,7 +188,7 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     baselines = [c for c in known if isinstance(c.way, Baseline)]
     coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
     anchor = best([*coupled, *baselines], by)
-    if by_hits and anchor and coupled and _as_often_right(coupled[0], anchor):
+    if by_hits and anchor and coupled and not _clearly_righter(anchor, coupled[0]):
         anchor = coupled[0]
     ranking = best(known or couplings, Contestant.log_posterior)
     if ranking is None:
@@ -226,6 +226,16 @@ def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
 def _estimating(reading: Reading, by_hits: bool) -> Reading:
     """`reading` for point estimates: what is blurred is not more often right."""
     return replace(reading, temperature=min(1.0, reading.temperature)) if by_hits else reading
+
+
+def _clearly_righter(baseline: Contestant, coupling: Contestant) -> bool:
+    """Whether `baseline` has the right target first more often than `coupling`, by more than a
+    standard error; of fewer than COUNTED held-out points also whether its log posterior is
+    better."""
+    few = len(baseline.verdict.hits) < COUNTED
+    if few and baseline.log_posterior() <= coupling.log_posterior():
+        return False
+    return not _as_often_right(coupling, baseline)
 
 
 def _as_often_right(contestant: Contestant, best: Contestant) -> bool:

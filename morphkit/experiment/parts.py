@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int
 from ..transport.collapse import Groups
 from ..types import PairedData, Pairs, distinct
 
-JUDGED = 200
+JUDGED = 1000
 """Held-out source points of a part that are looked at, at most."""
 
 

@@ -16,13 +16,15 @@ OF_COLUMNS = ("run.paired_fraction", "run.seed")
 
 
 class Run(NamedTuple):
-    """A finished run as its folder tells it: its `metrics`, its `story` and the `directions` of its
-    metrics, see `morphkit.report.read`; of a run of a sweep, its `labels` by axis."""
+    """A finished run as its folder, `path`, tells it: its `metrics`, its `story` and the
+    `directions` of its metrics, see `morphkit.report.read`; of a run of a sweep, its `labels` by
+    axis."""
 
     metrics: dict[str, float]
     story: dict[str, Any]
     directions: dict[str, str]
     labels: dict[str, str]
+    path: Path
 
 
 def read_runs(dirs: Sequence[Path]) -> list[Run]:
@@ -35,7 +37,8 @@ def read_runs(dirs: Sequence[Path]) -> list[Run]:
         if labels and not finished:
             raise ValueError(f"no run of the sweep in {dir} is finished; run it again")
         for place, said in finished.items() if labels else [(dir, {})]:
-            found.append(Run(read_metrics(place), read_story(place), read_directions(place), said))
+            known = read_metrics(place), read_story(place), read_directions(place)
+            found.append(Run(*known, said, place))
     return found
 
 

@@ -1,6 +1,7 @@
 """What the folder of a run tells a report: all that `report` knows of its files."""
 
 import contextlib
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -108,25 +109,44 @@ def read_directions(dir: Path) -> dict[str, str]:
 
 
 class Entry(BaseModel):
-    """A line of the log that tells of the training's loss: its `metrics` at a `step`."""
+    """A line of the log that tells of the training: its `metrics` at a `step`, and the `time` when
+    it was written, in seconds."""
 
     step: Annotated[int, Field(ge=0, lt=2**53)]
     metrics: dict[str, float | None]
+    time: float = math.nan
 
 
 def read_loss(dir: Path) -> Float[np.ndarray, "k 2"]:
-    """(step, loss) from the log in the folder `dir`. A run that was started over or resumed in the
-    same directory steps back: what it did again replaces what it had done. Lines of other things,
-    broken ones among them, are skipped."""
+    """(step, loss) of the training of the run in the folder `dir`, see `read_curve`."""
+    return read_curve(dir, "train/loss")
+
+
+def read_curve(dir: Path, metric: str) -> Float[np.ndarray, "k 2"]:
+    """(step, value) of a `metric` from the log in the folder `dir`. A run that was started over or
+    resumed in the same directory steps back: what it did again replaces what it had done. Lines of
+    other things, broken ones among them, are skipped."""
     points: list[tuple[int, float]] = []
     for entry in _entries(dir):
-        loss = entry.metrics.get("train/loss")
-        if loss is None or not math.isfinite(loss):
+        value = entry.metrics.get(metric)
+        if value is None or not math.isfinite(value):
             continue
         while points and points[-1][0] >= entry.step:
             points.pop()
-        points.append((entry.step, loss))
+        points.append((entry.step, value))
     return np.asarray(points, float).reshape(-1, 2)
+
+
+def read_pace(dir: Path) -> float:
+    """Seconds of a training step of the run in the folder `dir`: the median over what its log tells
+    of; NaN where that is not enough. The first entry, which paid for compilation, only begins."""
+    entries = [entry for entry in _entries(dir) if "train/loss" in entry.metrics]
+    paces = [
+        (after.time - before.time) / (after.step - before.step)
+        for before, after in itertools.pairwise(entries)
+        if after.step > before.step
+    ]
+    return float(np.median(paces)) if paces else math.nan
 
 
 def read_kept(dir: Path) -> int | None:

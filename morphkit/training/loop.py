@@ -44,8 +44,9 @@ class Best(eqx.Module):
 class Training(Checked):
     """The training loop of Algorithm 1, with the paper's defaults.
 
-    Adam takes `steps` steps (with 0 the networks stay as they start) with `learning_rate`, above 0, on batches of `batch_size` draws; noise
-    is N(0, `noise_scale`² I), in units of the scaled target. `steps_per_dispatch` steps run in one
+    Adam takes `steps` steps (with 0 the networks stay as they start) with `learning_rate`, above 0,
+    on batches of `batch_size` draws; noise is N(0, `noise_scale`² I), in units of the scaled
+    target. `steps_per_dispatch` steps run in one
     compiled call; between calls, `checkpoint_seconds` apart or more, the state is saved.
 
     `standardise` ("each", "whole" or "none") scales features to unit size for the networks, see

@@ -119,7 +119,10 @@ def named_in(value: Any) -> Iterator[Key]:
 def without_macros(value: Any) -> Any:
     """The bound `value` with what its macros stand for in their place. Raises ValueError, naming
     it, for a macro that stands for nothing."""
-    if isinstance(value, _gin.ConfigurableReference) and (key := next(references(value)))[1] == MACRO:
+    if (
+        isinstance(value, _gin.ConfigurableReference)
+        and (key := next(references(value)))[1] == MACRO
+    ):
         if key not in _gin._CONFIG:
             raise ValueError(f"%{key[0]} stands for nothing: give it a value, {key[0]} = ...")
         return without_macros(_gin._CONFIG[key]["value"])

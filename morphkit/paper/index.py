@@ -1,0 +1,90 @@
+"""One page of all figures in a folder."""
+
+import base64
+import math
+from csv import reader
+from pathlib import Path
+from typing import Any
+
+from ..files import read_json, write_text
+from ..report.page import Section, render
+from ..report.tables import Row, Table, number
+from .figure import HEAD
+
+REMEDY = "remove it, and make the figure again"
+ANSWERS = {True: "Agrees", False: "Does not agree", None: "Undecided"}
+
+
+def write_index(out: Path) -> Path:
+    """Writes `out`/index.html, a page without external resources, of the figures that are in the
+    folder `out`: an index, and of each its picture, the paper's claim, whether this run agrees,
+    its numbers, and where they come from. Returns its path. Raises ValueError, naming it, for a
+    file that is damaged."""
+    told = [read_json(path, dict[str, Any], REMEDY) for path in sorted(out.glob("fig*.json"))]
+    told.sort(key=lambda one: (int("".join(filter(str.isdigit, one["figure"]))), one["figure"]))
+    contents = Table(
+        ["here", "runs"],
+        [
+            Row(f"Figure {one['figure']}: {one['title']}",
+                [ANSWERS[one["agrees"]].lower(), str(one["runs"])], set(), bool(one["agrees"]))
+            for one in told
+        ],
+    )  # fmt: skip
+    scales = ", ".join(dict.fromkeys(one["scale"] for one in told))
+    text = render(
+        title="Model alignment using inter-modal bridges: the figures",
+        lead=f"{len(told)} figures at scale {scales}; lines are means over seeds, shades and "
+        "numbers after ± are standard deviations.",
+        warnings=[], sections=[Section("Index", contents), *(_section(out, one) for one in told)],
+        config="",
+    )  # fmt: skip
+    write_text(out / "index.html", text)
+    return out / "index.html"
+
+
+def _section(out: Path, told: dict[str, Any]) -> Section:
+    stem = out / f"fig{told['figure'].lower()}"
+    image = base64.b64encode(stem.with_suffix(".png").read_bytes()).decode()
+    seconds = sum(told["seconds"].values())
+    took = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
+    seeds = " to ".join(map(str, dict.fromkeys((told["seeds"][0], told["seeds"][-1])))) if (
+        told["seeds"]
+    ) else "1"  # fmt: skip
+    notes = [
+        f"The paper: {told['claim']}",
+        f"{ANSWERS[told['agrees']]}: {told['found']}.",
+        f"{told['command']}: {told['runs']} runs, {seeds} seeds, {took} ({told['machine']}).",
+    ]
+    return Section(f"Figure {told['figure']}: {told['title']}", _table(stem), notes, image)
+
+
+def _table(stem: Path) -> Table | None:
+    """The lines in the file of numbers, if it is of lines."""
+    with stem.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
+        head, *rows = list(reader(file))
+    if head != HEAD:
+        return None
+    places = list(dict.fromkeys(row[3] for row in rows))
+    cells: dict[tuple[str, str], dict[str, str]] = {}
+    for panel, line, _, x, mean, deviation, _ in rows:
+        cells.setdefault((panel, line), {})[x] = _cell(float(mean), float(deviation))
+    ours = {(panel, line) for panel, line, kind, *_ in rows if kind == "ours"}
+    return Table(
+        [_short(x) for x in places],
+        [
+            Row(": ".join(filter(None, key)), [found.get(x, "–") for x in places], set(),
+                key in ours)
+            for key, found in cells.items()
+        ],
+    )  # fmt: skip
+
+
+def _cell(mean: float, deviation: float) -> str:
+    return number(mean) + (f" ± {number(deviation)}" if math.isfinite(deviation) else "")
+
+
+def _short(x: str) -> str:
+    try:
+        return f"{float(x):g}"
+    except ValueError:
+        return x

@@ -1,0 +1,199 @@
+"""`morphkit paper`: sweeps, and the figures that come of them."""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Sequence
+from csv import writer as csv_writer
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from ..api import search
+from ..experiment.search import Trial, read_search
+from ..files import replace_file, write_json
+from ..report.labels import read_runs
+from ..sweeping import Planned, Tell, plan, say, submit, sweep
+from .bridges import FIGURES
+from .figure import Figure, Made
+from .index import write_index
+
+Scale = Literal["smoke", "cpu", "full"]
+
+PLACE = "papers/bridges"
+"""Where the gin files are."""
+
+
+class Done(NamedTuple):
+    """What became of the figure `name`: the `files` that were written, and what was `found`; or,
+    without files, why there is none."""
+
+    name: str
+    files: tuple[Path, ...]
+    found: str
+    agrees: bool | None = None
+
+
+def named(names: Sequence[str]) -> list[Figure]:
+    """The figures that `names` are of: "9" is 9A and 9B, no name is all that need nothing from a
+    user. Raises ValueError for one that is none."""
+    if not names:
+        return [figure for figure in FIGURES.values() if not figure.needs]
+    found: dict[str, Figure] = {}
+    for name in names:
+        wanted = name.upper().removeprefix("FIG").lstrip(". 0")
+        own = {k: f for k, f in FIGURES.items() if k == wanted or k.rstrip("ABCD") == wanted}
+        if not own:
+            raise ValueError(f"there is no figure {name!r}; the figures are {', '.join(FIGURES)}")
+        found |= own
+    return list(found.values())
+
+
+def paper(
+    names: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    *,
+    out: str | Path,
+    scale: Scale = "cpu",
+    jobs: int | None = None,
+    tell: Tell = say,
+) -> list[Done]:
+    """Makes the figures `names` of "Model alignment using inter-modal bridges", by default all that
+    take nothing but what comes with the data; what `morphkit paper` calls.
+
+    A figure is a sweep of gin files in gin/papers/bridges, at a `scale`: "smoke" to see that all
+    works, "cpu" for two cores, "full" for the paper's own settings. `bindings` win over them. To
+    the folder `out` go the sweeps, in folders by the name of their file, which figures share; of
+    every figure a picture (PNG, SVG), its numbers (CSV), and where they come from (JSON); and
+    index.html, with the picture, the numbers, what the paper claims and whether it holds here. What
+    is finished stays, and the same call goes on with the rest. With `jobs`, so many parts of a
+    sweep run at once. `tell` is told what is done. Raises ValueError for a figure or a scale that
+    there is not, and for a wrong request, before anything is computed; what goes wrong in a single
+    figure is told, and the others go on.
+    """
+    out, figures = Path(out), named(names)
+    if scale not in get_args(Scale):
+        raise ValueError(f"scale = {scale!r} must be one of {', '.join(get_args(Scale))}")
+    given = " ".join(bindings)
+    for figure in figures:
+        if figure.needs and "Recordings.path" not in given:
+            raise ValueError(f"figure {figure.name} needs {figure.needs}")
+        for file in figure.files:
+            plan(_asked(file, scale), bindings, out=out / file)
+    done, spent = [], dict[str, float]()
+    for figure in figures:
+        tell(f"figure {figure.name}: {figure.title}")
+        try:
+            sources = [
+                _computed(figure, file, scale, bindings, out, jobs, spent, tell)
+                for file in figure.files
+            ]
+            done.append(_made(figure, sources, scale, bindings, out, spent))
+        except Exception as error:
+            done.append(Done(figure.name, (), f"{type(error).__name__}: {error}"))
+        tell(f"figure {figure.name}: {done[-1].found}")
+    write_index(out)
+    return done
+
+
+def _asked(file: str, scale: Scale) -> list[str]:
+    return [f"{PLACE}/{file}.gin", f"{PLACE}/{scale}.gin"]
+
+
+def _computed(
+    figure: Figure, file: str, scale: Scale, bindings: Sequence[str], out: Path,
+    jobs: int | None, spent: dict[str, float], tell: Tell,
+) -> Path:  # fmt: skip
+    """The folder of the sweep of `file`, in which all is finished."""
+    start, folder = time.monotonic(), out / file
+    asked: dict[str, Any] = {"files": _asked(file, scale), "bindings": bindings, "out": folder}
+    if figure.searches:
+        for one in plan(**asked):
+            _searched(one, asked, tell)
+    else:
+        swept = sweep(**asked, tell=tell) if jobs is None else submit(**asked, jobs=jobs, tell=tell)
+        if swept.finished < swept.total:
+            name, why = next(iter(swept.failed.items()), ("", "at work in another process"))
+            raise RuntimeError(
+                f"{swept.total - swept.finished} of {swept.total} runs of {file} are not finished: "
+                f"{name} {why}"
+            )
+    spent[file] = spent.get(file, 0.0) + time.monotonic() - start
+    return folder
+
+
+def _searched(one: Planned, asked: dict[str, Any], tell: Tell) -> None:
+    folder = one.folder.path
+    if not read_search(folder):
+        tell(f"search {one.cell.name}")
+        search(asked["files"], [*asked["bindings"], *one.cell.bindings], out=folder)
+
+
+def _made(
+    figure: Figure, sources: Sequence[Path], scale: Scale, bindings: Sequence[str], out: Path,
+    spent: dict[str, float],
+) -> Done:  # fmt: skip
+    """Draws `figure` of what the folders `sources` hold, and keeps it in `out`."""
+    if figure.searches:
+        material: Any = _trials(sources)
+        runs = sum(map(len, material.values()))
+    else:
+        material = read_runs(sources)
+        runs = len(material)
+    made = figure.make(material)
+    stem = out / f"fig{figure.name.lower()}"
+    png, svg, table, told = (stem.with_suffix(f".{end}") for end in ("png", "svg", "csv", "json"))
+    for path in (png, svg):
+        replace_file(
+            path,
+            lambda new, path=path: made.picture.savefig(
+                new, dpi=150, facecolor="white", format=path.suffix[1:], metadata=_undated(path)
+            ),
+        )
+    replace_file(table, lambda new: _write_rows(made.rows, new))
+    write_json(told, _provenance(figure, made, runs, sources, scale, bindings, spent))
+    return Done(figure.name, (png, svg, table, told), made.found, made.agrees)
+
+
+def _undated(path: Path) -> dict[str, Any]:
+    return {"Date": None} if path.suffix == ".svg" else {}
+
+
+def _trials(sources: Sequence[Path]) -> dict[str, list[Trial]]:
+    return {
+        folder.name: read_search(folder)
+        for source in sources for folder in sorted(source.iterdir()) if folder.is_dir()
+    }  # fmt: skip
+
+
+def _write_rows(rows: Sequence[Sequence[Any]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv_writer(file).writerows(rows)
+
+
+def _provenance(
+    figure: Figure, made: Made, runs: int, sources: Sequence[Path], scale: Scale,
+    bindings: Sequence[str], spent: dict[str, float],
+) -> dict[str, Any]:  # fmt: skip
+    """Where the numbers of `figure` come from, as JSON. Seconds are those of all calls together."""
+    told = json.loads(path.read_text(encoding="utf-8")) if (path := _told(sources)).exists() else {}
+    seconds = {
+        source.name: round(told.get(source.name, 0.0) + spent.pop(source.name, 0.0), 1)
+        for source in sources
+    }
+    write_json(path, told | seconds)
+    seeds = sorted({count for line in made.lines for count in line.seeds})
+    return {
+        "figure": figure.name, "title": figure.title, "claim": figure.claim,
+        "found": made.found, "agrees": made.agrees, "scale": scale, "bindings": list(bindings),
+        "gin": [_asked(file, scale)[0] for file in figure.files], "runs": runs, "seeds": seeds,
+        "seconds": seconds, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "command": f"morphkit paper {figure.name} --scale {scale}",
+        "versions": {name: version(name) for name in ("morphkit-align", "jax", "ott-jax")},
+        "python": platform.python_version(),
+    }  # fmt: skip
+
+
+def _told(sources: Sequence[Path]) -> Path:
+    return sources[0].parent / "seconds.json"

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test lint types docs bench clean
+.PHONY: quickstart test paper-smoke lint types docs bench clean
 
 $(VENV)/.package: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -19,6 +19,9 @@ quickstart: $(VENV)/.package
 
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest
+
+paper-smoke: $(VENV)/.tools
+	$(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -88,10 +88,10 @@ def path(
     key: PRNGKeyArray,
     steps: int,
 ) -> Float[Array, "k n q"]:
-    """What `Morph.path` says of `x` (n, p) at `times`; the other arguments are those of
-    `predict`. The noise is that of its first draw."""
+    """What `Morph.path` says of `x` (n, p) at `times`; `field`, `scaling`, `noise_scale`, `base`,
+    `key` and `steps` are those of `predict`. The noise is that of its first draw."""
     found = np.empty((len(times), len(x), field.target_dim), np.float32)
-    first, rows = np.uint32(0), np.arange(len(x), dtype=np.uint32)
+    first, rows = np.zeros((), np.uint32), np.arange(len(x), dtype=np.uint32)
     for k in _blocks(len(x)):
         block = _path(field, scaling, noise_scale, x[k], key, first, rows[k], times, steps)
         found[:, k] = np.moveaxis(np.asarray(block), 1, 0)

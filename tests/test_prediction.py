@@ -175,5 +175,5 @@ def test_an_anchored_path_ends_where_the_morph_predicts():
 
 @pytest.mark.parametrize("times", [(), (0.5, 0.1), (0, 0, 1), (-0.1, 1), (0, 1.5), (0, np.nan)])
 def test_times_of_a_path_rise_from_nought_to_one(times):
-    with pytest.raises(ValueError, match="times = .* must rise"):
+    with pytest.raises(ValueError, match=r"times = .* must rise"):
         morph_of().path(points(2), times)

@@ -27,11 +27,10 @@ class SomeClasses(Data):
         data = self.of.load()
         if self.number is None:
             return data
-        labels = [x for split in (data.train, data.test) for x in (split.source_labels,
-                                                                  split.target_labels)]  # fmt: skip
-        if any(found is None for found in labels):
+        sides = [(split.source_labels, split.target_labels) for split in (data.train, data.test)]
+        if any(labels is None for side in sides for labels in side):
             raise ValueError(f"SomeClasses.of = {type(self.of).__name__} has points without labels")
-        known = np.unique(data.train.source_labels)  # pyright: ignore[reportArgumentType]
+        known = np.unique(np.asarray(data.train.source_labels))
         if self.number > len(known):
             raise ValueError(
                 f"SomeClasses.number = {self.number} is more than the {len(known)} classes of "

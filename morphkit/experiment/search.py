@@ -52,7 +52,8 @@ class Trial(NamedTuple):
 
 
 class Search(Checked):
-    """What a search tries, in gin called `search`: see `search_grid` for the arguments."""
+    """What a search tries, in gin called `search`: the `taus`, `epsilons` and `fractions` of
+    `search_grid`, and how many `seeds`."""
 
     taus: tuple[Tau, ...] = eqx.field(static=True, default=TAUS)
     epsilons: tuple[Positive, ...] = eqx.field(static=True, default=EPSILONS)

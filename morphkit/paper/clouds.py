@@ -38,8 +38,9 @@ def _data(run: Run) -> Dataset:
 def class_overlap(
     points: Float[np.ndarray, "n p"], labels: Int[np.ndarray, " n"]
 ) -> tuple[Int[np.ndarray, " c"], Float[np.ndarray, "c c"]]:
-    """The classes of `labels`, and how many of the neighbours of a point of class i are of class j:
-    shares, of NEIGHBOURS nearest ones. The diagonal is 1 - the overlap of Eq. 21."""
+    """The classes of `labels`, and, of `points` so labelled, how many of the neighbours of a point
+    of class i are of class j: shares, of NEIGHBOURS nearest ones. The diagonal is 1 - the overlap
+    of Eq. 21."""
     classes, index = np.unique(labels, return_inverse=True)
     near = NearestNeighbors(n_neighbors=NEIGHBOURS).fit(points).kneighbors(return_distance=False)
     counts = np.zeros((len(classes), len(classes)))
@@ -48,8 +49,9 @@ def class_overlap(
 
 
 def apart_and_alike(shares: Float[np.ndarray, "c c"], number: int) -> tuple[list[int], list[int]]:
-    """The `number` classes with the least overlap, and those that overlap each other most: the pair
-    that shares most neighbours, and then one after the other that shares most with these."""
+    """Of `class_overlap`'s `shares`: the `number` classes with the least overlap, and those that
+    overlap each other most: the pair that shares most neighbours, and then one after the other that
+    shares most with these."""
     number = min(number, len(shares))
     apart = list(map(int, np.argsort(-np.diag(shares), kind="stable")[:number]))
     between = shares + shares.T
@@ -71,8 +73,8 @@ def _flat(points: Float[np.ndarray, "n d"], owner: str) -> Float[np.ndarray, "n 
 
 
 def noise_to_texts(runs: Runs) -> Made:
-    """Fig. 4: the source features of a few classes, and the flow to their texts at three times;
-    above classes that do not overlap, below such as do."""
+    """Fig. 4, of the first of `runs`: the source features of a few classes, and the flow to their
+    texts at three times; above classes that do not overlap, below such as do."""
     run = runs[0]
     data, morph = _data(run), load(run.path / "morph")
     points, labels = data.train.source, data.train.source_labels
@@ -136,7 +138,8 @@ def _nearest_is_right(
 
 
 def classes_that_overlap(runs: Runs) -> Made:
-    """Fig. 5D: the source features of the classes that overlap most."""
+    """Fig. 5D, of that of `runs` with most classes: the source features of those that overlap
+    most."""
     run = max(runs, key=lambda run: float(run.labels["SomeClasses.number"]))
     data = _data(run)
     points, labels = data.train.source, data.train.source_labels
@@ -162,7 +165,7 @@ def classes_that_overlap(runs: Runs) -> Made:
 
 
 def roll_to_spiral(runs: Runs) -> Made:
-    """Fig. 15: from noise to the spiral, coloured by the angle."""
+    """Fig. 15, of the first of `runs`: from noise to the spiral, coloured by the angle."""
     run = runs[0]
     data, morph = _data(run), load(run.path / "morph")
     test = data.test

@@ -21,8 +21,10 @@ GREYS = ("#3c4043", "#5f6368", "#80868b", "#9aa0a6")
 
 def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
     """How each of `lines` is drawn, by its name: the paper's in colours, ours thick and red,
-    baselines dashed and grey, told apart by their markers."""
+    baselines dashed and grey, told apart by their markers. Names that differ in what follows a
+    comma have one colour, and are told apart by their dashes."""
     found: dict[str, dict[str, Any]] = {}
+    families: dict[str, list[str]] = {}
     colours, greys = itertools.cycle(OTHERS), itertools.cycle(GREYS)
     markers = itertools.cycle(MARKERS)
     dashes = itertools.cycle([(4, 2), (1, 1.5), (6, 2, 1, 2)])
@@ -33,8 +35,13 @@ def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
             found[line.name] = {"color": OURS, "linewidth": 2.4, "marker": "*", "markersize": 9,
                                 "zorder": 4}  # fmt: skip
         elif line.kind == "paper":
-            found[line.name] = {"color": next(colours), "linewidth": 1.6, "zorder": 3,
-                                "marker": next(markers), "markersize": 4.5}  # fmt: skip
+            known = families.setdefault(line.name.partition(", ")[0], [])
+            found[line.name] = {
+                "color": found[known[0]]["color"] if known else next(colours), "linewidth": 1.6,
+                "zorder": 3, "marker": found[known[0]]["marker"] if known else next(markers),
+                "markersize": 4.5, "linestyle": ("-", "--", ":", "-.")[len(known) % 4],
+            }  # fmt: skip
+            known.append(line.name)
         elif line.kind == "baseline":
             found[line.name] = {"color": next(greys), "linewidth": 0.9, "zorder": 2,
                                 "marker": next(markers), "markersize": 3.5,
@@ -63,8 +70,8 @@ def curves(
             own = [line for line in lines if line.panel == panel]
             for line in own:
                 _curve(axis, line, look[line.name], spread)
-            places = sorted({x for line in own for x in line.x if line.kind != "bound"})
-            if log and places and min(places) > 0:  # pyright: ignore[reportArgumentType]
+            places = sorted({float(x) for line in own for x in line.x if line.kind != "bound"})
+            if log and places and min(places) > 0:
                 axis.set_xscale("log")
             if ticks:
                 axis.set_xticks(places, [f"{x:g}" for x in places])
@@ -140,7 +147,7 @@ def heat_maps(lines: Sequence[Line], xlabel: str, ylabel: str, what: str) -> Pic
             own = [line for line in lines if line.panel == panel]
             places = sorted({x for line in own for x in line.x})
             shown = np.array([[line.at(x) for x in places] for line in own])
-            image = axis.imshow(shown, origin="lower", cmap="viridis", vmin=low, vmax=high)
+            axis.imshow(shown, origin="lower", cmap="viridis", vmin=low, vmax=high)
             axis.set_xticks(range(len(places)), [f"{x:g}" for x in places])
             axis.set_yticks(range(len(own)), [line.name for line in own])
             axis.set(title=panel, xlabel=xlabel)
@@ -150,5 +157,5 @@ def heat_maps(lines: Sequence[Line], xlabel: str, ylabel: str, what: str) -> Pic
                     axis.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=6,
                               color="black" if bright else "white")  # fmt: skip
         axes[0].set_ylabel(ylabel)
-        picture.colorbar(image, ax=axes, label=what, shrink=0.8)
+        picture.colorbar(axes[0].images[0], ax=axes, label=what, shrink=0.8)
     return picture

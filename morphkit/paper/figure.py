@@ -27,7 +27,8 @@ class Made(NamedTuple):
 
     @classmethod
     def of(cls, picture: Picture, lines: Sequence[Line], agrees: bool | None, found: str) -> "Made":
-        """What `picture` shows of `lines`."""
+        """What `picture` shows of `lines`, and what was `found` by them: whether the claim
+        `agrees`."""
         rows: list[list[Any]] = [HEAD]
         for line in lines:
             for cell in zip(line.x, line.mean, line.deviation, line.seeds, strict=True):

@@ -57,7 +57,7 @@ def _falls(line: Line) -> bool:
 
 
 def overlap_by_classes(runs: Runs) -> Made:
-    """Fig. 5C: the overlap of the source features against the number of classes."""
+    """Fig. 5C, of `runs`: the overlap of the source features against the number of classes."""
     line = lines_of(
         values(runs, "features/source_overlap", lambda run: "source features", at=_classes)
     )[0]
@@ -117,7 +117,8 @@ def matching(best: dict[str, float]) -> Callable[[Runs], Made]:
 
 
 def by_alpha(runs: Runs) -> Made:
-    """Fig. 17 and 18: matching accuracy by α, a panel a cost; at α = 1 pairs have no part."""
+    """Fig. 17 and 18, of `runs`: matching accuracy by α, a panel a cost; at α = 1 pairs have no
+    part."""
     known = [run for run in runs if "run.cost" in run.labels]
     lines = lines_of(
         values(
@@ -202,8 +203,8 @@ def iterations(level: float) -> Callable[[Runs], Made]:
 
 
 def classifier(runs: Runs) -> Made:
-    """Fig. 8: accuracy by the share of the pairs. The bound is a linear head on the features of all
-    training images, as the paper's is the head of its image model."""
+    """Fig. 8, of `runs`: accuracy by the share of the pairs. The bound is a linear head on the
+    features of all training images, as the paper's is the head of its image model."""
     metric = "nearest_target_accuracy"
     own = lines_of(values(runs, f"morph/{metric}", _alignment, kind=_kind))
     known = lines_of(baselines(runs, metric))
@@ -254,7 +255,7 @@ def downstream(metric: str, *, lower: bool) -> Callable[[Runs], Made]:
 
 
 def runtime(runs: Runs) -> Made:
-    """Fig. 16: seconds of a training step, by alignment and data."""
+    """Fig. 16, of `runs`: seconds of a training step, by alignment and data."""
 
     def alignment(run: Run) -> str:
         return run.labels["run.aligner"].removesuffix("Alignment").lower()

@@ -17,8 +17,8 @@ At = float | str
 
 
 class Line(NamedTuple):
-    """The line `name` of a `panel`: at each of `x` the `mean` over `seeds`, their number, and the
-    sample `deviation`, NaN for a single one."""
+    """The line `name`, of a `kind`, of a `panel`: at each of `x` the `mean` over `seeds`, their
+    number, and the sample `deviation`, NaN for a single one."""
 
     panel: str
     name: str
@@ -34,7 +34,7 @@ class Line(NamedTuple):
 
 
 class Value(NamedTuple):
-    """A number of one seed, `value`, of the line `name` of a `panel`, at `x`."""
+    """A number of one `seed`, `value`, of the line `name`, of a `kind`, of a `panel`, at `x`."""
 
     panel: str
     name: str
@@ -92,7 +92,8 @@ def values(
 def baselines(
     runs: Sequence[Run], metric: str, *, panel: Callable[[Run], str] = lambda run: ""
 ) -> list[Value]:
-    """The `metric` of the baselines of `runs`, by the share of the pairs."""
+    """The `metric` of the baselines of `runs`, by the share of the pairs, each run in its
+    `panel`."""
     return [
         Value(panel(run), _words(row), "baseline", percent(run), run.story["seed"], value)
         for run in runs
@@ -110,7 +111,8 @@ def _words(row: str) -> str:
 
 
 def bound(lines: Sequence[Line], name: str, x: At, label: str) -> list[Line]:
-    """What the line `name` has at `x`, as a bound called `label`; none where it is not there."""
+    """What that of `lines` that is called `name` has at `x`, as a bound called `label`; none where
+    it is not there."""
     return [
         Line(ln.panel, label, "bound", (x,), *((part[k],) for part in ln[4:]))  # pyright: ignore
         for ln in lines
@@ -123,8 +125,8 @@ def wins(
     lines: Sequence[Line], first: str, second: str, *, lower: bool = False,
     where: Callable[[At], bool] = lambda x: True,
 ) -> tuple[int, int]:  # fmt: skip
-    """In how many cells, of how many, the line `first` is above `second` (or `lower`), in all
-    panels, `where` x is asked for."""
+    """In how many cells, of how many, of `lines` that which is called `first` is above `second` (or
+    `lower`), in all panels, `where` x is asked for."""
     won = total = 0
     for a in (line for line in lines if line.name == first):
         for b in (line for line in lines if (line.panel, line.name) == (a.panel, second)):

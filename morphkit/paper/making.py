@@ -26,8 +26,8 @@ PLACE = "papers/bridges"
 
 
 class Done(NamedTuple):
-    """What became of the figure `name`: the `files` that were written, and what was `found`; or,
-    without files, why there is none."""
+    """What became of the figure `name`: the `files` that were written, and what was `found` and
+    whether the paper's claim `agrees` with it; or, without files, why there is none."""
 
     name: str
     files: tuple[Path, ...]

@@ -33,9 +33,10 @@ def _kind(run: Run) -> Kind:
 
 
 def prediction(runs: Runs) -> Made:
-    """Fig. 10: the prediction error of a draw by the share of the pairs, a panel a layer; of what
-    is chosen, and of baselines, that of the expected value. "ns" says that a Wilcoxon-Mann-Whitney
-    test over seeds (Holm, within a layer) tells no difference of true and global alignment."""
+    """Fig. 10, of `runs`: the prediction error of a draw by the share of the pairs, a panel a
+    layer; of what is chosen, and of baselines, that of the expected value. "ns" says that a
+    Wilcoxon-Mann-Whitney test over seeds (Holm, within a layer) tells no difference of true and
+    global alignment."""
     drawn = [run for run in runs if _alignment(run) != CHOSEN]
     ours = [run for run in runs if _alignment(run) == CHOSEN]
     lines = lines_of(
@@ -82,22 +83,22 @@ def _significant(runs: Runs) -> dict[tuple[str, float], bool]:
 
 
 def regression(trials: Trials) -> Made:
-    """Fig. 19: aes as a regression predicts it from ε, τ_X, τ_Y and the share of the pairs, against
-    what it is."""
+    """Fig. 19, of `trials`: aes as a regression predicts it from ε, τ_X, τ_Y and the share of the
+    pairs, against what it is."""
     every = [trial for found in trials.values() for trial in found if np.isfinite(trial.aes)]
     true = np.array([trial.aes for trial in every])
     rows: list[list] = [["degree", "aes", "predicted"]]
     with rc_context(STYLE):
         picture = Picture(figsize=(5.2, 4.2), layout="constrained")
         axis = picture.subplots()
-        parts, fits = [], {}
+        parts, fits, low = [], {}, float(true.min())
         for degree, colour in zip((1, 2), PALETTE, strict=False):
             fit = fits[degree] = regress(every, degree)
             axis.plot(true, fit.predicted, ".", ms=4, color=colour, alpha=0.4,
                       label=f"degree {degree}, adjusted R² {fit.adjusted_r2:.3f}")  # fmt: skip
             rows += [[degree, float(a), float(b)] for a, b in zip(true, fit.predicted, strict=True)]
             parts.append(f"{fit.adjusted_r2:.3f} (degree {degree})")
-        axis.axline((float(true.min()),) * 2, slope=1, color="#9aa0a6", linewidth=1)
+        axis.axline((low, low), slope=1, color="#9aa0a6", linewidth=1)
         axis.set(xlabel="aes (Eq. 30)", ylabel="predicted")
         axis.legend()
     found = f"adjusted R² is {' and '.join(parts)} over {len(every)} couplings, against .909"
@@ -106,7 +107,8 @@ def regression(trials: Trials) -> Made:
 
 
 def taus(trials: Mapping[str, list[Trial]]) -> Made:
-    """Fig. 20: the mean aes over layers and seeds by τ_X and τ_Y, a panel a share of the pairs."""
+    """Fig. 20, of `trials`: the mean aes over layers and seeds by τ_X and τ_Y, a panel a share of
+    the pairs."""
     every = [trial for found in trials.values() for trial in found]
     epsilon = min({trial.epsilon for trial in every}, key=lambda e: abs(e - EPSILON))
     lines = lines_of(

@@ -15,11 +15,12 @@ import morphkit
 from morphkit.cli import main
 from morphkit.data import mnist
 from morphkit.data.arrays import Arrays, read_array, read_pairs, split_arrays
-from morphkit.data.classes import SomeClasses
+from morphkit.data.classes import Clustered, SomeClasses
 from morphkit.data.digits import Digits
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.images import Images
 from morphkit.data.mnist import MNIST
+from morphkit.data.population import Population
 from morphkit.data.recordings import Recordings
 from morphkit.data.swiss_roll import SwissRoll
 from morphkit.interfaces import Data
@@ -523,3 +524,70 @@ class Unlabelled(Data):
     def load(self):
         whole = Digits().load()
         return whole._replace(train=whole.train._replace(source_labels=None))
+
+
+def test_clusters_of_one_data_set_are_the_classes_of_another():
+    whole = Digits(direction="text_to_image").load()
+    found = Clustered(Digits(direction="image_to_text"), Digits(direction="text_to_image"), 10)
+    data = found.load()
+    for split, named in ((data.train, whole.train), (data.test, whole.test)):
+        assert split.source_labels is not None
+        pairs = set(zip(split.source_labels.tolist(), named.source_labels.tolist(), strict=True))
+        assert len(pairs) == 10  # one-hot labels are their own clusters
+        np.testing.assert_array_equal(split.source_labels, split.target_labels)
+    assert data.class_names is not None
+    assert len(data.class_names) == 10
+    other = Clustered(Digits(), Digits(pretrain_fraction=0.2), 10)
+    with pytest.raises(ValueError, match=r"Clustered\.by has a split of"):
+        other.load()
+    with pytest.raises(ValueError, match=r"Clustered\.number = 5000 is more than"):
+        Clustered(Digits(), Digits(), 5000).load()
+
+
+def recorded_rates(folder, **changed):
+    """Rates of 6 sites that tell object, position and trial; a trial of one site is missing."""
+    rates = np.zeros((6, 3, 2, 11))
+    rates += 100 * np.arange(3)[:, None, None] + 10 * np.arange(2)[:, None] + np.arange(11)
+    rates *= np.arange(1, 7)[:, None, None, None]
+    rates[4, 1, 0, 3] = np.nan
+    arrays = {"rates": rates, "object_name": np.array(["a", "b", "c"])} | changed
+    np.savez(folder / "it.npz", **arrays)
+    return str(folder / "it.npz")
+
+
+def test_halves_of_a_population_see_the_same_conditions(tmp_path):
+    data = Population(recorded_rates(tmp_path), "rates").load()
+    train, test = data.train, data.test
+    assert data.class_names == ("a", "b", "c")
+    assert train.source.shape == train.target.shape == (3 * 2 * 6, 3)  # 60 % of ten trials
+    assert test.source.shape == (3 * 2 * 2, 3)
+    both = np.concatenate([train.source, train.target], 1)
+    assert np.isfinite(both).all()
+    np.testing.assert_allclose(both.mean(0), 0, atol=1e-5)
+    np.testing.assert_allclose(both.std(0), 1, atol=1e-5)
+    # Every site's rate is its gain times one number: standardised, that number says the object.
+    by_class = np.stack([both[train.source_labels == c].mean(0) for c in range(3)])
+    assert (np.diff(by_class, axis=0) > 0.5).all()
+    assert np.ptp(by_class, axis=1).max() < 0.2  # both halves agree
+    again = Population(recorded_rates(tmp_path), "rates", seed=1).load()
+    assert not np.array_equal(again.train.source, train.source)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"rates": np.zeros((6, 3, 11))}, r"rates is \(6, 3, 11\), not \(sites, 3 objects"),
+        ({"object_name": np.array(["a"])}, r"not \(sites, 1 objects"),
+        ({"rates": np.full((2, 3, 1, 2), np.nan)}, r"has 0 trials of a condition, too few"),
+    ],
+)
+def test_a_population_that_is_none_is_refused(tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        Population(recorded_rates(tmp_path, **changed), "rates").load()
+
+
+def test_a_population_names_what_is_missing(tmp_path):
+    with pytest.raises(ValueError, match="has no array rate_100_500ms"):
+        Population(recorded_rates(tmp_path)).load()
+    with pytest.raises(FileNotFoundError, match=r"Population\.path names an .npz file"):
+        Population(str(tmp_path / "none.npz")).load()

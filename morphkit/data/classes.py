@@ -1,8 +1,9 @@
-"""Some of the classes of a data set: what their number does (Sec. 5.1.2, Fig. 5)."""
+"""Other classes of a data set: some of them (Fig. 5), or such as another data set tells."""
 
 import equinox as eqx
 import numpy as np
 from jaxtyping import Int
+from sklearn.cluster import KMeans
 
 from ..checks import Count, Seed
 from ..interfaces import Data
@@ -57,3 +58,38 @@ def _kept(split: Split, classes: Int[np.ndarray, " k"]) -> Split:
         places.append(place)
     pairs = np.stack([place[rows] for place, rows in zip(places, split.pairs.T, strict=True)], 1)
     return split._replace(pairs=pairs[(pairs >= 0).all(1)], **sides)
+
+
+class Clustered(Data):
+    """The data set `of`, its labels replaced by what the source features of another say: those of
+    `by`, a data set of the same points, in `number` clusters (k-means, by `seed`).
+
+    For stimuli that nobody named: the groups are found in the training split, and the other points
+    are of the nearest one. Raises ValueError for data sets whose splits differ in size, and for
+    fewer points than clusters.
+    """
+
+    of: Data
+    by: Data
+    number: Count = eqx.field(static=True, default=8)
+    seed: Seed = eqx.field(static=True, default=0)
+
+    def load(self) -> Dataset:
+        data, by = self.of.load(), self.by.load()
+        if len(by.train.source) < self.number:
+            raise ValueError(
+                f"Clustered.number = {self.number} is more than the {len(by.train.source)} points"
+            )
+        flat = [split.source.reshape(len(split.source), -1) for split in (by.train, by.test)]
+        means = KMeans(self.number, n_init=10, random_state=self.seed).fit(flat[0])
+        splits = []
+        for split, points in zip((data.train, data.test), flat, strict=True):
+            if not len(split.source) == len(split.target) == len(points):
+                raise ValueError(
+                    f"Clustered.by has a split of {len(points)} points, and Clustered.of one of "
+                    f"{len(split.source)} and {len(split.target)}"
+                )
+            labels = means.predict(points).astype(np.int32)
+            splits.append(split._replace(source_labels=labels, target_labels=labels))
+        names = tuple(f"group {k + 1}" for k in range(self.number))
+        return data._replace(train=splits[0], test=splits[1], class_names=names)

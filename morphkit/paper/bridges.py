@@ -90,6 +90,16 @@ FIGURES = {
             ("fig10b",), recordings.prediction,
         ),
         Figure(
+            "11A", "Category decoding, IT",
+            "Deeper layers tell more of the category.",
+            ("fig11a",), recordings.decoding,
+        ),
+        Figure(
+            "11B", "Category decoding, V4",
+            "Deeper layers tell more of the category.",
+            ("fig11b",), recordings.decoding,
+        ),
+        Figure(
             "12", "Iterations to 80 % accuracy, MNIST",
             "adaLN takes fewer iterations than the MLP.",
             ("fig07a",), image_text.iterations(0.8),

@@ -1,6 +1,7 @@
 """Figures of recorded responses: 10, 11, 19 and 20."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 
 import numpy as np
 from matplotlib import rc_context
@@ -9,13 +10,15 @@ from matplotlib.figure import Figure as Picture
 from ..experiment.search import Trial, regress
 from ..report.figures import PALETTE, STYLE
 from ..report.labels import Run
+from ..report.read import read_figures
 from ..report.significance import compare, holm
 from .drawings import curves, heat_maps
 from .figure import Made, Runs, Trials
 from .image_text import CHOSEN, PAIRS
-from .lines import Kind, Value, baselines, lines_of, percent, values, wins
+from .lines import Kind, Line, Value, baselines, lines_of, percent, values, wins
 
 LEVEL = 0.05
+RECORDED, CHANCE = "recorded responses", "chance"
 EPSILON = 1e-3
 """That of Fig. 20 and of Sec. 5.2."""
 
@@ -66,6 +69,47 @@ def prediction(runs: Runs) -> Made:
         f"{total}; true and global differ in {sum(told.values())} of {len(told)} cells"
     )
     return Made.of(picture, lines, agrees, found)
+
+
+def decoding(runs: Runs) -> Made:
+    """Fig. 11, of `runs`: how often a decoder of the recorded responses finds the category in
+    predicted ones, by the share of the pairs, a panel a layer. Bounds are what it finds in the
+    recorded test responses, and chance."""
+    lines = lines_of(
+        values(runs, "morph/category_decoding", _alignment, panel=_place, kind=_kind)
+        + baselines(runs, "category_decoding", panel=_place)
+    )
+    recorded = lines_of(
+        values(runs, "features/target_decoding", lambda run: RECORDED, panel=_place)
+    )
+    levels = [
+        line
+        for whole in recorded
+        for level, name in ((float(np.mean(whole.mean)), RECORDED), (1 / _classes(runs), CHANCE))
+        for line in [Line(whole.panel, name, "bound", whole.x[:1], (level,), (np.nan,), (1,))]
+    ]
+    last = {name: [ln.mean[-1] for ln in lines if ln.name == name] for name in ("true", "global")}
+    grows, total = 0, 0
+    for found in last.values():
+        grows += sum(a <= b for a, b in pairwise(found))
+        total += len(found) - 1
+    ceiling = levels[0].mean[0]
+    text = f"the recorded responses tell {ceiling:.3f}; with most pairs " + ", ".join(
+        f"{name} {', '.join(f'{v:.3f}' for v in found)}" for name, found in last.items()
+    )
+    if total:
+        text += f"; decoding grows with depth in {grows} of {total} steps"
+    picture = curves(lines + levels, PAIRS, "category found", log=False)
+    return Made.of(picture, lines + levels, (grows == total) if total else None, text)
+
+
+def _classes(runs: Runs) -> int:
+    """How many categories the data of `runs` has."""
+    return len(read_figures(runs[0].path)["class_names"])
+
+
+def _place(run: Run) -> str:
+    return run.labels.get("PLACE", "from the other half of the sites")
 
 
 def _significant(runs: Runs) -> dict[tuple[str, float], bool]:

@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 from morphkit.checks import Count
 from morphkit.interfaces import Better, Evaluator, Scene
 
-from .scene import labels_of, predictions
+from .scene import Estimate, labels_of, predictions
 
 STRENGTHS = tuple(10.0**k for k in range(-5, 2))
 """The values of C that cross-validation chooses from."""
@@ -146,16 +146,18 @@ class CategoryDecoding(Evaluator):
 
     A linear C-SVC is fitted on all training target points and their labels (see `decoder`), and
     gives the class of each prediction ŷ: `category_decoding` is how often it is the label of x.
-    `eval.TargetDecoding` has the reference. Raises ValueError without labels, or too few of a
-    class.
+    The `estimate` ŷ is a "draw", as in the paper, or "expected", E[y | x]. `eval.TargetDecoding`
+    has the reference. Raises ValueError without labels, or too few of a class.
     """
 
+    estimate: Estimate = eqx.field(static=True, default="draw")
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
     metrics: ClassVar[Mapping[str, Better]] = {"category_decoding": "higher"}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         labels = labels_of(scene.test.source_labels, "test.source_labels", self)
-        found = _decoder(scene, self).predict(predictions(scene, self, key=key))
+        given = predictions(scene, self, key=key, estimate=self.estimate)
+        found = _decoder(scene, self).predict(given)
         return {"category_decoding": float(np.mean(found == labels))}
 
 

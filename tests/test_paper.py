@@ -314,6 +314,18 @@ def test_from_sweep_to_page(tmp_path, capsys):
         write_index(tmp_path)
 
 
+@needs("v4")
+def test_a_search_is_done_once_for_two_figures(tmp_path, capsys):
+    few = ["TAUS = (0.9, 0.99)", "EPSILONS = (0.001,)", "NEURAL_FRACTIONS = (0.5,)",
+           "LAYERS = ('features',)"]  # fmt: skip
+    for _ in range(2):
+        done = paper(["19", "20"], few, out=tmp_path, scale="smoke")
+        assert [bool(one.files) for one in done] == [True, True]
+    assert capsys.readouterr().err.count("search features=features") == 1
+    told = json.loads((tmp_path / "fig20.json").read_text())
+    assert told["runs"] == 4
+
+
 @needs("tiny_imagenet")
 def test_a_figure_that_fails_leaves_the_others(tmp_path, capsys, monkeypatch):
     def fail(runs):

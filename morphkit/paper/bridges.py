@@ -69,12 +69,15 @@ FIGURES = {
             "9A", "Image to text, MNIST",
             "Below 10 % of the pairs global and true alignment are above the baselines that are "
             "trained end to end; local alignment is far below.",
-            ("fig09a",), image_text.downstream("test_accuracy", lower=False),
+            ("fig09a",), image_text.downstream("test_accuracy", ("global", "true"), image_text.END_TO_END),
         ),
         Figure(
             "9B", "Text to image, MNIST",
             "With few pairs local and global alignment are better than all else.",
-            ("fig09b",), image_text.downstream("class_image_mse", lower=True),
+            ("fig09b",), image_text.downstream(
+                "class_image_mse", ("global", "local"), (*image_text.END_TO_END, "true"),
+                lower=True,
+            ),
         ),
         Figure(
             "10A", "Prediction error, IT",

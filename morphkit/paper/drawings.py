@@ -16,6 +16,7 @@ MARKERS = "os^Dvph<>*X"
 OURS = "#bd1f01"
 OTHERS = tuple(colour for colour in PALETTE if colour not in (OURS, "#94a4a2", "#717581"))
 MOST_COLUMNS = 4
+LEVELS = ("#d63384", "#202124")
 GREYS = ("#3c4043", "#5f6368", "#80868b", "#9aa0a6")
 
 
@@ -26,7 +27,7 @@ def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     families: dict[str, list[str]] = {}
     colours, greys = itertools.cycle(OTHERS), itertools.cycle(GREYS)
-    markers = itertools.cycle(MARKERS)
+    markers, levels = itertools.cycle(MARKERS), itertools.cycle(LEVELS)
     dashes = itertools.cycle([(4, 2), (1, 1.5), (6, 2, 1, 2)])
     for line in lines:
         if line.name in found:
@@ -47,7 +48,7 @@ def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
                                 "marker": next(markers), "markersize": 3.5,
                                 "dashes": next(dashes)}  # fmt: skip
         else:
-            found[line.name] = {"color": "#e83e8c", "linewidth": 1.2, "linestyle": ":"}
+            found[line.name] = {"color": next(levels), "linewidth": 1.3, "linestyle": ":"}
     return found
 
 
@@ -63,7 +64,8 @@ def curves(
     columns = min(MOST_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     with rc_context(STYLE):
-        size = max(5.2, 3.1 * columns + 0.6), 3.1 * rows + 0.8 + 0.16 * (len(look) // 3)
+        width = max(6.4, 3.1 * columns + 0.6)
+        size = width, 3.3 * rows + 0.4 + 0.17 * -(-len(look) // _columns(look, width))
         picture = Picture(figsize=size, layout="constrained")
         axes = picture.subplots(rows, columns, squeeze=False, sharey=True).ravel()
         for axis, panel in zip(axes, panels, strict=False):
@@ -100,9 +102,13 @@ def _curve(axis: Any, line: Line, look: dict[str, Any], spread: bool) -> None:
 
 def _legend(picture: Picture, axis: Any, look: dict[str, dict[str, Any]], width: float) -> None:
     handles = [axis.plot([], [], label=name, **style)[0] for name, style in look.items()]
-    widest = 6 + max(map(len, look))
-    columns = max(1, int(width * 14 / widest))
-    picture.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(look)))
+    columns = _columns(look, width)
+    picture.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def _columns(look: dict[str, dict[str, Any]], width: float) -> int:
+    """Of the legend, in a picture that is `width` inches wide."""
+    return min(len(look), max(1, int(15 * width / (6 + max(map(len, look))))))
 
 
 def bars(lines: Sequence[Line], ylabel: str, *, log: bool = False) -> Picture:

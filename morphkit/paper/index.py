@@ -23,10 +23,11 @@ def write_index(out: Path) -> Path:
     told = [read_json(path, dict[str, Any], REMEDY) for path in sorted(out.glob("fig*.json"))]
     told.sort(key=lambda one: (int("".join(filter(str.isdigit, one["figure"]))), one["figure"]))
     contents = Table(
-        ["here", "runs"],
+        ["here", "runs", ""],
         [
-            Row(f"Figure {one['figure']}: {one['title']}",
-                [ANSWERS[one["agrees"]].lower(), str(one["runs"])], set(), bool(one["agrees"]))
+            Row(f"Figure {one['figure']}",
+                [ANSWERS[one["agrees"]].lower(), str(one["runs"]), one["title"]], set(),
+                href=f"#figure-{one['figure'].lower()}")
             for one in told
         ],
     )  # fmt: skip

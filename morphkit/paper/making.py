@@ -13,6 +13,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from ..api import search
 from ..experiment.search import Trial, read_search
 from ..files import replace_file, write_json
+from ..folder import SweepFolder
 from ..report.labels import read_runs
 from ..sweeping import Planned, Tell, plan, say, submit, sweep
 from .bridges import FIGURES
@@ -109,7 +110,9 @@ def _computed(
     start, folder = time.monotonic(), out / file
     asked: dict[str, Any] = {"files": _asked(file, scale), "bindings": bindings, "out": folder}
     if figure.searches:
-        for one in plan(**asked):
+        runs = plan(**asked)
+        SweepFolder(folder).keep({one.cell.name: one.cell.labels for one in runs})
+        for one in runs:
             _searched(one, asked, tell)
     else:
         swept = sweep(**asked, tell=tell) if jobs is None else submit(**asked, jobs=jobs, tell=tell)

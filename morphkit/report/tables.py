@@ -20,12 +20,14 @@ _ARROWS = {"higher": " ↑", "lower": " ↓"}
 @dataclass(frozen=True)
 class Row:
     """One line of a table: its `name` and its `cells`, one a column; `best` are the columns in
-    which it is best, and `ours` says that it is the morph's."""
+    which it is best, and `ours` says that it is the morph's; `href` is where on a page the name
+    leads to."""
 
     name: str
     cells: list[str]
     best: set[int]
     ours: bool = False
+    href: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .api import names_of
+from .experiment import tracked
 from .experiment.experiment import Experiment
 from .experiment.grid import Cell, cells, selected, sharded
 from .experiment.run import run as run_experiment
@@ -137,7 +138,8 @@ def sweep(
         tell(f"{len(runs) - len(left) + k + 1}/{len(runs)}  {one.cell.name}{_rest(k, left, begun)}")
         try:
             with one.folder.opened():
-                run_experiment(one.experiment, one.folder, one.gin, shared, "sweep")
+                of = tracked.Swept(Path(out).resolve().name, one.cell.labels)
+                run_experiment(one.experiment, one.folder, one.gin, shared, of)
         except Busy:
             elsewhere.append(one.cell.name)
             tell(f"{one.cell.name} is at work elsewhere")

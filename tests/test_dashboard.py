@@ -1,6 +1,7 @@
 """The W&B workspace of a sweep, by the definition that W&B would be sent."""
 
 import json
+import shutil
 
 import pytest
 
@@ -65,3 +66,28 @@ def test_the_command_writes_the_definition_and_sends_nothing(swept, tmp_path, ca
 def test_a_folder_without_a_run_is_refused(tmp_path, capsys):
     assert main(["dashboard", str(tmp_path), "--entity", "team", "--json", "x.json"]) == 2
     assert "is no run directory" in capsys.readouterr().err
+
+
+def test_of_several_sweeps_it_is_a_report_with_a_section_each(swept, tmp_path_factory):
+    """Each shows its own runs, grouped by its axes without the seed."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(swept / "a", other / "a")
+    SweepFolder(other).keep({"a": {"run.cost": "BridgeCost", "SEED": "0", "alignment": "true"}})
+    found = definition(dashboard([swept, other], "team", "project", "the paper"))
+    assert found["displayName"] == "the paper"
+    blocks = found["spec"]["blocks"]
+    titles = [b["children"][0]["text"] for b in blocks if b["type"] == "heading"]
+    assert titles == [swept.name, other.name]
+    grids = [b["metadata"] for b in blocks if b["type"] == "panel-grid"]
+    for grid, folder in zip(grids, (swept, other), strict=True):
+        (runs,) = grid["runSets"]
+        assert folder.name in json.dumps(runs["filters"])
+        assert runs["name"] == folder.name
+    groups = [[key["name"] for key in grid["runSets"][0]["grouping"]] for grid in grids]
+    assert groups[0] == []
+    assert [name.split(".")[1] if "." in name else name for name in groups[1]] != []
+    assert "cost" in json.dumps(groups[1])
+    assert "alignment" in json.dumps(groups[1])
+    assert "seed" not in json.dumps(groups).lower()
+    with pytest.raises(ValueError, match="is of no sweep; of several folders"):
+        dashboard([swept, other / "a"], "team", "project", "x")

@@ -12,7 +12,7 @@ from wandb.proto import wandb_internal_pb2
 
 import morphkit
 from morphkit.api import asked
-from morphkit.experiment.tracked import VARIABLES, configuration, labels
+from morphkit.experiment.tracked import VARIABLES, Swept, configuration, labels
 
 BLOCK = 32_768
 """Bytes of a block of W&B's log, which is LevelDB's with a header of its own."""
@@ -85,6 +85,18 @@ def test_a_run_is_called_by_what_it_is_made_of(logged):
     assert (run.job_type, run.project) == ("run", "morphkit")
 
 
+def test_a_run_of_a_sweep_is_found_by_the_sweep_and_its_axes():
+    experiment, text = asked(["quickstart.gin"], ["run.wandb = 'disabled'"])
+    swept = Swept("costs", {"run.cost": "BridgeCost", "alignment": "true"})
+    said = labels(experiment, experiment.tracked, swept)
+    assert said["job_type"] == "sweep"
+    assert said["tags"][-1] == "costs"
+    found = configuration(experiment, text, swept)
+    assert found["sweep"] == {"name": "costs", "cost": "BridgeCost", "alignment": "true"}
+    assert "sweep" not in configuration(experiment, text)
+    assert labels(experiment, experiment.tracked)["job_type"] == "run"
+
+
 def test_curves_of_loss_and_evaluations_have_their_steps(logged):
     rows = [values(history.item) for history in logged[1]["history"]]
     curve = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
@@ -138,12 +150,12 @@ def test_variables_win_over_what_a_run_is_called_by_itself_and_gin_over_them(nam
     for variable in VARIABLES.values():
         monkeypatch.delenv(variable, raising=False)
     experiment, _ = asked(["quickstart.gin"], [])
-    assert (name in labels(experiment, experiment.tracked, "run")) == (name != "project")
+    assert (name in labels(experiment, experiment.tracked)) == (name != "project")
     monkeypatch.setenv(VARIABLES[name], "theirs")
-    assert name not in labels(experiment, experiment.tracked, "run")
+    assert name not in labels(experiment, experiment.tracked)
     value = ("mine",) if name == "tags" else "mine"
     experiment, _ = asked(["quickstart.gin"], ["run.wandb = @Wandb()", f"Wandb.{name} = {value!r}"])
-    assert labels(experiment, experiment.tracked, "run")[name] == value
+    assert labels(experiment, experiment.tracked)[name] == value
 
 
 def test_every_shipped_run_has_a_configuration_that_is_json():

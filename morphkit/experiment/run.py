@@ -22,7 +22,7 @@ from .experiment import Experiment
 from .prepare import prepare
 from .results import jsonable, with_story, write_pages, write_results
 from .sharing import Shared
-from .tracked import configuration, labels, result_table
+from .tracked import Swept, configuration, labels, result_table
 from .train import anchored, build_networks, train
 
 
@@ -38,20 +38,20 @@ class Result(NamedTuple):
 
 def run(
     experiment: Experiment, folder: RunFolder, gin: str = "", shared: Shared | None = None,
-    job_type: str = "run",
+    swept: Swept | None = None,
 ) -> Result:  # fmt: skip
     """Aligns two models as `experiment` asks, and writes everything about it to the open `folder`.
 
     `gin` is the configuration, to be kept with the results. `shared` has what runs before it had in
-    common with this one, and `job_type` is what W&B calls it. Raises whatever a part of it raises;
-    what was trained by then is kept, and the same request goes on from there.
+    common with this one, and `swept` says which sweep it is of. Raises whatever a part of it
+    raises; what was trained by then is kept, and the same request goes on from there.
     """
     shared = shared or Shared()
     key_field, key_train, key_eval = jax.random.split(jax.random.key(experiment.seed), 3)
     with Log(
         folder.path, wandb=experiment.tracked.mode, run_id=folder.wandb_id,
-        config=configuration(experiment, gin),
-        labels=labels(experiment, experiment.tracked, job_type),
+        config=configuration(experiment, gin, swept),
+        labels=labels(experiment, experiment.tracked, swept),
     ) as log:  # fmt: skip
         folder.note(wandb=log.run_id)
         with log.phase("features"):
@@ -83,7 +83,7 @@ def run(
         write_results(folder, morph, metrics, scene, gin)
         batch_size = experiment.training.batch_size
         write_pages(folder, morph, scene, sampler, batch_size, key_eval, log)
-        found = configuration(experiment, gin) | {"plugins": story["plugins"]}
+        found = configuration(experiment, gin, swept) | {"plugins": story["plugins"]}
         log.finish(
             Results(
                 metrics, found, result_table(metrics), folder.report, folder.overview, folder.morph

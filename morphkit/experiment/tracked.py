@@ -1,7 +1,8 @@
 """What a run is called in Weights & Biases, and what it can be filtered by there."""
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import equinox as eqx
 
@@ -11,6 +12,7 @@ from ..checks import Checked
 from ..report.tables import metrics_of, results_of
 from ..tracking import WandbMode
 from ..wiring.records import arguments, as_asked, record
+from .grid import short
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -43,16 +45,23 @@ class Wandb(Checked):
 gin.register(Wandb, module="morphkit")
 
 
-def labels(experiment: "Experiment", wandb: Wandb, job_type: str) -> dict[str, Any]:
+class Swept(NamedTuple):
+    """Which sweep a run is of, by its `name`, and the `labels` by axis of the run in it."""
+
+    name: str
+    labels: Mapping[str, str]
+
+
+def labels(experiment: "Experiment", wandb: Wandb, swept: Swept | None = None) -> dict[str, Any]:
     """What the W&B run of `experiment` is called, as arguments of `wandb.init`: what `wandb` says
-    or else what the environment does not say; `job_type` is that of a run without one."""
+    or else what the environment does not say; of a run that is `swept`, the sweep is a tag."""
     parts = [experiment.aligner, experiment.cost, experiment.solver]
     tags = [type(part).__name__ for part in parts]
     data = type(experiment.data).__name__
     group = ", ".join([data, *tags, f"{100 * experiment.paired_fraction:g} % of pairs"])
     own = {
-        "group": group, "name": f"{group}, seed {experiment.seed}", "tags": tags,
-        "job_type": job_type,
+        "group": group, "name": f"{group}, seed {experiment.seed}",
+        "tags": [*tags, swept.name] if swept else tags, "job_type": "sweep" if swept else "run",
     }  # fmt: skip
     asked = {name: value for name in VARIABLES if (value := getattr(wandb, name))}
     free = {name: value for name, value in own.items() if not os.environ.get(VARIABLES[name])}
@@ -61,9 +70,12 @@ def labels(experiment: "Experiment", wandb: Wandb, job_type: str) -> dict[str, A
     return free | asked
 
 
-def configuration(experiment: "Experiment", text: str) -> dict[str, Any]:
+def configuration(
+    experiment: "Experiment", text: str, swept: Swept | None = None
+) -> dict[str, Any]:
     """What `experiment` asks for, by what tables of runs can be filtered and grouped by: each
-    component as its name and arguments; and its gin file, `text`."""
+    component as its name and arguments; its gin file, `text`; and, of a run that is `swept`, the
+    name of the sweep and the labels of its axes, by the last part of their names."""
     found: dict[str, Any] = {
         name: _flat(record(getattr(experiment, name)))
         for name in ("data", "aligner", "cost", "solver")
@@ -72,6 +84,9 @@ def configuration(experiment: "Experiment", text: str) -> dict[str, Any]:
         cls, given = as_asked(getattr(experiment, name))
         found[name] = {"name": cls.rpartition(".")[2], **given}
     anchor = experiment.anchor
+    if swept:
+        labelled = {short(axis): label for axis, label in swept.labels.items()}
+        found["sweep"] = labelled | {"name": swept.name}
     return found | {
         "anchor": anchor if anchor is None or isinstance(anchor, str) else _flat(record(anchor)),
         "training": arguments(experiment.training), "reading": arguments(experiment.reading),

@@ -69,7 +69,8 @@ FIGURES = {
             "9A", "Image to text, MNIST",
             "Below 10 % of the pairs global and true alignment are above the baselines that are "
             "trained end to end; local alignment is far below.",
-            ("fig09a",), image_text.downstream("test_accuracy", ("global", "true"), image_text.END_TO_END),
+            ("fig09a",),
+            image_text.downstream("test_accuracy", ("global", "true"), image_text.END_TO_END),
         ),
         Figure(
             "9B", "Text to image, MNIST",

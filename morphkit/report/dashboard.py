@@ -22,57 +22,34 @@ def rows_of(runs: Sequence[Run]) -> dict[str, list[str]]:
 
 
 def dashboard(dirs: Sequence[Path], entity: str, project: str, name: str) -> Any:
-    """The workspace `name` of the W&B `project` of `entity`, for runs like those in `dirs`, folders
-    of runs or of sweeps: a section a metric, then training and couplings.
+    """What W&B shows, called `name`, in the `project` of `entity`, of runs like those in `dirs`.
 
-    Runs are grouped as W&B has them by themselves, by all but their seed. A section shows the
-    metric of the morph against the share of pairs, and the mean of a group of every row of the
-    table, with its standard deviation over seeds. Returns wandb-workspaces' `Workspace`, of which
+    Of one folder, of a run or of a sweep, it is a workspace: a section a metric, then training,
+    couplings and pictures. Runs are grouped as W&B has them by themselves, by all but their seed.
+    Of several folders it is a report with a section a folder, each of its own runs, such as the
+    figures of a paper: grouped by the axes of their sweep without the seed. A metric is shown of
+    the morph against the share of pairs, and of every row of the table as the mean of a group, with
+    its standard deviation over seeds. Returns wandb-workspaces' `Workspace` or `Report`, of which
     nothing has been sent. Raises ImportError without wandb-workspaces, and ValueError as
-    `read_runs` does.
+    `read_runs` does, or for several folders that are not all of sweeps.
     """
     ws, wr = imported(
         "A dashboard", "dashboard", "wandb_workspaces.workspaces", "wandb_workspaces.reports.v2"
     )
+    if len(dirs) > 1:
+        return _report(dirs, entity, project, name, wr)
     sections = [
-        ws.Section(
-            name=metric, is_open=k == 0,
-            panels=[
-                wr.ScatterPlot(
-                    title=f"morph: {metric} by pairs", x=wr.Config(SHARE),
-                    y=wr.SummaryMetric(f"morph/{metric}"), log_x=True,
-                ),
-                wr.BarPlot(
-                    title=f"{metric}, mean and deviation over seeds",
-                    metrics=[wr.SummaryMetric(key) for key in keys], orientation="h",
-                    groupby_aggfunc="mean", groupby_rangefunc="stddev",
-                ),
-            ],
-        )
+        ws.Section(name=metric, is_open=k == 0, panels=_panels(metric, keys, wr))
         for k, (metric, keys) in enumerate(rows_of(read_runs(dirs)).items())
-    ]  # fmt: skip
+    ]
     sections += [
-        ws.Section(
-            name="training",
-            panels=[
-                wr.LinePlot(
-                    title="loss", x="step", y=["train/loss"], groupby_aggfunc="mean",
-                    groupby_rangefunc="stddev",
-                )
-            ],
-        ),
+        ws.Section(name="training", panels=[_loss(wr)]),
         ws.Section(
             name="coupling",
-            panels=[
-                wr.BarPlot(
-                    title=title, metrics=[wr.SummaryMetric(f"coupling/{key}")],
-                    groupby_aggfunc="mean",
-                )
-                for key, title in (("converged", "share that converged"), ("entropy", "entropy"))
-            ],
+            panels=[_coupling(key, title, wr) for key, title in COUPLING.items()],
         ),
         ws.Section(name="pictures", panels=[wr.MediaBrowser(media_keys=["overview"])]),
-    ]  # fmt: skip
+    ]
     shown = ("aligner.name", "cost.name", "solver.name", SHARE, "seed")
     return ws.Workspace(
         entity=entity, project=project, name=name, sections=sections,
@@ -82,6 +59,64 @@ def dashboard(dirs: Sequence[Path], entity: str, project: str, name: str) -> Any
     )  # fmt: skip
 
 
-def definition(workspace: Any) -> dict[str, Any]:
-    """What W&B would be sent of `workspace`, as JSON."""
-    return json.loads(workspace._to_model().model_dump_json(by_alias=True))
+def _report(dirs: Sequence[Path], entity: str, project: str, name: str, wr: Any) -> Any:
+    """See `dashboard`, of several folders."""
+    blocks: list[Any] = [wr.TableOfContents()]
+    for dir in dirs:
+        runs, sweep = read_runs([dir]), dir.resolve().name
+        if not runs[0].labels:
+            raise ValueError(f"{dir} is of no sweep; of several folders, all have to be of sweeps")
+        axes = [axis.rpartition(".")[2] for axis in runs[0].labels]
+        panels = [p for metric, keys in rows_of(runs).items() for p in _panels(metric, keys, wr)]
+        panels += [_coupling(key, title, wr) for key, title in COUPLING.items()]
+        if any("coupling/matching_accuracy" in run.metrics for run in runs):
+            panels.append(_coupling("matching_accuracy", "matching accuracy", wr))
+        blocks += [
+            wr.H2(text=sweep),
+            wr.P(text=f"{len(runs)} runs over {', '.join(axes)}"),
+            wr.PanelGrid(
+                runsets=[
+                    wr.Runset(
+                        name=sweep,  # of the report's own project
+                        filters=f"Tags in ['{sweep}']",
+                        groupby=[f"config.sweep.{axis}" for axis in axes if axis.lower() != "seed"],
+                    )
+                ],
+                panels=[*panels, _loss(wr)],
+            ),
+        ]  # fmt: skip
+    return wr.Report(project=project, entity=entity, title=name, blocks=blocks, width="fluid")
+
+
+COUPLING = {"converged": "share that converged", "entropy": "entropy"}
+"""What is shown of couplings, and what that is called."""
+
+
+def _panels(metric: str, keys: Sequence[str], wr: Any) -> list[Any]:
+    return [
+        wr.ScatterPlot(
+            title=f"morph: {metric} by pairs", x=wr.Config(SHARE),
+            y=wr.SummaryMetric(f"morph/{metric}"), log_x=True,
+        ),
+        wr.BarPlot(
+            title=f"{metric}, mean and deviation over seeds",
+            metrics=[wr.SummaryMetric(key) for key in keys], orientation="h",
+            groupby_aggfunc="mean", groupby_rangefunc="stddev",
+        ),
+    ]  # fmt: skip
+
+
+def _loss(wr: Any) -> Any:
+    return wr.LinePlot(
+        title="loss", x="step", y=["train/loss"], groupby_aggfunc="mean", groupby_rangefunc="stddev"
+    )
+
+
+def _coupling(key: str, title: str, wr: Any) -> Any:
+    metric = wr.SummaryMetric(f"coupling/{key}")
+    return wr.BarPlot(title=title, metrics=[metric], groupby_aggfunc="mean")
+
+
+def definition(made: Any) -> dict[str, Any]:
+    """What W&B would be sent of what `dashboard` has `made`, as JSON."""
+    return json.loads(made._to_model().model_dump_json(by_alias=True))

@@ -1,6 +1,7 @@
 """The U-GENOT loss and its training loop, against closed forms."""
 
 from dataclasses import replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.integrate import quad
 from scipy.stats import norm
 
+from morphkit.experiment.train import build_networks
 from morphkit.interfaces import VelocityField
 from morphkit.morph import Morph, load
 from morphkit.training import loop
@@ -451,3 +453,40 @@ def test_scaling_makes_unit_features_and_goes_back(rng):
     np.testing.assert_allclose(np.std(scaling.x(x), axis=0), 1, rtol=1e-4)
     np.testing.assert_allclose(np.mean(np.square(scaling.y(y))), 1, rtol=1e-3)
     np.testing.assert_allclose(scaling.y_inverse(scaling.y(y)), y, rtol=1e-5)
+
+
+def test_networks_of_one_request_are_compiled_once_and_others_by_themselves():
+    made = []
+
+    class Noted(MLP):
+        def __init__(self, *args, **kwargs):
+            made.append(kwargs.get("hidden"))
+            super().__init__(*args, **kwargs)
+
+    def build(seed, **arguments):
+        field = partial(Noted, **arguments)
+        return build_networks(field, 3, 2, False, jax.random.key(seed)).field  # pyright: ignore
+
+    first, second = build(0, hidden=8), build(1, hidden=8)
+    assert len(made) == 1
+    assert any(
+        not jnp.array_equal(a, b) for a, b in zip(leaves(first), leaves(second), strict=True)
+    )
+    again = build(0, hidden=8)
+    assert all(jnp.array_equal(a, b) for a, b in zip(leaves(first), leaves(again), strict=True))
+    assert build(0, hidden=16).hidden == 16
+    assert made == [8, 16]
+
+
+def test_without_steps_networks_stay_as_they_start(paired):
+    sampler = TrueAlignment().sampler(paired, BridgeCost(), Sinkhorn())
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
+    start = small_networks()
+    before = [np.asarray(leaf) for leaf in leaves(start)]
+    told = []
+    found = Training(steps=0, decay=True).fit(
+        start, scaling, sampler, key=jax.random.key(0), tell=lambda *args: told.append(args)
+    )
+    for a, b in zip(before, leaves(found), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not told

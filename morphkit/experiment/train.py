@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -29,8 +29,25 @@ def build_networks(
     features of dimension `q`: the velocity field of the class `field` and, with `reweight`, η and
     ξ."""
 
-    # One compiled call, since a dispatch per weight would take seconds; a closure of its own,
-    # since bindings are no arguments and another configuration must not find this one's result.
+    # One compiled call, since a dispatch per weight would take seconds; kept for the next run of
+    # the same request, since to compile it takes seconds, too.
+    made_of = getattr(field, "func", field), repr(getattr(field, "keywords", {})), p, q, reweight
+    if made_of not in _BUILDERS:
+        if len(_BUILDERS) == MOST_BUILDERS:
+            _BUILDERS.clear()
+        _BUILDERS[made_of] = _builder(field, p, q, reweight)
+    return _BUILDERS[made_of](key)
+
+
+MOST_BUILDERS = 16
+_BUILDERS: dict[tuple[Any, ...], Callable[[PRNGKeyArray], Networks]] = {}
+
+
+def _builder(
+    field: type[VelocityField], p: int, q: int, reweight: bool
+) -> Callable[[PRNGKeyArray], Networks]:
+    """See `build_networks`."""
+
     @eqx.filter_jit
     def build(key: PRNGKeyArray) -> Networks:
         key_field, key_eta, key_xi = jax.random.split(key, 3)
@@ -40,7 +57,7 @@ def build_networks(
             Reweighting(q, key=key_xi) if reweight else None,
         )
 
-    return build(key)
+    return build
 
 
 def anchored(

@@ -122,6 +122,10 @@ def test_at_alpha_one_a_level_stands_in_every_panel():
         ("bridge", "α = 1"),
         ("KNN", "α = 1"),
     }
+    assert made.agrees is None  # of a single share of the pairs
+    more = [matched("BridgeCost", "linear", value, 0.2) for value in (0.7, 0.3)]
+    assert image_text.by_alpha([*runs, alone, more[0]]).agrees
+    assert image_text.by_alpha([*runs, alone, more[1]]).agrees is False
 
 
 @pytest.mark.parametrize(("last", "agrees"), [(0.4, True), (0.95, False)])

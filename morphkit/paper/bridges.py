@@ -84,9 +84,12 @@ FIGURES = {
             "10A", "Prediction error, IT",
             "With more pairs the error of true alignment grows, and that of global falls.",
             ("fig10a",), recordings.prediction,
-            needs="the recordings of Majaj et al. (2015): --set \"Recordings.path = 'FILE.nc'\" "
-            "and, for the layers, --set \"LAYERS = ('STORE', …)\" and "
-            "--set \"Recordings.pretrain = 'STORE'\"",
+            needs=(
+                "Recordings.path",
+                "the recordings of Majaj et al. (2015): --set \"Recordings.path = 'FILE.nc'\" and, "
+                "for the layers, --set \"LAYERS = ('STORE', …)\" and --set \"Recordings.pretrain = "
+                "'STORE'\"",
+            ),
         ),
         Figure(
             "10B", "Prediction error, V4",

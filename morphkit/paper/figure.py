@@ -41,8 +41,8 @@ class Figure:
     """A figure of the paper by its `name`, such as "6A". `title` says what it shows, `claim` what
     the paper reads in it; `files` are the gin files of its sweeps in gin/papers/bridges, without
     their ending, and `make` makes it of their runs. Of a figure that `searches` each run of the
-    sweep is a search, and `make` gets its trials by the run's name. `needs` is what a user has to
-    give: nothing, where it is empty."""
+    sweep is a search, and `make` gets its trials by the run's name. `needs` is the
+    binding that a user has to give, and what that is; None where nothing has to be given."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Figure:
     files: tuple[str, ...]
     make: Callable[[Any], Made]
     searches: bool = False
-    needs: str = ""
+    needs: tuple[str, str] | None = None
 
 
 Runs = Sequence[Run]

@@ -139,7 +139,8 @@ def by_alpha(runs: Runs) -> Made:
     ]  # fmt: skip
     grow, total = sum(rises), len(rises)
     found = f"more pairs match as much or more in {grow} of {total} steps"
-    return Made.of(curves(lines, PAIRS, "matching accuracy"), lines, grow == total, found)
+    agrees = grow == total if total else None
+    return Made.of(curves(lines, PAIRS, "matching accuracy"), lines, agrees, found)
 
 
 # Fields (Fig. 7 and 12)

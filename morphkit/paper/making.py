@@ -76,10 +76,9 @@ def paper(
     out, figures = Path(out), named(names)
     if scale not in get_args(Scale):
         raise ValueError(f"scale = {scale!r} must be one of {', '.join(get_args(Scale))}")
-    given = " ".join(bindings)
     for figure in figures:
-        if figure.needs and "Recordings.path" not in given:
-            raise ValueError(f"figure {figure.name} needs {figure.needs}")
+        if figure.needs and not any(figure.needs[0] in binding for binding in bindings):
+            raise ValueError(f"figure {figure.name} needs {figure.needs[1]}")
         for file in figure.files:
             plan(_asked(file, scale), bindings, out=out / file)
     done, spent = [], dict[str, float]()

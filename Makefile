@@ -20,8 +20,9 @@ quickstart: $(VENV)/.package
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
+# Most of its time is compilation: what is forgotten between runs is read again.
 paper-smoke: $(VENV)/.tools
-	$(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
+	JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax-paper $(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -99,14 +99,16 @@ def matched(cost: str, solver: str, value: float, fraction: float = 0.1) -> Run:
 @pytest.mark.parametrize(("knn", "agrees"), [(0.2, True), (0.9, False)])
 def test_the_claim_on_costs_is_that_of_every_cell(knn, agrees):
     runs = [
-        matched(cost, solver, value)
+        matched(cost, solver, value + 0.05 * (solver != "linear"))
         for cost, value in (("BridgeCost", 0.5), ("KNNCost", knn), ("KCCACost", 0.1))
         for solver in ("linear", "fused-0.25", "fused-0.5")
     ]
     chosen = run(metrics={"coupling/matching_accuracy": 0.7}, labels={"run.paired_fraction": ""},
                  solver={"arguments": {}})  # fmt: skip
-    made = image_text.matching({"bridge": 0.5, "KNN": 0.25, "KCCA": 0.5})([*runs, chosen])
+    best = {"bridge": 0.5, "KNN": 0.25, "KCCA": 0.5}
+    made = image_text.matching(best, fused=True)([*runs, chosen])
     assert made.agrees is agrees
+    assert image_text.matching(best, fused=False)([*runs, chosen]).agrees is False
     assert {line.name for line in made.lines} == {
         f"{cost}, {solver}" for cost in ("bridge", "KNN", "KCCA") for solver in ("linear", "fused")
     } | {"chosen"}
@@ -165,7 +167,10 @@ def test_iterations_are_the_first_at_the_level(tmp_path):
 
 
 def test_steps_are_timed_after_the_first_entry(tmp_path):
-    for name, seconds in (("TrueAlignment", 1.0), ("LocalAlignment", 3.0)):
+    steps = {("TrueAlignment", "MNIST"): 1.0, ("LocalAlignment", "MNIST"): 3.0,
+             ("TrueAlignment", "ImageNet"): 1.0, ("LocalAlignment", "ImageNet"): 4.0}  # fmt: skip
+    for (aligner, data), seconds in steps.items():
+        name = aligner + data
         (tmp_path / name).mkdir()
         times = [0.0, *(100 + seconds * 10 * k for k in range(4))]
         (tmp_path / name / "log.jsonl").write_text(
@@ -175,13 +180,14 @@ def test_steps_are_timed_after_the_first_entry(tmp_path):
             )
         )
     runs = [
-        run(labels={"run.aligner": name}, path=tmp_path / name, data="MNIST")
-        for name in ("TrueAlignment", "LocalAlignment")
+        run(labels={"run.aligner": aligner}, path=tmp_path / (aligner + data), data=data)
+        for aligner, data in steps
     ]
     made = image_text.runtime(runs)
-    assert {ln.name: ln.mean[0] for ln in made.lines} == {"true": 1.0, "local": 3.0}
+    assert {ln.name: ln.mean for ln in made.lines} == {"true": (1.0, 1.0), "local": (3.0, 4.0)}
     assert made.agrees
-    assert "3.0 true ones on MNIST" in made.found
+    assert "3.0 true ones on MNIST, 4.0 true ones on ImageNet" in made.found
+    assert image_text.runtime(runs[:2]).agrees is None
 
 
 def recorded(alignment: str, fraction: float, seed: int, error: float) -> Run:
@@ -347,3 +353,45 @@ def test_the_command_lists_figures(capsys):
     assert said.count("\n") == len(FIGURES)
     assert "10A  Prediction error, IT *" in said
     assert main(["paper", "3"]) == 2
+
+
+def judged(alignment: str, fraction: float, value: float, **baselines: float) -> Run:
+    metrics = {"morph/acc": value} | {f"baseline/{name}/acc": v for name, v in baselines.items()}
+    return run(fraction, metrics=metrics, labels={"alignment": alignment})
+
+
+def test_the_claim_on_downstream_tasks_is_that_of_few_pairs():
+    """Above 10 % of the pairs the paper claims nothing; below, every cell counts."""
+    few = {"vae_latent_16": 0.3, "fused_vae": 0.4}
+    runs = [
+        judged("true", 0.05, 0.5, **few), judged("global", 0.05, 0.6), judged("local", 0.05, 0.2),
+        judged("chosen", 0.05, 0.7), judged("global", 0.5, 0.1, vae_latent_16=0.9),
+    ]  # fmt: skip
+    make = image_text.downstream("acc", ("global", "true"), ("VAE latent 16", "fused VAE"))
+    made = make(runs)
+    assert made.agrees
+    assert "global in 2 of 2, true in 2 of 2, chosen in 2 of 2" in made.found
+    assert "global is ahead of local in 1 of 1" in made.found
+    assert not make([*runs[1:], judged("true", 0.05, 0.35, **few)]).agrees
+    assert not make([*runs, judged("local", 0.05, 1.1)]).agrees
+    assert {line.kind for line in made.lines if line.name == "chosen"} == {"ours"}
+
+
+def test_the_bound_of_the_classifier_is_a_head_of_all_images():
+    head = {"logistic_head": 0.8}
+    key = "nearest_target_accuracy"
+
+    def at(alignment, fraction, value, **rows):
+        found = judged(alignment, fraction, value, **rows)
+        return found._replace(metrics={k.replace("acc", key): v for k, v in found.metrics.items()})
+
+    runs = [at("global", 0.1, 0.79), at("chosen", 0.1, 0.7), at("global", 1.0, 0.8, **head),
+            at("local", 0.1, 0.2)]  # fmt: skip
+    made = image_text.classifier(runs)
+    assert made.agrees
+    assert [(ln.name, ln.mean) for ln in made.lines if ln.kind == "bound"] == [
+        ("head of all images", (0.8,))
+    ]
+    assert image_text.classifier([at("global", 0.1, 0.5), *runs[1:]]).agrees is False
+    assert image_text.classifier([*runs[:3], at("local", 0.1, 0.9)]).agrees is False
+    assert image_text.classifier([runs[0]]).agrees is None

@@ -114,7 +114,7 @@ def _columns(look: dict[str, dict[str, Any]], width: float) -> int:
 def bars(lines: Sequence[Line], ylabel: str, *, log: bool = False) -> Picture:
     """A group of bars at each x, a bar a line, with deviations; a panel of `lines` beside the
     other. `ylabel` names what is drawn, on a `log` scale if asked."""
-    panels = list(dict.fromkeys(line.panel for line in lines))
+    panels = list(dict.fromkeys(line.panel for line in lines)) or ["nothing to show"]
     names = list(dict.fromkeys(line.name for line in lines))
     with rc_context(STYLE):
         picture = Picture(figsize=(max(5.2, 3.6 * len(panels)), 3.6), layout="constrained")
@@ -122,7 +122,7 @@ def bars(lines: Sequence[Line], ylabel: str, *, log: bool = False) -> Picture:
         for axis, panel in zip(axes, panels, strict=True):
             own = [line for line in lines if line.panel == panel]
             places = list(dict.fromkeys(x for line in own for x in line.x))
-            width = 0.8 / len(names)
+            width = 0.8 / max(1, len(names))
             for line in own:
                 k = names.index(line.name)
                 axis.bar(
@@ -135,7 +135,8 @@ def bars(lines: Sequence[Line], ylabel: str, *, log: bool = False) -> Picture:
             if log:
                 axis.set_yscale("log")
         axes[0].set_ylabel(ylabel)
-        axes[0].legend()
+        if lines:
+            axes[0].legend()
     return picture
 
 

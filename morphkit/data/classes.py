@@ -81,7 +81,8 @@ class Clustered(Data):
                 f"Clustered.number = {self.number} is more than the {len(by.train.source)} points"
             )
         flat = [split.source.reshape(len(split.source), -1) for split in (by.train, by.test)]
-        means = KMeans(self.number, n_init=10, random_state=self.seed).fit(flat[0])
+        means = KMeans(self.number, n_init=10, random_state=self.seed)  # pyright: ignore
+        means.fit(flat[0])
         splits = []
         for split, points in zip((data.train, data.test), flat, strict=True):
             if not len(split.source) == len(split.target) == len(points):
@@ -89,7 +90,7 @@ class Clustered(Data):
                     f"Clustered.by has a split of {len(points)} points, and Clustered.of one of "
                     f"{len(split.source)} and {len(split.target)}"
                 )
-            labels = means.predict(points).astype(np.int32)
+            labels = np.asarray(means.predict(points), np.int32)
             splits.append(split._replace(source_labels=labels, target_labels=labels))
         names = tuple(f"group {k + 1}" for k in range(self.number))
         return data._replace(train=splits[0], test=splits[1], class_names=names)

@@ -49,6 +49,8 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/outsiders.py
 	$(BIN)/python benchmarks/arrays.py
 	$(BIN)/python benchmarks/performance.py
+	$(BIN)/morphkit paper --out runs/paper/cpu
+	$(BIN)/python benchmarks/paper.py
 
 clean:
 	rm -rf $(VENV) site

@@ -210,6 +210,8 @@ def test_the_claim_on_recordings_is_that_of_slopes_and_tests_say_where_they_diff
     assert "true and global differ in 2 of 2 cells" in made.found  # 1.2 and 1.16, 1.8 and 1.04
     same = [r._replace(metrics=r.metrics | {"morph/prediction_error": 1.0}) for r in runs]
     assert "differ in 0 of 2" in recordings.prediction(same).found
+    few = [r for r in runs if r.story["seed"] < 2]
+    assert "differ in 0 of 0" in recordings.prediction(few).found  # too few seeds for a test
 
 
 def trials() -> list[Trial]:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure as Picture
 
 from ..experiment.search import Trial, regress
 from ..report.figures import PALETTE, STYLE
+from ..report.comparison import FEWEST
 from ..report.labels import Run
 from ..report.read import read_figures
 from ..report.significance import compare, holm
@@ -113,16 +114,21 @@ def _place(run: Run) -> str:
 
 
 def _significant(runs: Runs) -> dict[tuple[str, float], bool]:
-    """Whether true and global alignment differ, by layer and share of the pairs."""
+    """Whether true and global alignment differ, by layer and share of the pairs, where there are
+    FEWEST seeds of both."""
     cells: dict[str, dict[float, dict[str, list[float]]]] = {}
     for run in runs:
         cell = cells.setdefault(_layer(run), {}).setdefault(percent(run), {})
         cell.setdefault(_alignment(run), []).append(run.metrics["morph/prediction_error"])
     found = {}
     for layer, by_share in cells.items():
-        tests = [compare({k: np.asarray(v) for k, v in cell.items()}) for cell in by_share.values()]
-        p = holm([test[0].p if test else 1.0 for test in tests])
-        found |= {(layer, x): bool(q < LEVEL) for x, q in zip(by_share, p, strict=True)}
+        asked = {
+            x: {name: np.asarray(v) for name, v in cell.items()}
+            for x, cell in by_share.items()
+            if len(cell) > 1 and min(map(len, cell.values())) >= FEWEST
+        }
+        p = holm([compare(cell)[0].p for cell in asked.values()])
+        found |= {(layer, x): bool(q < LEVEL) for x, q in zip(asked, p, strict=True)}
     return found
 
 

@@ -8,8 +8,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure as Picture
 
 from ..experiment.search import Trial, regress
-from ..report.figures import PALETTE, STYLE
 from ..report.comparison import FEWEST
+from ..report.figures import PALETTE, STYLE
 from ..report.labels import Run
 from ..report.read import read_figures
 from ..report.significance import compare, holm

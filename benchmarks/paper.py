@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 
 from morphkit.paper.bridges import FIGURES
+from morphkit.paper.index import ANSWERS, seeds_of
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = RESULTS / "paper"
-ANSWERS = {True: "yes", False: "no", None: "undecided"}
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -28,22 +32,19 @@ def main() -> None:
         if not path.exists():
             left.append(name)
             continue
-        told = json.loads(path.read_text(encoding="utf-8"))
-        seeds = "–".join(
-            map(str, dict.fromkeys((told["seeds"] or [1])[:: len(told["seeds"]) or 1]))
-        )
+        told = read(path)
         minutes = sum(told["seconds"].values()) / 60
         rows.append(
-            f"| {name} | {figure.claim} | {told['found']} | {ANSWERS[told['agrees']]} | "
-            f"{told['scale']}, {seeds} | {minutes:.0f} |"
+            f"| {name} | {figure.claim} | {told['found']} | {ANSWERS[told['agrees']].lower()} | "
+            f"{told['scale']}, {seeds_of(told)} | {minutes:.0f} |"
         )
-    machine = sorted({
-        json.loads(p.read_text(encoding="utf-8"))["machine"] for p in KEPT.glob("fig*.json")
-    })  # fmt: skip
-    head = "| figure | what the paper claims | what was found | agrees | scale, seeds | minutes |"
-    text = [f"{'; '.join(machine)}.", "", head, "|---|---|---|---|---|---|", *rows]
+    text = []
+    if rows:
+        machines = sorted({read(path)["machine"] for path in KEPT.glob("fig*.json")})
+        head = "| figure | what the paper claims | what was found | here | scale, seeds | minutes |"
+        text = [f"{'; '.join(machines)}.", "", head, "|---|---|---|---|---|---|", *rows, ""]
     if left:
-        text += ["", f"Not made yet: {', '.join(left)}."]
+        text.append(f"Not made yet: {', '.join(left)}.")
     (RESULTS / "paper.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

@@ -74,6 +74,7 @@ def _resource(entry: str) -> tuple[str, int | str]:
 def paper(arguments: argparse.Namespace) -> int:
     """Makes the figures that `arguments` name."""
     from .paper.bridges import FIGURES
+    from .paper.index import ANSWERS
     from .paper.making import named, paper
 
     if arguments.list:
@@ -85,8 +86,8 @@ def paper(arguments: argparse.Namespace) -> int:
         arguments.figures, arguments.bindings, out=out, scale=arguments.scale, jobs=arguments.jobs
     )
     for one in done:
-        verdict = {True: "agrees", False: "does not agree", None: "undecided"}[one.agrees]
-        print(f"{one.name:<4} {verdict if one.files else 'failed'}: {one.found}")
+        verdict = ANSWERS[one.agrees].lower() if one.files else "failed"
+        print(f"{one.name:<4} {verdict}: {one.found}")
     print(out / "index.html")
     return 0 if all(one.files for one in done) else 1
 

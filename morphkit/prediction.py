@@ -63,7 +63,9 @@ def predict(
         blocks = [
             _expected(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k])
             if reduce == "expected"
-            else _integrate(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k], steps)
+            else _integrate(field, scaling, noise_scale, x[row[k]], key, draw[k], row[k], steps)[
+                :, 0
+            ]
             for k in _blocks(len(row))
         ]
         y = np.concatenate([np.asarray(block) for block in blocks])[: len(row)]
@@ -91,9 +93,10 @@ def path(
     """What `Morph.path` says of `x` (n, p) at `times`; `field`, `scaling`, `noise_scale`, `base`,
     `key` and `steps` are those of `predict`. The noise is that of its first draw."""
     found = np.empty((len(times), len(x), field.target_dim), np.float32)
-    first, rows = np.zeros((), np.uint32), np.arange(len(x), dtype=np.uint32)
+    rows = np.arange(len(x), dtype=np.uint32)
     for k in _blocks(len(x)):
-        block = _path(field, scaling, noise_scale, x[k], key, first, rows[k], times, steps)
+        first = np.zeros(len(k), np.uint32)
+        block = _integrate(field, scaling, noise_scale, x[k], key, first, rows[k], steps, times)
         found[:, k] = np.moveaxis(np.asarray(block), 1, 0)
         if base is not None:
             found[:, k] += np.asarray(base(jnp.asarray(x[k])))
@@ -119,55 +122,31 @@ def _integrate(
     draw: UInt32[Array | np.ndarray, " b"],
     row: UInt32[Array | np.ndarray, " b"],
     steps: int,
-) -> Float[Array, "b q"]:
-    """ODESolve of Eq. 12 from the noise of each draw for each row."""
-
-    def solve(x: Array, draw: Array, row: Array) -> Float[Array, " q"]:
-        start = noise_scale * _noise(key, draw, row, field.target_dim)
-        return _solved(field, x, start, steps, diffrax.SaveAt(t1=True))[0]
-
-    return scaling.y_inverse(
-        jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
-    )
-
-
-def _solved(
-    field: VelocityField, x: Float[Array, " p"], start: Float[Array, " q"], steps: int,
-    saved: diffrax.SaveAt,
-) -> Float[Array, "k q"]:  # fmt: skip
-    """The flow given `x` from `start` at t = 0, as it is `saved`."""
+    times: tuple[float, ...] = (),
+) -> Float[Array, "b k q"]:
+    """ODESolve of Eq. 12 from the noise of each draw for each row: its end, or what it is at
+    `times`."""
 
     def velocity(t: Scalar, y: Float[Array, " q"], x: Float[Array, " p"]) -> Float[Array, " q"]:
         return field(t, y, x)
 
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
-        diffrax.Midpoint(), 0.0, 1.0, dt0=1 / steps, y0=start, args=x, saveat=saved,
-    )  # fmt: skip
-    assert solution.ys is not None
-    return solution.ys
+    def solve(x: Array, draw: Array, row: Array) -> Float[Array, "k q"]:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(velocity),  # pyright: ignore[reportArgumentType]
+            diffrax.Midpoint(),
+            0.0,
+            1.0,
+            dt0=1 / steps,
+            y0=noise_scale * _noise(key, draw, row, field.target_dim),
+            args=x,
+            saveat=diffrax.SaveAt(ts=jnp.asarray(times)) if times else diffrax.SaveAt(t1=True),
+        )
+        assert solution.ys is not None
+        return solution.ys
 
-
-@eqx.filter_jit
-def _path(
-    field: VelocityField,
-    scaling: Scaling,
-    noise_scale: float,
-    x: Float[Array | np.ndarray, "b p"],
-    key: PRNGKeyArray,
-    draw: UInt32[Array | np.ndarray, ""],
-    row: UInt32[Array | np.ndarray, " b"],
-    times: tuple[float, ...],
-    steps: int,
-) -> Float[Array, "b k q"]:
-    """As `_integrate`, on the way at `times`."""
-    saved = diffrax.SaveAt(ts=jnp.asarray(times))
-
-    def solve(x: Array, row: Array) -> Float[Array, "k q"]:
-        start = noise_scale * _noise(key, jnp.asarray(draw), row, field.target_dim)
-        return _solved(field, x, start, steps, saved)
-
-    return scaling.y_inverse(jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(row)))
+    return scaling.y_inverse(
+        jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
+    )
 
 
 @eqx.filter_jit

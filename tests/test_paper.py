@@ -193,7 +193,7 @@ def test_steps_are_timed_after_the_first_entry(tmp_path):
 def recorded(alignment: str, fraction: float, seed: int, error: float) -> Run:
     return run(
         fraction, seed, labels={"Recordings.features": "block2", "alignment": alignment},
-        metrics={"morph/prediction_error": error, "morph/mean_prediction_error": error - 0.1},
+        metrics={"morph/prediction_error": error, "morph/mean_prediction_error": error - 0.05},
     )  # fmt: skip
 
 
@@ -206,7 +206,8 @@ def test_the_claim_on_recordings_is_that_of_slopes_and_tests_say_where_they_diff
     ]
     made = recordings.prediction(runs)
     assert made.agrees
-    assert "chosen is below global in 2 of 2" in made.found
+    assert "of expected values that of chosen is below global in 2 of 2" in made.found
+    assert "global, expected value" in {line.name for line in made.lines}
     assert "true and global differ in 2 of 2 cells" in made.found  # 1.2 and 1.16, 1.8 and 1.04
     same = [r._replace(metrics=r.metrics | {"morph/prediction_error": 1.0}) for r in runs]
     assert "differ in 0 of 2" in recordings.prediction(same).found
@@ -313,6 +314,7 @@ def test_from_sweep_to_page(tmp_path, capsys):
     told = json.loads((tmp_path / "fig5b.json").read_text())
     assert told["runs"] == 2
     assert told["scale"] == "smoke"
+    assert told["seeds"] == [1, 1]
     assert told["seconds"]["fig05b"] > 0
     page = (tmp_path / "index.html").read_text()
     assert "Accuracy declines as the features of images overlap more." in page

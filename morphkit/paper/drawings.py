@@ -53,12 +53,11 @@ def styles(lines: Sequence[Line]) -> dict[str, dict[str, Any]]:
 
 
 def curves(
-    lines: Sequence[Line], xlabel: str, ylabel: str, *, log: bool = True, ticks: bool = True,
-    spread: bool = True,
-) -> Picture:  # fmt: skip
+    lines: Sequence[Line], xlabel: str, ylabel: str, *, log: bool = True, ticks: bool = True
+) -> Picture:
     """A panel beside the other, with mean and deviation of each of `lines`; a bound is a level.
     `xlabel` and `ylabel` name the axes; x is shown on a `log` scale, with `ticks` where there are
-    values, and `spread` draws deviations."""
+    values."""
     panels = list(dict.fromkeys(line.panel for line in lines))
     look = styles(lines)
     columns = min(MOST_COLUMNS, len(panels))
@@ -71,7 +70,7 @@ def curves(
         for axis, panel in zip(axes, panels, strict=False):
             own = [line for line in lines if line.panel == panel]
             for line in own:
-                _curve(axis, line, look[line.name], spread)
+                _curve(axis, line, look[line.name])
             places = sorted({float(x) for line in own for x in line.x if line.kind != "bound"})
             if log and places and min(places) > 0:
                 axis.set_xscale("log")
@@ -88,14 +87,14 @@ def curves(
     return picture
 
 
-def _curve(axis: Any, line: Line, look: dict[str, Any], spread: bool) -> None:
+def _curve(axis: Any, line: Line, look: dict[str, Any]) -> None:
     if line.kind == "bound":
         axis.axhline(line.mean[0], **look)
         return
     x, mean = np.asarray(line.x, float), np.asarray(line.mean)
     deviation = np.nan_to_num(line.deviation)
     axis.plot(x, mean, **look)
-    if spread and deviation.any():
+    if deviation.any():
         axis.fill_between(x, mean - deviation, mean + deviation, color=look["color"], alpha=0.12,
                           linewidth=0)  # fmt: skip
 

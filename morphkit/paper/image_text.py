@@ -2,29 +2,32 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 from ..report.labels import Run
 from ..report.read import read_curve, read_pace
 from .drawings import bars, curves
 from .figure import Made, Runs
-from .lines import Kind, Line, Value, baselines, bound, lines_of, values, wins
+from .lines import (
+    CHOSEN,
+    PAIRS,
+    Line,
+    Value,
+    alignment,
+    baselines,
+    bound,
+    kind_of,
+    lines_of,
+    values,
+    wins,
+)
 
-PAIRS = "pairs known (%)"
-CHOSEN = "chosen"
 COSTS = {"BridgeCost": "bridge", "KNNCost": "KNN", "KCCACost": "KCCA"}
 SMALL = 0.02
 """A difference of accuracies that is taken for none."""
 
 SLOWER = 0.2
 """What a step takes longer, at least, that is called slower."""
-
-
-def _kind(run: Run) -> Kind:
-    return "ours" if _alignment(run) == CHOSEN else "paper"
-
-
-def _alignment(run: Run) -> str:
-    return run.labels.get("alignment", "local")
 
 
 # Overlap (Fig. 5)
@@ -55,8 +58,7 @@ def overlap(metric: str) -> Callable[[Runs], Made]:
 
 
 def _falls(line: Line) -> bool:
-    steps = [b < a + SMALL / 4 for a, b in zip(line.mean, line.mean[1:], strict=False)]
-    return line.mean[-1] < line.mean[0] and all(steps)
+    return all(b < a for a, b in pairwise(line.mean))
 
 
 def overlap_by_classes(runs: Runs) -> Made:
@@ -64,7 +66,7 @@ def overlap_by_classes(runs: Runs) -> Made:
     line = lines_of(
         values(runs, "features/source_overlap", lambda run: "source features", at=_classes)
     )[0]
-    rises = all(a < b for a, b in zip(line.mean, line.mean[1:], strict=False))
+    rises = all(a < b for a, b in pairwise(line.mean))
     picture = curves([line], "classes", "overlap (Eq. 21)", log=False)
     found = f"overlap goes from {line.mean[0]:.3f} to {line.mean[-1]:.3f}"
     return Made.of(picture, [line], rises, found)
@@ -141,7 +143,7 @@ def by_alpha(runs: Runs) -> Made:
     rises = [
         a <= b + SMALL
         for ln in lines if ln.kind != "bound"
-        for a, b in zip(ln.mean, ln.mean[1:], strict=False)
+        for a, b in pairwise(ln.mean)
     ]  # fmt: skip
     grow, total = sum(rises), len(rises)
     found = f"more pairs match as much or more in {grow} of {total} steps"
@@ -211,7 +213,7 @@ def classifier(runs: Runs) -> Made:
     """Fig. 8, of `runs`: accuracy by the share of the pairs. The bound is a linear head on the
     features of all training images, as the paper's is the head of its image model."""
     metric = "nearest_target_accuracy"
-    own = lines_of(values(runs, f"morph/{metric}", _alignment, kind=_kind))
+    own = lines_of(values(runs, f"morph/{metric}", alignment, kind=kind_of))
     known = lines_of(baselines(runs, metric))
     ceiling = bound(known, "logistic head", 100.0, "head of all images")
     lines = own + known + ceiling
@@ -224,8 +226,8 @@ def classifier(runs: Runs) -> Made:
         agrees = reached.get("global", math.nan) > level - 2 * SMALL and below == cells
         text = (
             f"at {at_10:g} % global has {reached.get('global', math.nan):.3f}, chosen "
-            f"{reached.get(CHOSEN, math.nan):.3f}, the head of all images {level:.3f}; local is "
-            f"below global in {below} of {cells}"
+            f"{reached.get(CHOSEN, math.nan):.3f} by its expected value, the head of all "
+            f"images {level:.3f}; local is below global in {below} of {cells}"
         )
     return Made.of(curves(lines, PAIRS, "test accuracy"), lines, agrees, text)
 
@@ -241,7 +243,7 @@ def downstream(
     `others`, where pairs are few."""
 
     def make(runs: Runs) -> Made:
-        own = lines_of(values(runs, f"morph/{metric}", _alignment, kind=_kind))
+        own = lines_of(values(runs, f"morph/{metric}", alignment, kind=kind_of))
         lines = own + lines_of(baselines(runs, metric))
 
         def few(x: float | str) -> bool:
@@ -269,13 +271,13 @@ def downstream(
 def runtime(runs: Runs) -> Made:
     """Fig. 16, of `runs`: seconds of a training step, by alignment and data."""
 
-    def alignment(run: Run) -> str:
+    def aligner(run: Run) -> str:
         return run.labels["run.aligner"].removesuffix("Alignment").lower()
 
     def data(run: Run) -> str:
         return "MNIST" if "MNIST" in str(run.story["data"]) else "ImageNet"
 
-    lines = lines_of(values(runs, lambda run: read_pace(run.path), alignment, at=data))
+    lines = lines_of(values(runs, lambda run: read_pace(run.path), aligner, at=data))
     ratios = {
         place: ln.at(place) / true.at(place)
         for ln in lines if ln.name == "local"

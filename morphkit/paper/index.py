@@ -12,7 +12,7 @@ from ..report.tables import Row, Table, number
 from .figure import HEAD
 
 REMEDY = "remove it, and make the figure again"
-ANSWERS = {True: "Agrees", False: "Does not agree", None: "Undecided"}
+ANSWERS: dict[bool | None, str] = {True: "Agrees", False: "Does not agree", None: "Undecided"}
 
 
 def write_index(out: Path) -> Path:
@@ -43,14 +43,18 @@ def write_index(out: Path) -> Path:
     return out / "index.html"
 
 
+def seeds_of(told: dict[str, Any]) -> str:
+    """How many seeds the lines of a figure have, by what is `told` of it: the least and the most,
+    where they differ."""
+    return "–".join(dict.fromkeys(map(str, told["seeds"])))
+
+
 def _section(out: Path, told: dict[str, Any]) -> Section:
     stem = out / f"fig{told['figure'].lower()}"
     image = base64.b64encode(stem.with_suffix(".png").read_bytes()).decode()
     seconds = sum(told["seconds"].values())
     took = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
-    seeds = " to ".join(map(str, dict.fromkeys((told["seeds"][0], told["seeds"][-1])))) if (
-        told["seeds"]
-    ) else "1"  # fmt: skip
+    seeds = seeds_of(told)
     notes = [
         f"The paper: {told['claim']}",
         f"{ANSWERS[told['agrees']]}: {told['found']}.",

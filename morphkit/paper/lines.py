@@ -4,13 +4,15 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
-
+from ..report.comparison import stats
 from ..report.labels import Run
 from ..report.tables import under
 
 Kind = Literal["paper", "ours", "baseline", "bound"]
 """The paper's methods, what morphkit adds, what stands beside them, and what cannot be passed."""
+
+PAIRS = "pairs known (%)"
+CHOSEN = "chosen"
 
 At = float | str
 """Where a value stands: a number, or the name of a group of bars."""
@@ -55,15 +57,19 @@ def lines_of(values: Iterable[Value]) -> list[Line]:
     found = []
     for key, line in cells.items():
         places = sorted(line) if not any(isinstance(x, str) for x in line) else list(line)
-        seeds = [np.array([np.mean(v) for v in line[x].values()]) for x in places]
-        found.append(
-            Line(
-                *key, tuple(places), tuple(float(s.mean()) for s in seeds),
-                tuple(float(s.std(ddof=1)) if len(s) > 1 else math.nan for s in seeds),
-                tuple(map(len, seeds)),
-            )
-        )  # fmt: skip
+        mean, deviation, seeds = zip(*(stats(line[x]) for x in places), strict=True)
+        found.append(Line(*key, tuple(places), mean, deviation, seeds))
     return found
+
+
+def alignment(run: Run) -> str:
+    """That of `run`; of a sweep of a single one it is local alignment."""
+    return run.labels.get("alignment", "local")
+
+
+def kind_of(run: Run) -> Kind:
+    """Ours is what `run` chose, all else the paper's."""
+    return "ours" if alignment(run) == CHOSEN else "paper"
 
 
 def percent(run: Run) -> float:

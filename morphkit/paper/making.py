@@ -1,6 +1,5 @@
 """`morphkit paper`: sweeps, and the figures that come of them."""
 
-import json
 import os
 import platform
 import time
@@ -12,7 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from ..api import search
 from ..experiment.search import Trial, read_search
-from ..files import replace_file, write_json
+from ..files import read_json, replace_file, write_json
 from ..folder import SweepFolder
 from ..report.labels import read_runs
 from ..sweeping import Planned, Tell, plan, say, submit, sweep
@@ -21,6 +20,8 @@ from .figure import Figure, Made
 from .index import write_index
 
 Scale = Literal["smoke", "cpu", "full"]
+
+SECONDS = "seconds.json"
 
 PLACE = "papers/bridges"
 """Where the gin files are."""
@@ -81,15 +82,14 @@ def paper(
             raise ValueError(f"figure {figure.name} needs {figure.needs[1]}")
         for file in figure.files:
             plan(_asked(file, scale), bindings, out=out / file)
-    done, spent = [], dict[str, float]()
+    done: list[Done] = []
     for figure in figures:
         tell(f"figure {figure.name}: {figure.title}")
         try:
             sources = [
-                _computed(figure, file, scale, bindings, out, jobs, spent, tell)
-                for file in figure.files
+                _computed(figure, file, scale, bindings, out, jobs, tell) for file in figure.files
             ]
-            done.append(_made(figure, sources, scale, bindings, out, spent))
+            done.append(_made(figure, sources, scale, bindings, out))
         except Exception as error:
             done.append(Done(figure.name, (), f"{type(error).__name__}: {error}"))
         tell(f"figure {figure.name}: {done[-1].found}")
@@ -103,7 +103,7 @@ def _asked(file: str, scale: Scale) -> list[str]:
 
 def _computed(
     figure: Figure, file: str, scale: Scale, bindings: Sequence[str], out: Path,
-    jobs: int | None, spent: dict[str, float], tell: Tell,
+    jobs: int | None, tell: Tell,
 ) -> Path:  # fmt: skip
     """The folder of the sweep of `file`, in which all is finished."""
     start, folder = time.monotonic(), out / file
@@ -121,8 +121,16 @@ def _computed(
                 f"{swept.total - swept.finished} of {swept.total} runs of {file} are not finished: "
                 f"{name} {why}"
             )
-    spent[file] = spent.get(file, 0.0) + time.monotonic() - start
+    seconds = _seconds(out)
+    seconds[file] = round(seconds.get(file, 0.0) + time.monotonic() - start, 1)
+    write_json(out / SECONDS, seconds)
     return folder
+
+
+def _seconds(out: Path) -> dict[str, float]:
+    """What each sweep in `out` took, in all calls together."""
+    path = out / SECONDS
+    return read_json(path, dict[str, float], "remove it") if path.exists() else {}
 
 
 def _searched(one: Planned, asked: dict[str, Any], tell: Tell) -> None:
@@ -133,9 +141,8 @@ def _searched(one: Planned, asked: dict[str, Any], tell: Tell) -> None:
 
 
 def _made(
-    figure: Figure, sources: Sequence[Path], scale: Scale, bindings: Sequence[str], out: Path,
-    spent: dict[str, float],
-) -> Done:  # fmt: skip
+    figure: Figure, sources: Sequence[Path], scale: Scale, bindings: Sequence[str], out: Path
+) -> Done:
     """Draws `figure` of what the folders `sources` hold, and keeps it in `out`."""
     if figure.searches:
         material: Any = _trials(sources)
@@ -154,7 +161,7 @@ def _made(
             ),
         )
     replace_file(table, lambda new: _write_rows(made.rows, new))
-    write_json(told, _provenance(figure, made, runs, sources, scale, bindings, spent))
+    write_json(told, _provenance(figure, made, runs, _seconds(out), scale, bindings))
     return Done(figure.name, (png, svg, table, told), made.found, made.agrees)
 
 
@@ -175,27 +182,19 @@ def _write_rows(rows: Sequence[Sequence[Any]], path: Path) -> None:
 
 
 def _provenance(
-    figure: Figure, made: Made, runs: int, sources: Sequence[Path], scale: Scale,
-    bindings: Sequence[str], spent: dict[str, float],
+    figure: Figure, made: Made, runs: int, seconds: dict[str, float], scale: Scale,
+    bindings: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
-    """Where the numbers of `figure` come from, as JSON. Seconds are those of all calls together."""
-    told = json.loads(path.read_text(encoding="utf-8")) if (path := _told(sources)).exists() else {}
-    seconds = {
-        source.name: round(told.get(source.name, 0.0) + spent.pop(source.name, 0.0), 1)
-        for source in sources
-    }
-    write_json(path, told | seconds)
-    seeds = sorted({count for line in made.lines for count in line.seeds})
+    """Where the numbers of `figure` come from, as JSON."""
+    seeds = {count for line in made.lines for count in line.seeds if line.kind != "bound"} or {1}
     return {
         "figure": figure.name, "title": figure.title, "claim": figure.claim,
         "found": made.found, "agrees": made.agrees, "scale": scale, "bindings": list(bindings),
-        "gin": [_asked(file, scale)[0] for file in figure.files], "runs": runs, "seeds": seeds,
-        "seconds": seconds, "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "gin": [_asked(file, scale)[0] for file in figure.files], "runs": runs,
+        "seeds": [min(seeds), max(seeds)],
+        "seconds": {file: seconds[file] for file in figure.files},
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "command": f"morphkit paper {figure.name} --scale {scale}",
         "versions": {name: version(name) for name in ("morphkit-align", "jax", "ott-jax")},
         "python": platform.python_version(),
     }  # fmt: skip
-
-
-def _told(sources: Sequence[Path]) -> Path:
-    return sources[0].parent / "seconds.json"

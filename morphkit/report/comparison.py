@@ -80,7 +80,7 @@ def write_comparison(
 
     ours = {_named(row, label, "") for label, _ in labels for row in (MORPH, MAP)}
     means = {
-        metric: {row: {f: _stats(seeds) for f, seeds in fs.items()} for row, fs in rows.items()}
+        metric: {row: {f: stats(seeds) for f, seeds in fs.items()} for row, fs in rows.items()}
         for metric, rows in cells.items()
     }
     failed = sum(run.metrics.get("coupling/converged", 1.0) < 1 for run in runs)
@@ -176,8 +176,9 @@ def _named(row: str, label: str, data: str) -> str:
     return {MORPH: label, MAP: f"{label}, {MAP}"}.get(row, f"{data}{row}")
 
 
-def _stats(seeds: Mapping[Any, Sequence[float]]) -> tuple[float, float, int]:
-    """Mean, sample standard deviation and number over seeds, of each seed's mean."""
+def stats(seeds: Mapping[Any, Sequence[float]]) -> tuple[float, float, int]:
+    """Mean, sample standard deviation and number over `seeds`, of each seed's mean; the deviation of
+    one is NaN."""
     values = [v for runs in seeds.values() if math.isfinite(v := float(np.mean(runs)))]
     if not values:
         return math.nan, math.nan, 0

@@ -46,8 +46,8 @@ def _layer(run: Run) -> str:
 def prediction(runs: Runs) -> Made:
     """Fig. 10, of `runs`: the prediction error of a draw by the share of the pairs, a panel a
     layer, and that of the expected value, which is what baselines and what is
-    chosen have. "ns" says that a Wilcoxon-Mann-Whitney test over seeds (Holm, within a layer) tells no difference of true and
-    global alignment."""
+    chosen have. "ns" says that a Wilcoxon-Mann-Whitney test over seeds (Holm, within a layer) tells
+    no difference of true and global alignment."""
     drawn = [run for run in runs if alignment(run) != CHOSEN]
     ours = [run for run in runs if alignment(run) == CHOSEN]
     lines = lines_of(

@@ -177,8 +177,8 @@ def _named(row: str, label: str, data: str) -> str:
 
 
 def stats(seeds: Mapping[Any, Sequence[float]]) -> tuple[float, float, int]:
-    """Mean, sample standard deviation and number over `seeds`, of each seed's mean; the deviation of
-    one is NaN."""
+    """Mean, sample standard deviation and number over `seeds`, of each seed's mean; the deviation
+    of one is NaN."""
     values = [v for runs in seeds.values() if math.isfinite(v := float(np.mean(runs)))]
     if not values:
         return math.nan, math.nan, 0

@@ -14,6 +14,7 @@ from morphkit_aligners.aligners import GlobalAlignment
 from morphkit_costs.distribution import LocalDistributionCost
 from morphkit_metrics.classes import LabelAccuracy, NearestTargetAccuracy
 from morphkit_metrics.draws import DrawScores, energy_score
+from morphkit_metrics.expected import ExpectedValue
 from morphkit_metrics.features import FeatureOverlap, KNNAccuracy
 from morphkit_metrics.held_out import HeldOutPairs
 from morphkit_metrics.images import ClassImageMSE
@@ -24,7 +25,7 @@ from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.spatial.distance import cdist
 
 from morphkit.experiment.evaluate import check_evaluators, directions, evaluate
-from morphkit.interfaces import Better, Codec, Evaluator, FeatureExtractor, LatentMap, Scene
+from morphkit.interfaces import Better, Codec, Evaluator, FeatureExtractor, LatentMap, RawMap, Scene
 from morphkit.loggers import Log
 from morphkit.transport.couplings import Convergence, DenseCoupling, PairCoupling
 from morphkit.types import Cloud, PairedData, Pairs, Split
@@ -385,7 +386,10 @@ def test_every_evaluator_gives_the_metrics_that_it_declares_and_the_docs_list(tm
         couple=lambda data: GlobalAlignment().couple(data, LocalDistributionCost(), Sinkhorn()),
         test=s.test._replace(reliability=np.full(CLASSES, 0.5, np.float32)),
     )  # fmt: skip
-    small = {"Predictivity": Predictivity(components=2, folds=3)}
+    small = {
+        "Predictivity": Predictivity(components=2, folds=3),
+        "ExpectedValue": ExpectedValue(LabelAccuracy()),
+    }
     ours = [c for c in registry.load() if c.kind == "eval"]
     found = {c.name: small.get(c.name) or c.cls() for c in ours}
     check_evaluators(list(found.values()))
@@ -549,3 +553,31 @@ def test_a_point_is_judged_by_the_expected_value_and_a_draw_where_that_is_asked(
     predicted = DrawScores().evaluate(normal_scene(Linear(jnp.eye(2))), key=KEY)
     assert predicted["energy_score"] == pytest.approx(np.sqrt(np.pi / 2), rel=0.03)
     assert predicted["coverage"] == 0
+
+
+def test_any_metric_of_draws_tells_of_the_expected_value_under_a_name_of_its_own():
+    s = normal_scene(Normal(2.0))
+    metric = ExpectedValue(PairedError(estimate="draw"))
+    found = metric.evaluate(s, key=KEY)
+    assert found["expected_paired_mse"] == pytest.approx(1, rel=0.05)
+    assert set(found) <= set(metric.metrics)
+    assert metric.metrics["expected_paired_mse"] == PairedError.metrics["paired_mse"]
+    assert not metric.decodes
+    with pytest.raises(ValueError, match=r"ExpectedValue\.of = KNNAccuracy\(\) judges features"):
+        ExpectedValue(KNNAccuracy())
+
+
+class Halves(RawMap):
+    """The first half of raw inputs is of class 0."""
+
+    def __call__(self, inputs, *, key=None):
+        return jax.nn.one_hot(np.arange(len(inputs)) * 2 // len(inputs), 2)
+
+
+def test_a_map_of_raw_inputs_is_its_own_expected_value():
+    labels = np.array([0, 0, 1, 0])
+    test = Split(np.zeros((4, 3)), np.zeros((4, 2)), np.zeros((0, 2), int), labels)
+    s = replace(scene(Identity(), (2,)), test=test, map=Halves())
+    metric = ExpectedValue(LabelAccuracy())
+    assert metric.decodes
+    assert metric.evaluate(s, key=KEY) == {"expected_test_accuracy": 0.75}

@@ -386,16 +386,22 @@ def test_the_bound_of_the_classifier_is_a_head_of_all_images():
     key = "nearest_target_accuracy"
 
     def at(alignment, fraction, value, **rows):
-        found = judged(alignment, fraction, value, **rows)
-        return found._replace(metrics={k.replace("acc", key): v for k, v in found.metrics.items()})
+        found = judged(alignment, fraction, value, **rows).metrics
+        metrics = {k.replace("acc", key): v for k, v in found.items()}
+        metrics |= {k.replace("acc", f"expected_{key}"): v + 0.01 for k, v in found.items()}
+        return run(fraction, metrics=metrics, labels={"alignment": alignment})
 
     runs = [at("global", 0.1, 0.79), at("chosen", 0.1, 0.7), at("global", 1.0, 0.8, **head),
             at("local", 0.1, 0.2)]  # fmt: skip
     made = image_text.classifier(runs)
     assert made.agrees
     assert [(ln.name, ln.mean) for ln in made.lines if ln.kind == "bound"] == [
-        ("head of all images", (0.8,))
+        ("head of all images", (pytest.approx(0.81),))
     ]
+    means = {line.name: line.mean[0] for line in made.lines}
+    assert means["global"] == 0.79, "a draw"
+    assert means["global, expected value"] == pytest.approx(0.8)
+    assert means["chosen"] == pytest.approx(0.71), "what is chosen is judged as baselines are"
     assert image_text.classifier([at("global", 0.1, 0.5), *runs[1:]]).agrees is False
     assert image_text.classifier([*runs[:3], at("local", 0.1, 0.9)]).agrees is False
     assert image_text.classifier([runs[0]]).agrees is None

@@ -70,7 +70,10 @@ FIGURES = {
             "Below 10 % of the pairs global and true alignment are above the baselines that are "
             "trained end to end; local alignment is far below.",
             ("fig09a",),
-            image_text.downstream("test_accuracy", ("global", "true"), image_text.END_TO_END),
+            image_text.downstream(
+                "test_accuracy", ("global", "true"), image_text.END_TO_END,
+                expected="expected_test_accuracy",
+            ),
         ),
         Figure(
             "9B", "Text to image, MNIST",

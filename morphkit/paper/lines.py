@@ -13,6 +13,7 @@ Kind = Literal["paper", "ours", "baseline", "bound"]
 
 PAIRS = "pairs known (%)"
 CHOSEN = "chosen"
+EXPECTED = "{}, expected value"
 
 At = float | str
 """Where a value stands: a number, or the name of a group of bars."""
@@ -93,6 +94,27 @@ def values(
         Value(panel(run), name(run), kind(run), at(run), run.story["seed"], read(run))
         for run in runs
     ]
+
+
+def estimates(
+    runs: Sequence[Run],
+    metric: str,
+    expected: str,
+    *,
+    panel: Callable[[Run], str] = lambda run: "",
+) -> list[Value]:
+    """The `metric` of a draw of the morphs of `runs`, as the paper has it, by their alignment, and
+    their `expected` metric, that of E[y | x], which is what baselines have; of what is chosen the
+    latter alone. Each run in its `panel`."""
+    drawn = [run for run in runs if alignment(run) != CHOSEN]
+    ours = [run for run in runs if alignment(run) == CHOSEN]
+    key = f"morph/{expected}"
+    return (
+        values(drawn, f"morph/{metric}", alignment, panel=panel)
+        + values(drawn, key, lambda run: EXPECTED.format(alignment(run)), panel=panel)
+        + values(ours, key, alignment, panel=panel, kind=kind_of)
+        + baselines(runs, expected, panel=panel)
+    )
 
 
 def baselines(

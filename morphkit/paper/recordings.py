@@ -17,12 +17,12 @@ from .drawings import curves, heat_maps
 from .figure import Made, Runs, Trials
 from .lines import (
     CHOSEN,
+    EXPECTED,
     PAIRS,
     Line,
     Value,
     alignment,
-    baselines,
-    kind_of,
+    estimates,
     lines_of,
     percent,
     values,
@@ -31,7 +31,6 @@ from .lines import (
 
 LEVEL = 0.05
 RECORDED, CHANCE = "recorded responses", "chance"
-EXPECTED = "{}, expected value"
 EXPLAINED, CLOSE = 0.909, 0.05
 """The adjusted R² of Fig. 19, and how far below it agrees."""
 
@@ -49,13 +48,7 @@ def prediction(runs: Runs) -> Made:
     chosen have. "ns" says that a Wilcoxon-Mann-Whitney test over seeds (Holm, within a layer) tells
     no difference of true and global alignment."""
     drawn = [run for run in runs if alignment(run) != CHOSEN]
-    ours = [run for run in runs if alignment(run) == CHOSEN]
-    lines = lines_of(
-        values(drawn, "morph/prediction_error", alignment, panel=_layer)
-        + values(drawn, "morph/mean_prediction_error", _expected, panel=_layer)
-        + values(ours, "morph/mean_prediction_error", alignment, panel=_layer, kind=kind_of)
-        + baselines(runs, "mean_prediction_error", panel=_layer)
-    )
+    lines = lines_of(estimates(runs, "prediction_error", "mean_prediction_error", panel=_layer))
     picture = curves(lines, PAIRS, "prediction error", log=False)
     told = _significant(drawn)
     panels = list(dict.fromkeys(line.panel for line in lines))
@@ -86,8 +79,7 @@ def decoding(runs: Runs) -> Made:
     predicted ones, by the share of the pairs, a panel a layer. Bounds are what it finds in the
     recorded test responses, and chance."""
     lines = lines_of(
-        values(runs, "morph/category_decoding", alignment, panel=_source, kind=kind_of)
-        + baselines(runs, "category_decoding", panel=_source)
+        estimates(runs, "category_decoding", "expected_category_decoding", panel=_source)
     )
     recorded = lines_of(
         values(runs, "features/target_decoding", lambda run: RECORDED, panel=_source)
@@ -120,10 +112,6 @@ def _classes(runs: Runs) -> int:
 
 def _source(run: Run) -> str:
     return run.labels.get("LAYER", "from the other half of the sites")
-
-
-def _expected(run: Run) -> str:
-    return EXPECTED.format(alignment(run))
 
 
 def _significant(runs: Runs) -> dict[tuple[str, float], bool]:

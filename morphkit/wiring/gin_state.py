@@ -105,7 +105,8 @@ def references(value: Any) -> Iterator[Key]:
 
 
 def named_in(value: Any) -> Iterator[Key]:
-    """The configurables and macros that text in `value` refers to: bindings that are for later."""
+    """The configurables and macros that text in `value` refers to, and in what its macros stand
+    for: bindings that are for later."""
     if isinstance(value, str):
         for scope, name in re.findall(r"@((?:\w+/)*)([\w.]+)", value):
             if found := _gin._REGISTRY.get_match(name):
@@ -114,6 +115,10 @@ def named_in(value: Any) -> Iterator[Key]:
     elif isinstance(value, dict | list | tuple):
         for item in value.values() if isinstance(value, dict) else value:
             yield from named_in(item)
+    elif isinstance(value, _gin.ConfigurableReference):
+        for key in references(value):
+            if key[1] == MACRO:
+                yield from named_in(_gin._CONFIG.get(key, {}).get("value"))
 
 
 def without_macros(value: Any) -> Any:

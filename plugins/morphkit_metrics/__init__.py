@@ -9,6 +9,7 @@ def morphkit_register(registry) -> None:
     from .alignable import Alignability
     from .classes import LabelAccuracy, NearestTargetAccuracy
     from .draws import DrawScores
+    from .expected import ExpectedValue
     from .features import FeatureOverlap, KNNAccuracy
     from .held_out import HeldOutPairs
     from .images import ClassImageMSE
@@ -23,6 +24,7 @@ def morphkit_register(registry) -> None:
     registry.add(ClassImageMSE)
     registry.add(PairedError)
     registry.add(DrawScores)
+    registry.add(ExpectedValue)
     registry.add(MatchingAccuracy)
     registry.add(HeldOutPairs)
     registry.add(Retrieval)

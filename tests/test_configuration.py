@@ -226,7 +226,8 @@ sweep.grid = {'run.seed': %SEEDS, 'how': %HOW}
 
 
 def test_names_stand_for_values_in_runs_and_in_sweeps(tmp_path):
-    """What only the text of a grid, or of a name in it, refers to is used, and files may share what others use."""
+    """What only the text of a grid, or of a name in it, refers to is used; files may share what
+    others use."""
     (file := tmp_path / "x.gin").write_text(MACROS)
     found, text = asked([file], ["FRACTION = 0.3"])
     assert found.paired_fraction == 0.3

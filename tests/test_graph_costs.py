@@ -8,6 +8,7 @@ from morphkit_costs.graphs import capped
 from morphkit_costs.kcca import KCCACost, median_gamma
 from morphkit_costs.knn import KNNCost
 from morphkit_solvers.sinkhorn import Sinkhorn
+from scipy.linalg import block_diag, eigh
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import dijkstra, floyd_warshall
 from scipy.spatial.distance import cdist, pdist
@@ -330,6 +331,31 @@ def test_kernel_cca_correlates_the_pairs(rng):
     u = np.asarray(prepared.u)[:50]
     residual = u - u.mean(0) - inside @ np.linalg.lstsq(inside, u - u.mean(0), rcond=None)[0]
     assert np.abs(residual).max() < 1e-3 * np.abs(u).max()
+
+
+@pytest.mark.parametrize("square", ["covariance", "plain"])
+def test_kernel_cca_is_regularised_in_either_way(rng, square):
+    """Eq. 17 as a generalised eigenvalue problem, dense, by SciPy."""
+    n, c = 20, 0.3
+    hidden = rng.normal(size=(n, 2))
+    x, y = (hidden @ rng.normal(size=(2, 3)) + 0.3 * rng.normal(size=(n, 3)) for _ in range(2))
+    data = PairedData(
+        Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(np.stack([np.arange(n)] * 2, 1))
+    )
+    prepared = KCCACost(
+        components=2, shrinkage=c, square=square, gamma_x=0.1, gamma_y=0.1
+    ).prepare(data)  # fmt: skip
+    centre = np.eye(n) - 1 / n
+    k, m = (centre @ rbf_kernel(np.asarray(p, np.float32), gamma=0.1) @ centre for p in (x, y))
+    scale = n - 1 if square == "covariance" else 1
+    none = np.zeros((n, n))
+    within = block_diag(*((1 - c) * s @ s / scale + c * s + 1e-9 * np.eye(n) for s in (k, m)))
+    _, found = eigh(np.block([[none, k @ m], [m @ k, none]]), within)
+    for column in range(2):
+        a, b = np.split(found[:, -1 - column], 2)
+        for projected, expected in ((prepared.u, k @ a), (prepared.v, m @ b)):
+            correlation = np.corrcoef(np.asarray(projected)[:, column], expected)[0, 1]
+            assert abs(correlation) == pytest.approx(1, abs=1e-4)
 
 
 def test_median_rule(rng):

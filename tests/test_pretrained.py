@@ -8,7 +8,7 @@ import torch
 import transformers
 from conftest import DATA, needs
 from morphkit_extractors.hub import EfficientNet, MiniLM, ViT
-from morphkit_extractors.pretrained import non_linearities
+from morphkit_extractors.pretrained import layers, non_linearities
 from PIL import Image
 
 from morphkit.cli import main
@@ -87,11 +87,33 @@ def test_every_activation_is_what_a_hook_sees(efficientnet, images):
     np.testing.assert_allclose(both.encode(images, key=KEY), expected, atol=1e-4)
 
 
+def test_layers_of_the_paper_are_at_the_ends_of_stages(efficientnet, vit, images):
+    """The channels of App. G.3.1's network change from a stage to the next."""
+    config = transformers.EfficientNetConfig(width_coefficient=1.0, depth_coefficient=1.0)
+    with torch.device("meta"):
+        network = transformers.EfficientNetModel(config)
+    *stages, top = layers(network).items()
+    assert top == ("features", "encoder.top_activation")
+    found = [int(module.split(".")[2]) for _, module in stages]
+    channels = [block.projection.project_conv.out_channels for block in network.encoder.blocks]
+    changes = [k for k in range(len(channels) - 1) if channels[k] != channels[k + 1]]
+    assert found == [*changes, len(channels) - 1]
+    assert [name for name, _ in stages] == [f"layer {k}" for k in range(1, 8)]
+    assert set(layers(network).values()) <= set(non_linearities(network))
+    assert layers(direct(vit, images)[0]) == {}
+    names = "layer 2", "features"
+    own = EfficientNet((40, 48, 3), efficientnet, names, "mean", key=KEY)
+    modules = [layers(direct(efficientnet, images)[0])[name] for name in names]
+    same = EfficientNet((40, 48, 3), efficientnet, tuple(modules), "mean", key=KEY)
+    assert tuple(own.captured(images)) == names
+    np.testing.assert_array_equal(own.encode(images, key=KEY), same.encode(images, key=KEY))
+
+
 def test_show_lists_the_activations(capsys):
     assert main(["show", "extractor.EfficientNet"]) == 0
     out = capsys.readouterr().out
     assert "  embeddings.activation\n" in out
-    assert "  encoder.blocks.15.depthwise_conv.depthwise_act\n" in out
+    assert "  encoder.blocks.15.depthwise_conv.depthwise_act (layer 7)\n" in out
 
 
 def test_minilm_gives_what_transformers_gives(minilm):

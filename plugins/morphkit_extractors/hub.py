@@ -12,7 +12,7 @@ from morphkit.checks import Count
 from morphkit.extras import imported
 from morphkit.interfaces import FeatureExtractor, Tell, silent
 
-from .pretrained import images, non_linearities, sentences, vision, weights_fingerprint
+from .pretrained import images, layers, non_linearities, sentences, vision, weights_fingerprint
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 """What a network computes in."""
@@ -126,7 +126,9 @@ class EfficientNet(Pretrained):
     """Intermediate activations of images in a convolutional network (Sec. 5.2, App. G.3.1).
 
     `activations` names non-linearities after convolutions, each captured where the network
-    computes it (`morphkit show extractor.EfficientNet` lists the default model's). `encode` gives
+    computes it (`morphkit show extractor.EfficientNet` lists the default model's); of an
+    EfficientNet also as the paper does, which took layer 1, layer 2, layer 3, layer 5, layer 6 and
+    features: see `morphkit_extractors.pretrained.layers`. `encode` gives
     them side by side, (n, d), by `pooling`: flattened, channels first ("flatten"), or their means
     over positions ("mean"); not normalised. `captured` gives each by its name. `model` is an id on
     the Hugging Face hub, or a local folder; any vision model that transformers' AutoModel loads
@@ -156,17 +158,19 @@ class EfficientNet(Pretrained):
     def _encode(self, inputs: np.ndarray) -> dict[str, Any]:
         network, pixels = self._vision(inputs)
         there, known = dict(network.named_modules()), non_linearities(network)
-        if unknown := [name for name in self.activations if name not in known]:
+        short = layers(network)
+        modules = {name: short.get(name, name) for name in self.activations}
+        if unknown := [name for name, module in modules.items() if module not in known]:
             raise ValueError(
                 f"EfficientNet.activations names {unknown[0]!r}, which is no non-linearity after a "
-                f"convolution of {self.model}; it has {', '.join(known)}"
+                f"convolution of {self.model}; it has {', '.join([*short, *known])}"
             )
         found: dict[str, Any] = {}
 
         def keep(name: str):
             return lambda module, given, out: found.__setitem__(name, out)
 
-        hooks = [there[name].register_forward_hook(keep(name)) for name in self.activations]
+        hooks = [there[module].register_forward_hook(keep(n)) for n, module in modules.items()]
         try:
             network(pixel_values=pixels)
         finally:
@@ -187,7 +191,8 @@ class EfficientNet(Pretrained):
         )
         with torch.device("meta"):
             network = transformers.EfficientNetModel(config)
-        names = "\n".join(f"  {name}" for name in non_linearities(network))
+        short = {module: f" ({name})" for name, module in layers(network).items()}
+        names = "\n".join(f"  {name}{short.get(name, '')}" for name in non_linearities(network))
         return f"activations of google/efficientnet-b0:\n{names}"
 
 

@@ -1,8 +1,10 @@
 """Frozen torch models: loading, what to say when files are missing, images as they want them."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,19 @@ def images(owner: str, inputs: np.ndarray) -> list[UInt8[np.ndarray, "h w 3"]]:
 
 
 @lru_cache(maxsize=2)
+def layers(network: Any) -> dict[str, str]:
+    """The activations of an EfficientNet by the names of App. G.3.1: "layer k" is that of the last
+    depth-wise convolution of stage k, "features" that of the last convolution of all. The paper
+    does not say where in a stage it looks. Empty for other networks."""
+    repeats = getattr(network.config, "num_block_repeats", ())
+    ends = accumulate(math.ceil(network.config.depth_coefficient * n) for n in repeats)
+    found = {
+        f"layer {stage}": f"encoder.blocks.{end - 1}.depthwise_conv.depthwise_act"
+        for stage, end in enumerate(ends, 1)
+    }
+    return found | {"features": "encoder.top_activation"} if found else {}
+
+
 def non_linearities(network: Any) -> tuple[str, ...]:
     """Names of the activation modules of `network` that come after a convolution, in its order."""
     import torch

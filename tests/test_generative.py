@@ -218,7 +218,7 @@ def test_the_evaluators_that_decode_judge_raw_predictions(images):
 
 
 def test_only_evaluators_that_decode_say_so():
-    decoding = {c.name for c in registry.load() if c.kind == "eval" and c.cls.decodes}
+    decoding = {c.name for c in registry.load() if c.kind == "eval" and c.cls.decodes is True}
     assert decoding == {"LabelAccuracy", "ClassImageMSE"}
     assert not Evaluator.decodes
 

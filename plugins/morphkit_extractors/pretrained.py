@@ -96,11 +96,10 @@ def images(owner: str, inputs: np.ndarray) -> list[UInt8[np.ndarray, "h w 3"]]:
     return list(np.broadcast_to(inputs.astype(np.uint8), (*inputs.shape[:3], 3)))
 
 
-@lru_cache(maxsize=2)
 def layers(network: Any) -> dict[str, str]:
-    """The activations of an EfficientNet by the names of App. G.3.1: "layer k" is that of the last
-    depth-wise convolution of stage k, "features" that of the last convolution of all. The paper
-    does not say where in a stage it looks. Empty for other networks."""
+    """The activations of `network`, an EfficientNet, by the names of App. G.3.1: "layer k" is that
+    of the last depth-wise convolution of stage k, "features" that of the last convolution of all.
+    The paper does not say where in a stage it looks. Empty for other networks."""
     repeats = getattr(network.config, "num_block_repeats", ())
     ends = accumulate(math.ceil(network.config.depth_coefficient * n) for n in repeats)
     found = {
@@ -110,6 +109,7 @@ def layers(network: Any) -> dict[str, str]:
     return found | {"features": "encoder.top_activation"} if found else {}
 
 
+@lru_cache(maxsize=2)
 def non_linearities(network: Any) -> tuple[str, ...]:
     """Names of the activation modules of `network` that come after a convolution, in its order."""
     import torch

@@ -563,7 +563,7 @@ def test_any_metric_of_draws_tells_of_the_expected_value_under_a_name_of_its_own
     assert set(found) <= set(metric.metrics)
     assert metric.metrics["expected_paired_mse"] == PairedError.metrics["paired_mse"]
     assert not metric.decodes
-    with pytest.raises(ValueError, match=r"ExpectedValue\.of = KNNAccuracy\(\) judges features"):
+    with pytest.raises(ValueError, match=r"ExpectedValue\.of = KNNAccuracy\(\) has no estimate"):
         ExpectedValue(KNNAccuracy())
 
 

@@ -4,28 +4,27 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar, Literal
 
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import PRNGKeyArray
 
-from morphkit.interfaces import Better, Evaluator, LatentMap, Scene
+from morphkit.interfaces import Better, Evaluator, Scene
 
 
 class ExpectedValue(Evaluator):
-    """What `of`, a metric of maps, says of E[y | x] in the place of a draw.
+    """What `of`, a metric with an `estimate`, says of E[y | x], beside what it says of a draw.
 
     Baselines predict an expected value: beside them a draw has the noise of p(y | x) against it.
-    A map of raw inputs has no expected features, and is judged as it is. Gives the metrics of `of`,
-    "expected_" before their names. Raises ValueError for an `of` that judges no map; else as `of`
-    does.
+    Gives the metrics of `of`, "expected_" before their names. Raises ValueError for an `of` without
+    an `estimate`; else as `of` does.
     """
 
     of: Evaluator
     subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
 
     def __check_init__(self) -> None:
-        if self.of.subject != "map":
+        if not hasattr(self.of, "estimate"):
             raise ValueError(
-                f"ExpectedValue.of = {type(self.of).__name__}() judges {self.of.subject}; of a "
-                "metric that judges a map there is an expected value"
+                f"ExpectedValue.of = {type(self.of).__name__}() has no estimate to choose; take a "
+                "metric that can judge a draw or E[y | x], such as eval.LabelAccuracy"
             )
 
     @property
@@ -37,17 +36,5 @@ class ExpectedValue(Evaluator):
         return {f"expected_{name}": better for name, better in self.of.metrics.items()}
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
-        mean = _Mean(scene.map) if isinstance(scene.map, LatentMap) else scene.map
-        found = self.of.evaluate(replace(scene, map=mean), key=key)
+        found = replace(self.of, estimate="expected").evaluate(scene, key=key)
         return {f"expected_{name}": value for name, value in found.items()}
-
-
-class _Mean(LatentMap):
-    """`of`, whose draws are its expected values."""
-
-    of: LatentMap
-
-    def __call__(
-        self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
-    ) -> Float[Array, "n q"]:
-        return self.of.expected(x, key=key)

@@ -250,10 +250,8 @@ def downstream(
     few."""
 
     def make(runs: Runs) -> Made:
-        found = values(runs, f"morph/{metric}", alignment, kind=kind_of) + baselines(runs, metric)
-        if expected:
-            found = estimates(runs, metric, expected)
-        lines = lines_of(found)
+        drawn = values(runs, f"morph/{metric}", alignment, kind=kind_of) + baselines(runs, metric)
+        lines = lines_of(estimates(runs, metric, expected) if expected else drawn)
 
         def few(x: float | str) -> bool:
             return float(x) < 10

@@ -123,8 +123,12 @@ class RunFolder:
                 known = any(fnmatch.fnmatch(name, pattern) for pattern in _FILES)
                 if not (known or (item.is_dir() and name in _FOLDERS)):
                     found.append(name)
-        mine = not found and (self.state or all(p.name == ".lock" for p in self.path.iterdir()))
-        return found if found or mine else sorted(p.name for p in self.path.iterdir())
+        begun = (".lock", "*.partial.run.json")  # a run that was killed before it was noted
+        if not found and not self.state:
+            names = sorted(path.name for path in self.path.iterdir())
+            if not all(any(fnmatch.fnmatch(name, known) for known in begun) for name in names):
+                return names
+        return found
 
     @contextlib.contextmanager
     def opened(self, overwrite: bool = False) -> Iterator[Self]:
@@ -231,7 +235,9 @@ class SweepFolder:
             return
         if not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; name a folder for the sweep")
-        if not self.runs and any(self.path.iterdir()):
+        # Nothing, or what a sweep was writing first when it was killed.
+        begun = all(path.match("*.partial.sweep.json") for path in self.path.iterdir())
+        if not self.runs and not begun:
             raise ValueError(
                 f"{self.path} holds what no sweep wrote; choose another folder with --out"
             )

@@ -1,12 +1,15 @@
 """The folder of a run: nothing of anybody else's is touched, and nothing finished is lost."""
 
+import itertools
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from morphkit.folder import RunFolder
+from morphkit.files import write_text
+from morphkit.folder import RunFolder, SweepFolder
 
 
 def finished(path, text="old"):
@@ -122,6 +125,82 @@ def test_a_kill_after_the_new_run_is_finished_keeps_the_new(tmp_path):
     assert folder.metrics.read_text() == "new"
     fails(folder, lambda: not folder.metrics.exists(), overwrite=True)
     assert folder.metrics.read_text() == "new"
+
+
+def killed_at(moment: int, path, work) -> bool:
+    """Whether `work`, in a process of its own, was killed before its `moment`-th change of `path`,
+    or of anything in it: it ended if it has fewer."""
+    changes = ("open", "os.mkdir", "os.remove", "os.rename", "os.rmdir")
+    if child := os.fork():
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    left = itertools.count()
+
+    def hook(event, args):
+        here = event in changes and isinstance(args[0], str | os.PathLike)
+        if here and str(args[0]).startswith(str(path)) and next(left) == moment:
+            os._exit(9)
+
+    try:
+        sys.addaudithook(hook)
+        work()
+        os._exit(0)
+    finally:
+        os._exit(1)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_run_killed_at_any_moment_goes_on(tmp_path, overwrite):
+    def text(folder):
+        aside = folder.path / "replaced" / "metrics.json"
+        return (folder.metrics if folder.metrics.exists() else aside).read_text()
+
+    def run(folder):
+        if not (folder.state.get("finished") and text(folder) == "new"):
+            with folder.opened(overwrite):
+                write_text(folder.metrics, "new")
+                write_text(folder.morph / "manifest.json", "new")
+                folder.finish()
+
+    moments = itertools.count()
+    for moment in moments:
+        folder = RunFolder(tmp_path / str(moment))
+        if overwrite:
+            finished(folder.path)
+        going = killed_at(moment, folder.path, lambda folder=folder: run(folder))
+        if overwrite and folder.state["finished"]:
+            assert text(folder) in ("old", "new")
+        elif overwrite:
+            fails(folder, lambda: True)
+            assert folder.metrics.read_text() == "old"
+        run(folder)
+        assert folder.state["finished"]
+        # What a kill after the new run was finished leaves goes with the next run.
+        names = {path.name for path in folder.path.iterdir() if "partial" not in path.name}
+        assert names - {"replaced"} == {".lock", "run.json", "metrics.json", "morph"}
+        assert folder.metrics.read_text() == "new"
+        if not going:
+            break
+    assert next(moments) > 10
+
+
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_sweep_killed_at_any_moment_of_its_beginning_goes_on(tmp_path):
+    runs = {"a": {"run.seed": "0"}, "b": {"run.seed": "1"}}
+
+    def begin(folder):
+        folder.check(runs)
+        folder.keep(runs)
+
+    moments = itertools.count()
+    for moment in moments:
+        folder = SweepFolder(tmp_path / str(moment))
+        going = killed_at(moment, folder.path, lambda folder=folder: begin(folder))
+        begin(folder)
+        assert folder.runs == runs
+        if not going:
+            break
+    assert next(moments) > 3
 
 
 def test_one_run_a_folder(tmp_path):

@@ -313,7 +313,8 @@ def test_a_sweep_killed_five_times_ends_with_the_tables_of_one_that_was_not(file
         begun = [one for one in sweeping.plan(file, out=out) if one.state == "finished"]
         (begun[0].folder.path / "run.json").unlink()  # it was quick: one more to do
     assert kills == 5
-    assert process.returncode == 0
+    assert process.stderr is not None
+    assert process.returncode == 0, process.stderr.read().decode()
     assert tables(out) == tables(whole)
 
 

@@ -1,7 +1,7 @@
 """Which coupling, and which map, suits the data: asked of known pairs that are held out."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import numpy as np
@@ -16,6 +16,12 @@ from ..transport.entropic import Reading
 from ..types import PairedData
 from ..wiring.records import arguments
 
+UNPAIRED = 0.25
+"""The share of distinct targets without a pair, of targets that repeat, from which pairs are
+scarce."""
+
+Suits = Literal["any", "repeated", "scarce"]
+
 
 def fixed(items: Sequence[Any]) -> Sequence[Any]:
     """`items` as a tuple, which nobody changes later."""
@@ -24,14 +30,14 @@ def fixed(items: Sequence[Any]) -> Sequence[Any]:
 
 class Candidate(Checked):
     """A way to couple two clouds: an `aligner` with its `cost` and `solver`. Tables call it by its
-    `label`; without one, by what it is made of. One that is for `repeated` targets, or targets
-    whose classes are judged, is not asked elsewhere."""
+    `label`; without one, by what it is made of. It is asked where it `suits`: of any data, of
+    repeated targets, or where pairs are scarce among these (see `kinds`)."""
 
     cost: FusedCost
     aligner: Aligner
     solver: OTSolver
     label: str = eqx.field(static=True, default="")
-    repeated: bool = eqx.field(static=True, default=False)
+    suits: Suits = eqx.field(static=True, default="any")
 
     @property
     def name(self) -> str:
@@ -106,6 +112,19 @@ def judged_by_hits(choice: Choice, data: PairedData) -> bool:
     paired = np.asarray(data.pairs.target)
     few = Groups.of(data.y)[0].size < data.y.size / 2
     return choice.classes or few or len(np.unique(paired)) < len(paired) / 2
+
+
+def kinds(choice: Choice, data: PairedData) -> set[Suits]:
+    """What `data` are, for a Candidate to suit: any; repeated, where `judged_by_hits`; scarce,
+    where targets repeat, and more than UNPAIRED of the distinct ones have no pair."""
+    found: set[Suits] = {"any"}
+    if judged_by_hits(choice, data):
+        found.add("repeated")
+    targets, groups = Groups.of(data.y)
+    paired = len(np.unique(np.asarray(groups.index)[np.asarray(data.pairs.target)]))
+    if targets.size < data.y.size / 2 and paired < (1 - UNPAIRED) * targets.size:
+        found.add("scarce")
+    return found
 
 
 def described(component: Any) -> str:

@@ -19,7 +19,7 @@ from ..transport.entropic import Reading
 from ..transport.matching import Matcher
 from ..types import PairedData, distinct
 from ..wiring.records import arguments, as_gin, record
-from .choice import Candidate, Choice, Way, judged_by_hits
+from .choice import Candidate, Choice, Way, kinds
 from .contest import Contestant, clearly_behind, contest, standard_error
 from .experiment import Experiment
 
@@ -101,11 +101,13 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     often where targets repeat or their classes are judged, a baseline by more than a standard
     error. Of couplings within a standard error of the best it is the one that was named first, if
     the probability of the right target is not clearly behind. Of fewer than COUNTED held-out points
-    it is the one with the best log posterior, and a baseline is better only if its own is, too. A
-    map is read at temperature 1 at most then, since blurred answers are not more often right.
-    Elsewhere better is the larger R², and draws are spread as held-out targets are about what the
-    flow starts from. Targets are ranked by what has the best log posterior of all. The table is
-    kept in `folder`, where a run that goes on finds it; `log` shows the progress.
+    it is the one with the best log posterior, and a baseline is better only if its own is, too.
+    Where targets repeat and many have no pair, held-out points tell little: what was named first is
+    taken, read without its potential, unless another is right clearly more often. A map is read at
+    temperature 1 at most then, since blurred answers are not more often right. Elsewhere better is
+    the larger R², and draws are spread as held-out targets are about what the flow starts from.
+    Targets are ranked by what has the best log posterior of all. The table is kept in `folder`,
+    where a run that goes on finds it; `log` shows the progress.
     """
     choice = experiment.choice
     if choice is None:
@@ -173,7 +175,8 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     to start from, the `anchor`, and of what ranks targets, the `ranking`; the `reading` of the
     coupling's map as a point estimate; the `spread` of the anchor's residuals, where targets do not
     repeat; and `advice`."""
-    by_hits = judged_by_hits(choice, data)
+    known_as = kinds(choice, data)
+    by_hits, scarce = "repeated" in known_as, "scarce" in known_as
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
 
@@ -184,11 +187,11 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     couplings = [c for c in judged if isinstance(c.way, Candidate)]
     # Of equals max takes the first, and they are sorted by the log posterior.
     left = [c for c in couplings if not c.out]
-    coupling = _first_as_good(left) if by_hits and left else best(left or couplings, by)
+    coupling = _first_as_good(left, scarce) if by_hits and left else best(left or couplings, by)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
     coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
     anchor = best([*coupled, *baselines], by)
-    if by_hits and anchor and coupled and not _clearly_righter(anchor, coupled[0]):
+    if by_hits and anchor and coupled and not _clearly_righter(anchor, coupled[0], scarce):
         anchor = coupled[0]
     ranking = best(known or couplings, Contestant.log_posterior)
     if ranking is None:
@@ -206,14 +209,21 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     }
 
 
-def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
+def _first_as_good(couplings: Sequence[Contestant], scarce: bool) -> Contestant:
     """Of those that have the right target first as often as the best, within a standard error, and
     give it a probability that is not clearly behind, the one that was named first; of fewer than
-    COUNTED held-out points, the best by its log posterior."""
+    COUNTED held-out points, the best by its log posterior.
+
+    Where pairs are `scarce`, the first of those that are not clearly less often right: half of the
+    held-out targets have no other pair, so that all are seldom right, and the probability is led by
+    what gives such targets a little more."""
+    often = max(couplings, key=Contestant.recall_at_1)
+    if scarce:
+        good = [c for c in couplings if not clearly_behind(often.verdict.hits, c.verdict.hits)]
+        return min(good, key=lambda c: c.place)
     best = max(couplings, key=Contestant.log_posterior)
     if len(best.verdict.hits) < COUNTED:
         return best
-    often = max(couplings, key=Contestant.recall_at_1)
     # Not the logarithm: a few targets that it takes for impossible say little of all others.
     surest = max((c.verdict.probability for c in couplings), key=np.mean)
     good = [
@@ -228,13 +238,15 @@ def _estimating(reading: Reading, by_hits: bool) -> Reading:
     return replace(reading, temperature=min(1.0, reading.temperature)) if by_hits else reading
 
 
-def _clearly_righter(baseline: Contestant, coupling: Contestant) -> bool:
+def _clearly_righter(baseline: Contestant, coupling: Contestant, scarce: bool) -> bool:
     """Whether `baseline` has the right target first more often than `coupling`, by more than a
-    standard error; of fewer than COUNTED held-out points also whether its log posterior is
-    better."""
+    standard error, or clearly where pairs are `scarce`; of fewer than COUNTED held-out points also
+    whether its log posterior is better."""
     few = len(baseline.verdict.hits) < COUNTED
     if few and baseline.log_posterior() <= coupling.log_posterior():
         return False
+    if scarce:
+        return clearly_behind(baseline.verdict.hits, coupling.verdict.hits)
     return not _as_often_right(coupling, baseline)
 
 

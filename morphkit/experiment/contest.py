@@ -19,7 +19,7 @@ from ..transport.entropic import EntropicMap, Reading
 from ..transport.matching import cosines
 from ..types import Cloud, PairedData
 from ..wiring.records import arguments
-from .choice import Candidate, Choice, Way, described, judged_by_hits
+from .choice import Candidate, Choice, Way, described, kinds
 from .parts import Part, parted, thinned, unseen
 from .verdict import Answers, Verdict, judge
 
@@ -27,6 +27,8 @@ logger = logging.getLogger("morphkit")
 
 BEHIND = 2.0
 """Standard errors by which a candidate may lie behind the best and still be asked again."""
+
+FOR = {"repeated": "targets that repeat", "scarce": "targets that repeat, many of them unpaired"}
 
 ENOUGH = 5
 """Held-out source points that a standard error takes."""
@@ -36,11 +38,13 @@ ENOUGH = 5
 class Contestant:
     """One line of the table: a `way` by its `name`, entered at its `place`, what it `said` of each
     part of the pairs, read with its potential and without, and the `seconds` that took. `out` is
-    why it was not asked, or asked no further; `best` is its best reading, and how good."""
+    why it was not asked, or asked no further; `best` is its best reading, and how good. It is read
+    with its potential where that makes no difference, and without where pairs are `scarce`."""
 
     name: str
     way: Way
     place: int = 0
+    scarce: bool = False
     said: dict[bool, list[Answers]] = field(default_factory=dict)
     seconds: float = 0.0
     out: str = ""
@@ -52,14 +56,20 @@ class Contestant:
         return isinstance(self.way, Baseline) or False in self.said
 
     def conclude(self) -> None:
-        """Judges every reading by what was said so far, and keeps the best: without its potential
-        only where that is better by more than the standard error."""
+        """Judges both readings by what was said so far, and keeps the usual one unless the other is
+        better by more than the standard error. Where pairs are scarce, the other has to have the
+        right target first clearly more often: by probability a potential is better that gives
+        targets without a pair their share."""
         verdicts = {balanced: judge(parts) for balanced, parts in self.said.items()}
-        self.best = True, verdicts[True]
-        if False in verdicts:
-            gain = verdicts[False].log_posterior - verdicts[True].log_posterior
-            if gain.mean() > standard_error(gain):
-                self.best = False, verdicts[False]
+        usual = not self.scarce or False not in verdicts
+        self.best, other = (usual, verdicts[usual]), verdicts.get(not usual)
+        if other is not None:
+            gain = other.log_posterior - self.verdict.log_posterior
+            if (
+                clearly_behind(other.hits, self.verdict.hits) if self.scarce
+                else gain.mean() > standard_error(gain)
+            ):  # fmt: skip
+                self.best = not usual, other
 
     @property
     def reading(self) -> Reading:
@@ -124,11 +134,12 @@ def contest(
         raise ValueError(
             "Choice.classes = True needs labels of the targets; give them, or set it to False"
         )
-    entered = [Contestant(name, way, k) for k, (name, way) in enumerate(ways.items())]
-    by_hits = judged_by_hits(choice, data)
+    known = kinds(choice, data)
+    by_hits, scarce = "repeated" in known, "scarce" in known
+    entered = [Contestant(name, way, k, scarce) for k, (name, way) in enumerate(ways.items())]
     for contestant in entered:
-        if not by_hits and isinstance(contestant.way, Candidate) and contestant.way.repeated:
-            contestant.out = "not tried: it is for targets that repeat"
+        if isinstance(contestant.way, Candidate) and contestant.way.suits not in known:
+            contestant.out = f"not tried: it is for {FOR[contestant.way.suits]}"
     data = thinned(data, choice.points)
     targets, groups = Groups.of(data.y)
     labels = np.asarray(targets.labels) if choice.classes else None

@@ -617,6 +617,18 @@ def test_one_pair_cannot_be_held_out_and_the_run_says_so(rotated, tmp_path):
     assert morph.match(x, 1).rows.shape == (N, 1)
 
 
+def test_of_one_pair_the_first_candidate_that_suits_is_taken(rotated, tmp_path):
+    """Not what is for classes, which gin/candidates.gin names first."""
+    data = PairedData(rotated.x, rotated.y, Pairs.from_array(np.array([[0, N - 1]])))
+    classes = replace(candidate(1), suits="repeated", label="classes")
+    experiment, _ = asked(["align.gin", "auto.gin"], ["run.data = @data.Digits()"])
+    experiment = replace(experiment, choice=Choice([classes, candidate(7)]))
+    with Log(tmp_path, wandb="disabled", quiet=True) as log:
+        found = choose(experiment, data, RunFolder(tmp_path), log).experiment.aligner
+    assert isinstance(found, refined.RefinedAlignment)
+    assert found.rounds == 7
+
+
 def test_a_point_estimate_is_not_praised_for_finding_the_held_out_target():
     """All mass on the own target, of which a new point has none: the mean of the others is left."""
     targets = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])

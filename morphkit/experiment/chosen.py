@@ -118,11 +118,13 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     if len(distinct(np.asarray(data.pairs.source))[0]) < 2:
         log.warn(
             "the pairs of a single source point cannot be held out, so nothing is chosen: the "
-            "first of Choice.candidates is taken, and Training.validation is 0"
+            "first of Choice.candidates that suits them is taken, and Training.validation is 0"
         )
+        known_as = kinds(choice, data)
+        first = next((c for c in choice.asked if c.suits in known_as), choice.asked[0])
         training = replace(experiment.training, validation=0.0, patience=None)
         experiment = replace(experiment, training=training)
-        return Chosen(_coupled(experiment, choice.asked[0], Reading(), "coupling"))
+        return Chosen(_coupled(experiment, first, Reading(), "coupling"))
     request = {name: _recorded(way) for name, way in ways.items()}
     settings = (choice.folds, choice.budget, choice.points, choice.classes)
     identity = fingerprint(request, settings, *map(np.asarray, jax.tree.leaves(data)))

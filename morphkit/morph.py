@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -198,6 +198,29 @@ class Morph(LatentMap):
             )
             return Matcher.of(self, cloud, temperature).match(x, k, reverse=reverse)
         return self.known_targets.match(x, k, reverse=reverse)
+
+    @in_float32
+    def density(
+        self,
+        points: Float[Array | np.ndarray, "n d"],
+        side: Literal["source", "target"] = "source",
+    ) -> Float[Array, " n"]:
+        """How much of its weight each of the `points` kept in the coupling, as the morph has
+        learned it: η_θ for features of the source, ξ_θ for those of the target `side` (App. L.1).
+
+        1 for a point that kept its share, 0 for one that an unbalanced solver left out; all 1 of a
+        balanced coupling. `points` (n, p) or (n, q), in their own units. Raises ValueError for a
+        wrong shape, NaN, and for a morph that was trained without Training.reweight.
+        """
+        network = self.networks.eta if side == "source" else self.networks.xi
+        if network is None:
+            raise ValueError(
+                "this morph knows no densities; train it with Training.reweight = True"
+            )
+        if side == "source":
+            return jax.vmap(network)(self.scaling.x(jnp.asarray(self._check(points))))
+        found = finite_rows("points", points, self.networks.field.target_dim)
+        return jax.vmap(network)(self.scaling.y(jnp.asarray(found)))
 
     @property
     def known_targets(self) -> Matcher:

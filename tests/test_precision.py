@@ -181,6 +181,11 @@ def test_numbers_out_of_range_are_refused(values, message):
         as_float32("x", np.array(values))
 
 
+def test_nothing_but_nan_is_not_taken_for_small(recwarn):
+    assert np.isnan(as_float32("x", np.full((2, 2), np.nan))).all()
+    assert not recwarn.list
+
+
 def test_a_run_warns_of_features_that_float32_holds_badly(tmp_path):
     x, y, _ = clusters()
     split = Split(np.float32(1e17 * x), np.float32(y + 1e5), PAIRS)

@@ -8,6 +8,7 @@ def morphkit_register(registry) -> None:
     from .agreement import Agreement
     from .alignable import Alignability
     from .classes import LabelAccuracy, NearestTargetAccuracy
+    from .densities import Densities
     from .draws import DrawScores
     from .expected import ExpectedValue
     from .features import FeatureOverlap, KNNAccuracy
@@ -24,6 +25,7 @@ def morphkit_register(registry) -> None:
     registry.add(ClassImageMSE)
     registry.add(PairedError)
     registry.add(DrawScores)
+    registry.add(Densities)
     registry.add(ExpectedValue)
     registry.add(MatchingAccuracy)
     registry.add(HeldOutPairs)

@@ -1,0 +1,92 @@
+"""What the re-weighting networks of U-GENOT have learned (Eq. 4, App. L.1)."""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+from scipy.spatial.distance import cdist
+
+from morphkit.checks import Count
+from morphkit.interfaces import Better, Evaluator, Scene
+from morphkit.morph import Morph
+
+from .scene import predictions
+
+STILL = 1e-2
+"""The standard deviation of a density below which it is that of a balanced coupling."""
+
+
+class Densities(Evaluator):
+    """Are η_θ and ξ_θ the densities of the coupling's marginals, and what does weighting by them
+    change?
+
+    Of a morph that was trained with `Training.reweight`, and of no other map. Gives
+
+    - `eta_r2` and `xi_r2`: the share of the variance of η = π_X/μ, and of ξ = π_Y/ν, over the
+      training points that η_θ and ξ_θ explain; where a coupling of all points is there, and the
+      density's standard deviation is above .01: that of a balanced one is 0.
+    - `marginal_distance`: the energy distance (Székely and Rizzo 2013, Eq. 5) from one draw for
+      each test source point to the test targets; in units of the targets. It measures μ's image
+      against ν. `reweighted_distance`: the same with the weights η_θ(x) and ξ_θ(y), the image of
+      π_X against π_Y, which the flow was trained for.
+
+    Distances are those of `points` random points a side at most. Raises ValueError for features
+    that are not those of the morph, and FloatingPointError for predictions that are not finite.
+    """
+
+    points: Count = eqx.field(static=True, default=2000)
+    subject: ClassVar[Literal["map", "coupling", "features"]] = "map"
+    metrics: ClassVar[Mapping[str, Better]] = {
+        "eta_r2": "higher",
+        "xi_r2": "higher",
+        "marginal_distance": "lower",
+        "reweighted_distance": "lower",
+    }
+
+    def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
+        morph, train = scene.map, scene.train
+        if not isinstance(morph, Morph) or morph.networks.eta is None:
+            return {}
+        found = {}
+        if scene.coupling is not None:
+            eta, xi = (scene.coupling.marginal(axis) for axis in (0, 1))
+            explained = {
+                "eta_r2": _r2(eta / train.x.weights, morph.density(train.x.points)),
+                "xi_r2": _r2(xi / train.y.weights, morph.density(train.y.points, "target")),
+            }
+            found |= {name: r2 for name, r2 in explained.items() if r2 is not None}
+        if scene.y.size == 0:
+            return found
+        predicted = predictions(scene, self, key=key)
+        key_x, key_y = jax.random.split(key)
+        i, j = self._some(key_x, scene.x.size), self._some(key_y, scene.y.size)
+        eta = np.asarray(morph.density(scene.x.points), np.float64)[i]
+        xi = np.asarray(morph.density(scene.y.points, "target"), np.float64)[j]
+        a, b = predicted[i].astype(np.float64), np.asarray(scene.y.points, np.float64)[j]
+        found["marginal_distance"] = energy_distance(a, b, np.ones(len(a)), np.ones(len(b)))
+        found["reweighted_distance"] = energy_distance(a, b, eta, xi)
+        return found
+
+    def _some(self, key: PRNGKeyArray, size: int) -> Int[np.ndarray, " k"]:
+        return np.asarray(jax.random.permutation(key, size))[: self.points]
+
+
+def _r2(true: Array, given: Array) -> float | None:
+    """The share of the variance of `true` that `given` explains; None if there is none but that of
+    a solver's threshold."""
+    t, g = np.asarray(true, np.float64), np.asarray(given, np.float64)
+    variance = t.var()
+    return float(1 - np.mean((t - g) ** 2) / variance) if variance > STILL**2 else None
+
+
+def energy_distance(
+    a: Float[np.ndarray, "n q"], b: Float[np.ndarray, "m q"],
+    weights_a: Float[np.ndarray, " n"], weights_b: Float[np.ndarray, " m"],
+) -> float:  # fmt: skip
+    """2 E|A - B| - E|A - A'| - E|B - B'| of the points `a` and `b`, drawn by `weights_a` and
+    `weights_b`, which need not sum to 1; 0 for equal distributions, and above it for others."""
+    p, q = weights_a / weights_a.sum(), weights_b / weights_b.sum()
+    return float(2 * p @ cdist(a, b) @ q - p @ cdist(a, a) @ p - q @ cdist(b, b) @ q)

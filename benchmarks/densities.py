@@ -72,7 +72,8 @@ def run(cell: tuple[float, int]) -> dict:
         )
     )
     test = Split(raw.source, np.asarray(texts.points), np.zeros((0, 2), int))
-    scene = Scene(Identity(), Identity(), data, new, texts, test, map=morph, coupling=coupling)
+    same = [Identity((cloud.dim,), key=keys[2]) for cloud in (x, y)]
+    scene = Scene(*same, data, new, texts, test, map=morph, coupling=coupling)
     found = Densities().evaluate(scene, key=keys[2])
     eta = coupling.marginal(0) / x.weights
     found["images"] = roc_auc_score(~np.isin(labels, lost), eta)

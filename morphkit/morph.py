@@ -204,23 +204,21 @@ class Morph(LatentMap):
         self,
         points: Float[Array | np.ndarray, "n d"],
         side: Literal["source", "target"] = "source",
-    ) -> Float[Array, " n"]:
-        """How much of its weight each of the `points` kept in the coupling, as the morph has
+    ) -> Float[Array, " n"] | None:
+        """How much of its weight each of the `points` keeps in the coupling, as the morph has
         learned it: η_θ for features of the source, ξ_θ for those of the target `side` (App. L.1).
 
-        1 for a point that kept its share, 0 for one that an unbalanced solver left out; all 1 of a
-        balanced coupling. `points` (n, p) or (n, q), in their own units. Raises ValueError for a
-        wrong shape, NaN, and for a morph that was trained without Training.reweight.
+        1 for a point that keeps its share, 0 for one that an unbalanced solver leaves out.
+        `points` are (n, p) or (n, q), in their own units. None without Training.reweight. Raises
+        ValueError for a wrong shape, and NaN.
         """
-        network = self.networks.eta if side == "source" else self.networks.xi
-        if network is None:
-            raise ValueError(
-                "this morph knows no densities; train it with Training.reweight = True"
-            )
         if side == "source":
-            return jax.vmap(network)(self.scaling.x(jnp.asarray(self._check(points))))
-        found = finite_rows("points", points, self.networks.field.target_dim)
-        return jax.vmap(network)(self.scaling.y(jnp.asarray(found)))
+            network, seen = self.networks.eta, self.scaling.x
+            checked = self._check(points)
+        else:
+            network, seen = self.networks.xi, self.scaling.y
+            checked = finite_rows("points", points, self.networks.field.target_dim)
+        return None if network is None else jax.vmap(network)(seen(jnp.asarray(checked)))
 
     @property
     def known_targets(self) -> Matcher:

@@ -67,6 +67,18 @@ class Linear(LatentMap):
         return x @ self.weight
 
 
+class Knowing(LatentMap):
+    """A linear map that knows densities, as a morph trained with Training.reweight does."""
+
+    weight: jax.Array
+
+    def __call__(self, x, *, key=None):
+        return x @ self.weight
+
+    def density(self, points, side="source"):
+        return jnp.linspace(0.5, 1.5, len(points))
+
+
 def scene(target, shape, seed=0):
     """Test and training clouds of 60 points of 3 classes, a random linear map between them."""
     rng = np.random.default_rng(seed)
@@ -386,6 +398,7 @@ def test_every_evaluator_gives_the_metrics_that_it_declares_and_the_docs_list(tm
         couple=lambda data: GlobalAlignment().couple(data, LocalDistributionCost(), Sinkhorn()),
         test=s.test._replace(reliability=np.full(CLASSES, 0.5, np.float32)),
     )  # fmt: skip
+    s = replace(s, map=Knowing(s.map.weight))
     small = {
         "Predictivity": Predictivity(components=2, folds=3),
         "ExpectedValue": ExpectedValue(LabelAccuracy()),

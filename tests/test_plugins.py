@@ -11,11 +11,11 @@ from morphkit_fields.mlp import MLP
 
 import gin
 from morphkit import hookimpl
-from morphkit.interfaces import KINDS, FusedCost
+from morphkit.interfaces import FusedCost
 from morphkit.wiring import registry as registry_module
 from morphkit.wiring.discovery import Plugin, installed_plugins
 from morphkit.wiring.records import rebuild, record
-from morphkit.wiring.registry import Registry, registry
+from morphkit.wiring.registry import KINDS, Registry, registry
 
 
 def test_every_first_party_family_loads_and_is_listed_once():

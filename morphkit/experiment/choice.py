@@ -115,8 +115,8 @@ def judged_by_hits(choice: Choice, data: PairedData) -> bool:
 
 
 def kinds(choice: Choice, data: PairedData) -> set[Suits]:
-    """What `data` are, for a Candidate to suit: any; repeated, where `judged_by_hits`; scarce,
-    where targets repeat, and more than UNPAIRED of the distinct ones have no pair."""
+    """What `data` are to `choice`, for a Candidate to suit: any; repeated, where `judged_by_hits`;
+    scarce, where targets repeat, and more than UNPAIRED of the distinct ones have no pair."""
     found: set[Suits] = {"any"}
     if judged_by_hits(choice, data):
         found.add("repeated")

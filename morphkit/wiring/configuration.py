@@ -19,9 +19,8 @@ from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 import gin
 
-from ..interfaces import KINDS
 from . import gin_state
-from .registry import FILLED, registry
+from .registry import FILLED, KINDS, registry
 
 ROOT = "morphkit.run"
 """What gin files and bindings describe, by its selector."""

@@ -13,9 +13,31 @@ import pluggy
 
 import gin
 
-from ..interfaces import KINDS
+from ..interfaces import (
+    Aligner,
+    Baseline,
+    Data,
+    Evaluator,
+    FeatureExtractor,
+    FusedCost,
+    OTSolver,
+    VelocityField,
+)
 from . import hookspecs
 from .discovery import Plugin, installed_plugins
+
+KINDS: dict[str, type[eqx.Module]] = {
+    "data": Data,
+    "extractor": FeatureExtractor,
+    "cost": FusedCost,
+    "solver": OTSolver,
+    "aligner": Aligner,
+    "field": VelocityField,
+    "baseline": Baseline,
+    "eval": Evaluator,
+}
+"""The kind of a component, and so its module in gin, by its interface."""
+"""The interface of each kind of component, by the first part of its short name."""
 
 FILLED = ("input_shape", "source_dim", "target_dim", "key")
 """The arguments of components that a run gives."""
@@ -24,7 +46,7 @@ FILLED = ("input_shape", "source_dim", "target_dim", "key")
 @dataclass(frozen=True)
 class Component:
     """One registered class `cls`: `selector` is its full gin name, `kind`.`name` its short one (a
-    key of `morphkit.interfaces.KINDS`, and the name of the class). `distribution` and `version` are
+    key of KINDS, and the name of the class). `distribution` and `version` are
     those of the package that registered it, "local" and "0" without one."""
 
     cls: type[eqx.Module]

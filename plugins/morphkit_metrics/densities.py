@@ -10,8 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 from scipy.spatial.distance import cdist
 
 from morphkit.checks import Count
-from morphkit.interfaces import Better, Evaluator, Scene
-from morphkit.morph import Morph
+from morphkit.interfaces import Better, Evaluator, LatentMap, Scene
 
 from .scene import predictions
 
@@ -33,8 +32,8 @@ class Densities(Evaluator):
       against ν. `reweighted_distance`: the same with the weights η_θ(x) and ξ_θ(y), the image of
       π_X against π_Y, which the flow was trained for.
 
-    Distances are those of `points` random points a side at most. Raises ValueError for features
-    that are not those of the morph, and FloatingPointError for predictions that are not finite.
+    Distances are those of `points` random points a side at most. Raises FloatingPointError for
+    predictions that are not finite.
     """
 
     points: Count = eqx.field(static=True, default=2000)
@@ -48,14 +47,18 @@ class Densities(Evaluator):
 
     def evaluate(self, scene: Scene, *, key: PRNGKeyArray) -> dict[str, float]:
         morph, train = scene.map, scene.train
-        if not isinstance(morph, Morph) or morph.networks.eta is None:
+        if not isinstance(morph, LatentMap):
+            return {}
+        eta, xi = morph.density(train.x.points), morph.density(train.y.points, "target")
+        new_eta, new_xi = morph.density(scene.x.points), morph.density(scene.y.points, "target")
+        if eta is None or xi is None or new_eta is None or new_xi is None:
             return {}
         found = {}
         if scene.coupling is not None:
-            eta, xi = (scene.coupling.marginal(axis) for axis in (0, 1))
+            true_eta, true_xi = (scene.coupling.marginal(axis) for axis in (0, 1))
             explained = {
-                "eta_r2": _r2(eta / train.x.weights, morph.density(train.x.points)),
-                "xi_r2": _r2(xi / train.y.weights, morph.density(train.y.points, "target")),
+                "eta_r2": _r2(true_eta / train.x.weights, eta),
+                "xi_r2": _r2(true_xi / train.y.weights, xi),
             }
             found |= {name: r2 for name, r2 in explained.items() if r2 is not None}
         if scene.y.size == 0:
@@ -63,11 +66,10 @@ class Densities(Evaluator):
         predicted = predictions(scene, self, key=key)
         key_x, key_y = jax.random.split(key)
         i, j = self._some(key_x, scene.x.size), self._some(key_y, scene.y.size)
-        eta = np.asarray(morph.density(scene.x.points), np.float64)[i]
-        xi = np.asarray(morph.density(scene.y.points, "target"), np.float64)[j]
         a, b = predicted[i].astype(np.float64), np.asarray(scene.y.points, np.float64)[j]
+        weights = np.asarray(new_eta, np.float64)[i], np.asarray(new_xi, np.float64)[j]
         found["marginal_distance"] = energy_distance(a, b, np.ones(len(a)), np.ones(len(b)))
-        found["reweighted_distance"] = energy_distance(a, b, eta, xi)
+        found["reweighted_distance"] = energy_distance(a, b, *weights)
         return found
 
     def _some(self, key: PRNGKeyArray, size: int) -> Int[np.ndarray, " k"]:

@@ -47,6 +47,7 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/morphs.py
 	$(BIN)/python benchmarks/unpaired.py
 	$(BIN)/python benchmarks/outsiders.py
+	$(BIN)/python benchmarks/densities.py
 	$(BIN)/python benchmarks/arrays.py
 	$(BIN)/python benchmarks/performance.py
 	$(BIN)/morphkit paper --out runs/paper/cpu

@@ -35,7 +35,7 @@ RESULTS = Path(__file__).parent / "results"
 COSTS = {
     "bridge": BridgeCost(),
     "KNN": KNNCost(),
-    "KCCA": KCCACost(),
+    "KCCA": KCCACost(square="covariance"),
     "geodesic bridge": GeodesicBridgeCost(),
 }
 POWERS = {1: "c", 2: "c²"}

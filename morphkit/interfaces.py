@@ -271,8 +271,8 @@ class LatentMap(eqx.Module):
     def density(
         self, points: Float[Array, "n d"], side: Literal["source", "target"] = "source"
     ) -> Float[Array, " n"] | None:
-        """π_X/μ at source `points` (n, p), or π_Y/ν at those of the target `side` (App. L.1): how
-        much of its weight a point keeps; None from a map that has not learned it."""
+        """π_X/μ at source `points` (n, p), or π_Y/ν at those of the target `side` (App. L.1); None
+        from a map that has not learned it."""
 
 
 class Baseline(Checked):

@@ -205,13 +205,16 @@ class Morph(LatentMap):
         points: Float[Array | np.ndarray, "n d"],
         side: Literal["source", "target"] = "source",
     ) -> Float[Array, " n"] | None:
-        """How much of its weight each of the `points` keeps in the coupling, as the morph has
-        learned it: η_θ for features of the source, ξ_θ for those of the target `side` (App. L.1).
+        """π_X/μ at each of the `points`, as the morph has learned it: η_θ for features of the
+        source, ξ_θ, π_Y/ν, for those of the target `side` (App. L.1).
 
-        1 for a point that keeps its share, 0 for one that an unbalanced solver leaves out.
-        `points` are (n, p) or (n, q), in their own units. None without Training.reweight. Raises
-        ValueError for a wrong shape, and NaN.
+        1 for a point that keeps its weight in the coupling, 0 for one that an unbalanced solver
+        leaves out, above 1 for one that takes over what others leave. `points` are (n, p) or
+        (n, q), in their own units. None without Training.reweight. Raises ValueError for another
+        side, a wrong shape, and NaN.
         """
+        if side not in ("source", "target"):
+            raise ValueError(f"side = {side!r} is unknown; use 'source' or 'target'")
         if side == "source":
             network, seen = self.networks.eta, self.scaling.x
             checked = self._check(points)

@@ -51,10 +51,11 @@ def as_float32(name: str, values: Num[np.ndarray, "..."]) -> Float[np.ndarray, "
             f"{name} has {over.sum()} values beyond float32's 3.4e38, such as "
             f"{values[over][0]:.3g}; divide it by its largest value"
         )
-    if values.any() and (np.abs(rounded) < np.finfo(np.float32).tiny).all():
+    size, tiny = np.abs(rounded), np.finfo(np.float32).tiny
+    if values[size < tiny].any() and not (size >= tiny).any():
         raise ValueError(
             f"{name} has no value above float32's smallest, 1.2e-38: its largest is "
-            f"{np.abs(values).max():.3g}; divide it by that"
+            f"{np.nanmax(np.abs(values)):.3g}; divide it by that"
         )
     return rounded
 

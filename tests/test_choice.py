@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -353,33 +354,44 @@ def test_pairs_are_scarce_where_many_of_the_targets_that_repeat_have_none(
     assert not any(c.out for c in contest(choice, ways, scarce))
 
 
-def test_where_pairs_are_scarce_what_was_named_first_is_taken_if_not_clearly_less_often_right(
-    repeating, scarce
-):
+def few_pairs(one: Contestant) -> Contestant:
+    """The same, for scarce pairs."""
+    assert isinstance(one.way, Candidate)
+    one.way = replace(one.way, suits="scarce")
+    return one
+
+
+def test_what_is_for_scarce_pairs_is_taken_if_not_clearly_less_often_right(scarce):
     """On Tiny ImageNet at 1 % of the pairs the best log posterior, or the best of twenty R@1 of
     forty held-out points, were maps with .06 to .11 of new images right, where this has .13."""
-    first = contestant(0, [-5.0, -5.1] * 20, [1.0] * 3 + [0.0] * 37)
+    made = few_pairs(contestant(0, [-5.0, -5.1] * 20, [1.0] * 3 + [0.0] * 37))
     sure = contestant(1, [-4.0, -4.1] * 20, [0.0] * 2 + [1.0] * 5 + [0.0] * 33)
     baseline = contestant(2, [-4.5, -4.6] * 20, [0.0] * 2 + [1.0] * 6 + [0.0] * 32)
     baseline.name, baseline.way = "ridge", Ridge()
-    field, choice = [sure, baseline, first], Choice([candidate()])
-    said = summary(field, scarce, choice)
-    assert (said["coupling"], said["anchor"], said["ranking"]) == ("c0", "c0", "c1")
-    said = summary(field, repeating, choice)
-    assert (said["coupling"], said["anchor"], said["ranking"]) == ("c1", "c1", "c1")
+    choice = Choice([candidate()])
+
+    def taken(*field: Contestant) -> tuple[str, str, str]:
+        said = summary(field, scarce, choice)
+        return said["coupling"], said["anchor"], said["ranking"]
+
+    assert taken(sure, baseline, made) == ("c0", "c0", "c1")
+    other = contestant(0, [-5.0, -5.1] * 20, [1.0] * 3 + [0.0] * 37)
+    assert taken(sure, baseline, other) == ("c1", "c1", "c1")
     often = np.r_[np.ones(30), np.zeros(10)]
     sure.best = True, sure.verdict._replace(hits=often)
-    assert summary(field, scarce, choice)["coupling"] == "c1"
+    assert taken(sure, baseline, made) == ("c1", "c1", "c1")
+    baseline.best = True, baseline.verdict._replace(hits=often)
+    assert taken(baseline, made) == ("c0", "ridge", "ridge")
 
 
 @pytest.mark.parametrize("scarce", [False, True])
-def test_where_pairs_are_scarce_a_map_is_read_without_its_potential(rng, scarce):
+def test_what_is_for_scarce_pairs_is_read_without_its_potential(rng, scarce):
     """Though with it targets without a pair are more probable, as long as it is not clearly more
     often right."""
     partners = np.eye(4, dtype=bool)[rng.integers(0, 4, 60)]
     without = rng.normal(size=(60, 4))
     found = contestant(0, [0.0], [0.0])
-    found.scarce = scarce
+    found = few_pairs(found) if scarce else found
 
     def conclude(gain: float, right: int) -> bool:
         balanced = without + gain * partners
@@ -617,16 +629,53 @@ def test_one_pair_cannot_be_held_out_and_the_run_says_so(rotated, tmp_path):
     assert morph.match(x, 1).rows.shape == (N, 1)
 
 
-def test_of_one_pair_the_first_candidate_that_suits_is_taken(rotated, tmp_path):
-    """Not what is for classes, which gin/candidates.gin names first."""
-    data = PairedData(rotated.x, rotated.y, Pairs.from_array(np.array([[0, N - 1]])))
-    classes = replace(candidate(1), suits="repeated", label="classes")
+def chosen_of(data: PairedData, choice: Choice, folder: Path):
+    """What is chosen of `data`, and what is said of it."""
     experiment, _ = asked(["align.gin", "auto.gin"], ["run.data = @data.Digits()"])
-    experiment = replace(experiment, choice=Choice([classes, candidate(7)]))
-    with Log(tmp_path, wandb="disabled", quiet=True) as log:
-        found = choose(experiment, data, RunFolder(tmp_path), log).experiment.aligner
-    assert isinstance(found, refined.RefinedAlignment)
-    assert found.rounds == 7
+    experiment = replace(experiment, choice=choice, baselines=())
+    with Log(folder, wandb="disabled", quiet=True) as log:
+        found = choose(experiment, data, RunFolder(folder), log)
+    return found, (folder / "log.jsonl").read_text()
+
+
+def rounds_of(found) -> int:
+    return found.experiment.aligner.rounds
+
+
+def test_of_one_pair_the_first_candidate_that_suits_is_taken(rotated, scarce, tmp_path):
+    """Not what is for classes, which gin/candidates.gin names first."""
+    one = replace(rotated, pairs=Pairs.from_array(np.array([[0, N - 1]])))
+    few = replace(candidate(4, "few"), suits="scarce")
+    classes = replace(candidate(5, "classes"), suits="repeated")
+    found, said = chosen_of(one, Choice([few, classes, candidate(7, "any")]), tmp_path)
+    assert rounds_of(found) == 7
+    assert "suits them is taken (any)" in said
+    _, said = chosen_of(one, Choice([few, classes]), tmp_path / "none")
+    assert "suits them is taken (the run's own)" in said
+    single = replace(scarce, pairs=one.pairs)
+    found, _ = chosen_of(single, Choice([classes, few]), tmp_path / "classes")
+    assert (rounds_of(found), found.experiment.reading.balanced) == (5, True)
+    found, _ = chosen_of(single, Choice([few, classes]), tmp_path / "few")
+    assert (rounds_of(found), found.experiment.reading.balanced) == (4, False)
+
+
+def test_without_pairs_nothing_can_be_chosen(rotated, tmp_path):
+    none = replace(rotated, pairs=Pairs.from_array(np.zeros((0, 2), int)))
+    with pytest.raises(ValueError, match=r"no pairs to judge by; name gin/unpaired\.gin"):
+        chosen_of(none, Choice([candidate()]), tmp_path)
+
+
+def test_a_kept_choice_is_of_the_same_candidates_in_the_same_order(repeating, tmp_path):
+    """Of those that are as often right the first is taken: the order is part of the question."""
+    a, b = candidate(1, "a"), candidate(2, "b")
+    for asked_for in ([a, b], [b, a], [replace(a, suits="repeated"), b]):
+        chosen_of(repeating, Choice(asked_for, folds=2), tmp_path)
+        first = json.loads(RunFolder(tmp_path).choice.read_text())["identity"]
+        chosen_of(repeating, Choice(asked_for, folds=2), tmp_path)
+        again = json.loads(RunFolder(tmp_path).choice.read_text())["identity"]
+        assert first == again
+        RunFolder(tmp_path).choice.rename(tmp_path / f"{first}.json")
+    assert len(list(tmp_path.glob("*.json"))) == 3
 
 
 def test_a_point_estimate_is_not_praised_for_finding_the_held_out_target():

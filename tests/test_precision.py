@@ -174,6 +174,7 @@ def test_what_float32_can_hold_is_kept():
     [
         ([[1e300, 1.0]], r"x has 1 values beyond float32's 3.4e38, such as 1e\+300"),
         ([[1e-50, 0.0]], "x has no value above float32's smallest"),
+        ([[1e-50, np.nan]], "x has no value above float32's smallest.*largest is 1e-50"),
     ],
 )
 def test_numbers_out_of_range_are_refused(values, message):

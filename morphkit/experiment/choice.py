@@ -17,8 +17,7 @@ from ..types import PairedData
 from ..wiring.records import arguments
 
 UNPAIRED = 0.25
-"""The share of distinct targets without a pair, of targets that repeat, from which pairs are
-scarce."""
+"""Pairs are scarce where more than this share of the distinct targets, which repeat, has none."""
 
 Suits = Literal["any", "repeated", "scarce"]
 
@@ -106,23 +105,20 @@ for configurable in (Choice, Candidate, Reading):
     gin.register(configurable, module="morphkit")
 
 
-def judged_by_hits(choice: Choice, data: PairedData) -> bool:
-    """Whether a point estimate of `data` is right or wrong, rather than near: of targets that
-    repeat, or whose classes `choice` judges."""
-    paired = np.asarray(data.pairs.target)
-    few = Groups.of(data.y)[0].size < data.y.size / 2
-    return choice.classes or few or len(np.unique(paired)) < len(paired) / 2
-
-
 def kinds(choice: Choice, data: PairedData) -> set[Suits]:
-    """What `data` are to `choice`, for a Candidate to suit: any; repeated, where `judged_by_hits`;
-    scarce, where targets repeat, and more than UNPAIRED of the distinct ones have no pair."""
-    found: set[Suits] = {"any"}
-    if judged_by_hits(choice, data):
-        found.add("repeated")
+    """What `data` are to `choice`, for a Candidate to suit.
+
+    "any"; "repeated", where a point estimate is right or wrong, rather than near: targets repeat,
+    or `choice` judges their classes; and "scarce", where more than UNPAIRED of the distinct targets
+    that repeat have no pair.
+    """
     targets, groups = Groups.of(data.y)
-    paired = len(np.unique(np.asarray(groups.index)[np.asarray(data.pairs.target)]))
-    if targets.size < data.y.size / 2 and paired < (1 - UNPAIRED) * targets.size:
+    paired, few = np.asarray(data.pairs.target), targets.size < data.y.size / 2
+    found: set[Suits] = {"any"}
+    if choice.classes or few or len(np.unique(paired)) < len(paired) / 2:
+        found.add("repeated")
+    known = len(np.unique(np.asarray(groups.index)[paired]))
+    if few and known < (1 - UNPAIRED) * targets.size:
         found.add("scarce")
     return found
 

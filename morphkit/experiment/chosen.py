@@ -102,8 +102,9 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     error. Of couplings within a standard error of the best it is the one that was named first, if
     the probability of the right target is not clearly behind. Of fewer than COUNTED held-out points
     it is the one with the best log posterior, and a baseline is better only if its own is, too.
-    Where targets repeat and many have no pair, held-out points tell little: what was named first is
-    taken, read without its potential, unless another is right clearly more often. A map is read at
+    Where targets repeat and many have no pair, held-out points tell little: a candidate that suits
+    this is taken, read without its potential, unless another is right clearly more often. A map is
+    read at
     temperature 1 at most then, since blurred answers are not more often right. Elsewhere better is
     the larger R², and draws are spread as held-out targets are about what the flow starts from.
     Targets are ranked by what has the best log posterior of all. The table is kept in `folder`,
@@ -115,17 +116,26 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     asked = Candidate(experiment.cost, experiment.aligner, experiment.solver, OWN)
     ways: dict[str, Way] = {row.partition("/")[2]: b for row, b in experiment.rows.items()}
     ways |= {candidate.name: candidate for candidate in (*choice.asked, asked)}
+    if data.pairs.size == 0:
+        raise ValueError(
+            "Choice: there are no pairs to judge by; name gin/unpaired.gin in the place of "
+            "gin/auto.gin, or set run.choice = None"
+        )
     if len(distinct(np.asarray(data.pairs.source))[0]) < 2:
+        known_as = kinds(choice, data)
+        first = next((way for way in choice.asked if way.suits in known_as), asked)
         log.warn(
             "the pairs of a single source point cannot be held out, so nothing is chosen: the "
-            "first of Choice.candidates that suits them is taken, and Training.validation is 0"
+            f"first candidate that suits them is taken ({first.name}), and Training.validation is 0"
         )
-        known_as = kinds(choice, data)
-        first = next((c for c in choice.asked if c.suits in known_as), choice.asked[0])
         training = replace(experiment.training, validation=0.0, patience=None)
         experiment = replace(experiment, training=training)
-        return Chosen(_coupled(experiment, first, Reading(), "coupling"))
-    request = {name: _recorded(way) for name, way in ways.items()}
+        usual = Reading(balanced=first.suits != "scarce")
+        return Chosen(_coupled(experiment, first, usual, "coupling"))
+    request = [
+        [name, _recorded(way), way.suits if isinstance(way, Candidate) else None]
+        for name, way in ways.items()
+    ]
     settings = (choice.folds, choice.budget, choice.points, choice.classes)
     identity = fingerprint(request, settings, *map(np.asarray, jax.tree.leaves(data)))
     said = folder.kept_choice(identity)
@@ -173,12 +183,11 @@ def _recorded(way: Way | str | None) -> Any:
 
 def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> dict[str, Any]:
     """What the contest of `field`, sorted, on `data` by `choice` came to, as JSON: the `rows` of
-    its table, the names of the best `coupling` (of those that know new points), of what the flow is
-    to start from, the `anchor`, and of what ranks targets, the `ranking`; the `reading` of the
-    coupling's map as a point estimate; the `spread` of the anchor's residuals, where targets do not
-    repeat; and `advice`."""
-    known_as = kinds(choice, data)
-    by_hits, scarce = "repeated" in known_as, "scarce" in known_as
+    its table, the names of the `coupling` that is taken (of those that know new points), of what
+    the flow is to start from, the `anchor`, and of what ranks targets, the `ranking`; the `reading`
+    of the coupling's map as a point estimate; the `spread` of the anchor's residuals, where targets
+    do not repeat; and `advice`."""
+    by_hits = "repeated" in kinds(choice, data)
     judged = [c for c in field if c.best is not None and c.everywhere]
     known = [c for c in judged if not c.out]
 
@@ -189,11 +198,11 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     couplings = [c for c in judged if isinstance(c.way, Candidate)]
     # Of equals max takes the first, and they are sorted by the log posterior.
     left = [c for c in couplings if not c.out]
-    coupling = _first_as_good(left, scarce) if by_hits and left else best(left or couplings, by)
+    coupling = _first_as_good(left) if by_hits and left else best(left or couplings, by)
     baselines = [c for c in known if isinstance(c.way, Baseline)]
     coupled = [coupling] if coupling and (not coupling.out or not baselines) else []
     anchor = best([*coupled, *baselines], by)
-    if by_hits and anchor and coupled and not _clearly_righter(anchor, coupled[0], scarce):
+    if by_hits and anchor and coupled and not _clearly_righter(anchor, coupled[0]):
         anchor = coupled[0]
     ranking = best(known or couplings, Contestant.log_posterior)
     if ranking is None:
@@ -211,18 +220,18 @@ def summary(field: Sequence[Contestant], data: PairedData, choice: Choice) -> di
     }
 
 
-def _first_as_good(couplings: Sequence[Contestant], scarce: bool) -> Contestant:
+def _first_as_good(couplings: Sequence[Contestant]) -> Contestant:
     """Of those that have the right target first as often as the best, within a standard error, and
     give it a probability that is not clearly behind, the one that was named first; of fewer than
     COUNTED held-out points, the best by its log posterior.
 
-    Where pairs are `scarce`, the first of those that are not clearly less often right: half of the
-    held-out targets have no other pair, so that all are seldom right, and the probability is led by
-    what gives such targets a little more."""
+    But one that is for scarce pairs is taken where it is not clearly less often right: many
+    held-out targets have no other pair, so that all candidates are seldom right, and probability is
+    led by what gives such targets a little more."""
     often = max(couplings, key=Contestant.recall_at_1)
-    if scarce:
-        good = [c for c in couplings if not clearly_behind(often.verdict.hits, c.verdict.hits)]
-        return min(good, key=lambda c: c.place)
+    for c in sorted(couplings, key=lambda c: c.place):
+        if c.for_scarce and not clearly_behind(often.verdict.hits, c.verdict.hits):
+            return c
     best = max(couplings, key=Contestant.log_posterior)
     if len(best.verdict.hits) < COUNTED:
         return best
@@ -240,14 +249,14 @@ def _estimating(reading: Reading, by_hits: bool) -> Reading:
     return replace(reading, temperature=min(1.0, reading.temperature)) if by_hits else reading
 
 
-def _clearly_righter(baseline: Contestant, coupling: Contestant, scarce: bool) -> bool:
+def _clearly_righter(baseline: Contestant, coupling: Contestant) -> bool:
     """Whether `baseline` has the right target first more often than `coupling`, by more than a
-    standard error, or clearly where pairs are `scarce`; of fewer than COUNTED held-out points also
-    whether its log posterior is better."""
+    standard error, or clearly if that is for scarce pairs; of fewer than COUNTED held-out points
+    also whether its log posterior is better."""
     few = len(baseline.verdict.hits) < COUNTED
     if few and baseline.log_posterior() <= coupling.log_posterior():
         return False
-    if scarce:
+    if coupling.for_scarce:
         return clearly_behind(baseline.verdict.hits, coupling.verdict.hits)
     return not _as_often_right(coupling, baseline)
 
@@ -258,7 +267,8 @@ def _as_often_right(contestant: Contestant, best: Contestant) -> bool:
 
 
 def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
-    """Says in words how the best `coupling` and the best `baseline` compare on held-out pairs."""
+    """Says in words how the `coupling` that is taken and the best `baseline` compare on held-out
+    pairs."""
     if coupling is None or baseline is None:
         only = coupling or baseline
         return f"{only.name} is all that could be judged" if only else "nothing could be judged"
@@ -276,5 +286,5 @@ def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
             f"{baseline.name}: {numbers}"
         )
     if gain.mean() < -2 * error:
-        return f"{baseline.name} is better than the best coupling ({coupling.name}): {numbers}"
+        return f"{baseline.name} is better than the coupling ({coupling.name}): {numbers}"
     return f"{baseline.name} is as good here as the coupling ({coupling.name}): {numbers}"

@@ -28,7 +28,8 @@ logger = logging.getLogger("morphkit")
 BEHIND = 2.0
 """Standard errors by which a candidate may lie behind the best and still be asked again."""
 
-FOR = {"repeated": "targets that repeat", "scarce": "targets that repeat, many of them unpaired"}
+SUITED = {"repeated": "targets that repeat", "scarce": "targets that repeat, many of them unpaired"}
+"""What data a candidate is for, in words, by what it suits."""
 
 ENOUGH = 5
 """Held-out source points that a standard error takes."""
@@ -38,13 +39,11 @@ ENOUGH = 5
 class Contestant:
     """One line of the table: a `way` by its `name`, entered at its `place`, what it `said` of each
     part of the pairs, read with its potential and without, and the `seconds` that took. `out` is
-    why it was not asked, or asked no further; `best` is its best reading, and how good. It is read
-    with its potential where that makes no difference, and without where pairs are `scarce`."""
+    why it was not asked, or asked no further; `best` is its best reading, and how good."""
 
     name: str
     way: Way
     place: int = 0
-    scarce: bool = False
     said: dict[bool, list[Answers]] = field(default_factory=dict)
     seconds: float = 0.0
     out: str = ""
@@ -55,18 +54,23 @@ class Contestant:
         """Whether it knows new points: a baseline does, and a map, which is read in two ways."""
         return isinstance(self.way, Baseline) or False in self.said
 
+    @property
+    def for_scarce(self) -> bool:
+        """Whether it is for pairs that are scarce, of which held-out ones tell little."""
+        return isinstance(self.way, Candidate) and self.way.suits == "scarce"
+
     def conclude(self) -> None:
-        """Judges both readings by what was said so far, and keeps the usual one unless the other is
-        better by more than the standard error. Where pairs are scarce, the other has to have the
-        right target first clearly more often: by probability a potential is better that gives
-        targets without a pair their share."""
+        """Judges both readings by what was said so far, and keeps that with the potential unless
+        the other is better by more than the standard error. Of one for scarce pairs the usual one
+        is without, and the other has to have the right target first clearly more often: by
+        probability a potential is better that gives targets without a pair their share."""
         verdicts = {balanced: judge(parts) for balanced, parts in self.said.items()}
-        usual = not self.scarce or False not in verdicts
+        usual = not (self.for_scarce and False in verdicts)
         self.best, other = (usual, verdicts[usual]), verdicts.get(not usual)
         if other is not None:
             gain = other.log_posterior - self.verdict.log_posterior
             if (
-                clearly_behind(other.hits, self.verdict.hits) if self.scarce
+                clearly_behind(other.hits, self.verdict.hits) if self.for_scarce
                 else gain.mean() > standard_error(gain)
             ):  # fmt: skip
                 self.best = not usual, other
@@ -135,11 +139,11 @@ def contest(
             "Choice.classes = True needs labels of the targets; give them, or set it to False"
         )
     known = kinds(choice, data)
-    by_hits, scarce = "repeated" in known, "scarce" in known
-    entered = [Contestant(name, way, k, scarce) for k, (name, way) in enumerate(ways.items())]
+    by_hits = "repeated" in known
+    entered = [Contestant(name, way, k) for k, (name, way) in enumerate(ways.items())]
     for contestant in entered:
         if isinstance(contestant.way, Candidate) and contestant.way.suits not in known:
-            contestant.out = f"not tried: it is for {FOR[contestant.way.suits]}"
+            contestant.out = f"not tried: it is for {SUITED[contestant.way.suits]}"
     data = thinned(data, choice.points)
     targets, groups = Groups.of(data.y)
     labels = np.asarray(targets.labels) if choice.classes else None

@@ -87,6 +87,13 @@ class Experiment(Checked):
                 "run.anchor, or leave run.spread out"
             )
 
+        if self.training.reweight and (self.choice is not None or self.anchor is not None):
+            raise ValueError(
+                "Training.reweight learns densities of target points, and an anchored flow, as a "
+                "choice may ask for, sees residuals; set Training.reweight = False, or both "
+                "run.choice = None and run.anchor = None"
+            )
+
     @property
     def tracked(self) -> Wandb:
         """How the run is logged to Weights & Biases."""

@@ -36,8 +36,7 @@ KINDS: dict[str, type[eqx.Module]] = {
     "baseline": Baseline,
     "eval": Evaluator,
 }
-"""The kind of a component, and so its module in gin, by its interface."""
-"""The interface of each kind of component, by the first part of its short name."""
+"""The interface of each kind of component, which is also its module in gin."""
 
 FILLED = ("input_shape", "source_dim", "target_dim", "key")
 """The arguments of components that a run gives."""

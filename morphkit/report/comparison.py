@@ -276,6 +276,6 @@ def _plot_comparison(means: Mapping[str, Stats], ours: set[str], directions: Dir
         ]
         widest = 6 + max(map(len, names))
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=max(1, 60 * columns // widest)
+            handles=handles, loc="outside upper center", ncols=max(1, 60 * columns // widest)
         )
     return figure

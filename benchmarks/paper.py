@@ -1,7 +1,8 @@
 """What `morphkit paper` made, for docs/reproduction.md.
 
-`python benchmarks/paper.py [DIR]` copies numbers, pictures and their origins from DIR, by default
-runs/paper/cpu, to benchmarks/results/paper, and writes results/paper.md of all that is there.
+`python benchmarks/paper.py [DIR]` copies numbers and their origins from DIR, by default
+runs/paper/cpu, to benchmarks/results/paper, pictures to docs/paper, and writes results/paper.md of
+all that is there.
 """
 
 import json
@@ -14,6 +15,7 @@ from morphkit.paper.index import ANSWERS, seeds_of
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = RESULTS / "paper"
+PICTURES = Path(__file__).parent.parent / "docs" / "paper"
 
 
 def read(path: Path) -> dict:
@@ -22,11 +24,12 @@ def read(path: Path) -> dict:
 
 def main() -> None:
     made = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/paper/cpu")
-    KEPT.mkdir(parents=True, exist_ok=True)
+    for folder in (KEPT, PICTURES):
+        folder.mkdir(parents=True, exist_ok=True)
     for told in made.glob("fig*.json"):
-        for end in ("json", "csv", "png"):
-            shutil.copy(told.with_suffix(f".{end}"), KEPT)
-    rows, left = [], []
+        for end, folder in (("json", KEPT), ("csv", KEPT), ("png", PICTURES)):
+            shutil.copy(told.with_suffix(f".{end}"), folder)
+    rows, pictures, left = [], [], []
     for name, figure in FIGURES.items():
         path = KEPT / f"fig{name.lower()}.json"
         if not path.exists():
@@ -38,13 +41,18 @@ def main() -> None:
             f"| {name} | {figure.claim} | {told['found']} | {ANSWERS[told['agrees']].lower()} | "
             f"{told['scale']}, {seeds_of(told)} | {minutes:.0f} |"
         )
+        pictures += [
+            f"**{name}. {figure.title}** (`benchmarks/results/paper/{path.stem}.csv`)", "",
+            f"![Figure {name}: {figure.title}](paper/{path.stem}.png)", "",
+        ]  # fmt: skip
     text = []
     if rows:
         machines = sorted({read(path)["machine"] for path in KEPT.glob("fig*.json")})
         head = "| figure | what the paper claims | what was found | here | scale, seeds | minutes |"
         text = [f"{'; '.join(machines)}.", "", head, "|---|---|---|---|---|---|", *rows, ""]
     if left:
-        text.append(f"Not made yet: {', '.join(left)}.")
+        text += [f"Not made yet: {', '.join(left)}.", ""]
+    text += pictures
     (RESULTS / "paper.md").write_text("\n".join(text) + "\n", encoding="utf-8")
 
 

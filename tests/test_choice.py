@@ -241,6 +241,15 @@ def test_a_baseline_is_the_anchor_where_it_is_more_often_right_than_noise(repeat
     assert said["reading"]["temperature"] == min(1, coupling.reading.temperature)
 
 
+def test_advice_says_where_there_is_nothing_to_compare_with(rotated):
+    alone, choice = contestant(0, [-1.0] * 10, [1.0] * 10), Choice([candidate()])
+    said = summary([alone], rotated, choice)
+    assert said["advice"] == "the coupling (c0) is taken, with no baseline to compare it with"
+    alone.way = Ridge()
+    said = summary([alone], rotated, choice)
+    assert said["advice"] == "c0 is taken, with no coupling to compare it with"
+
+
 def test_of_a_large_part_a_thousand_are_looked_at():
     """Of two hundred a difference of .03 is noise: half of Tiny ImageNet paired, it hid LDA."""
     for pairs, looked in ((3000, 600), (6000, 1000)):

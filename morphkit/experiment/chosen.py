@@ -269,9 +269,11 @@ def _as_often_right(contestant: Contestant, best: Contestant) -> bool:
 def advice(coupling: Contestant | None, baseline: Contestant | None) -> str:
     """Says in words how the `coupling` that is taken and the best `baseline` compare on held-out
     pairs."""
-    if coupling is None or baseline is None:
-        only = coupling or baseline
-        return f"{only.name} is all that could be judged" if only else "nothing could be judged"
+    if coupling is None:
+        only = f"{baseline.name} is taken" if baseline else "nothing is taken"
+        return f"{only}, with no coupling to compare it with"
+    if baseline is None:
+        return f"the coupling ({coupling.name}) is taken, with no baseline to compare it with"
     a, b = coupling.verdict, baseline.verdict
     heard = min(len(a.log_posterior), len(b.log_posterior))  # by both: one may have dropped out
     gain = a.log_posterior[:heard] - b.log_posterior[:heard]

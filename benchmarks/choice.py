@@ -269,7 +269,7 @@ after Tiny ImageNet at 1 to 20 %, seeds 0 and 1 (ten cells, six rules, four cand
 Tiny ImageNet at 1 and 50 %, seed 0, that a thousand held-out points of a part are looked at, and
 that of fewer than fifty a baseline needs the better log posterior, too, to be the anchor. After
 Tiny ImageNet at 1 % (seeds 0 to 3) and 2 % (seeds 0 and 1): what is done where many targets have no
-pair, and "canonical, classes, few pairs" (twelve settings and three rules, by test images).
+pair, and "canonical, classes, few pairs" (twelve settings and four rules, by test images).
 Each cell had one core and 90 seconds, where gin/auto.gin has 60 seconds of all cores.
 Rows of the paper's bridge have its default ε, which is not tuned. R@1: of the source points
 without a pair, how many have their target first among the targets without one, by the map of

@@ -20,6 +20,7 @@ UNPAIRED = 0.25
 """Pairs are scarce where more than this share of the distinct targets, which repeat, has none."""
 
 Suits = Literal["any", "repeated", "scarce"]
+"""What data a candidate is for, see `kinds`."""
 
 
 def fixed(items: Sequence[Any]) -> Sequence[Any]:

@@ -104,11 +104,11 @@ def choose(experiment: Experiment, data: PairedData, folder: RunFolder, log: Log
     it is the one with the best log posterior, and a baseline is better only if its own is, too.
     Where targets repeat and many have no pair, held-out points tell little: a candidate that suits
     this is taken, read without its potential, unless another is right clearly more often. A map is
-    read at
-    temperature 1 at most then, since blurred answers are not more often right. Elsewhere better is
-    the larger R², and draws are spread as held-out targets are about what the flow starts from.
-    Targets are ranked by what has the best log posterior of all. The table is kept in `folder`,
-    where a run that goes on finds it; `log` shows the progress.
+    read at temperature 1 at most then, since blurred answers are not more often right. Elsewhere
+    better is the larger R², and draws are spread as held-out targets are about what the flow starts
+    from. Targets are ranked by what has the best log posterior of all. The table is kept in
+    `folder`, where a run that goes on finds it; `log` shows the progress. Raises ValueError without
+    pairs.
     """
     choice = experiment.choice
     if choice is None:

@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from morphkit_costs import bridge
-from morphkit_costs.bridge import BridgeCost, bridges, nearest
+from morphkit_costs import ends as of_ends
+from morphkit_costs.bridge import BridgeCost
+from morphkit_costs.ends import bridges, nearest
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.spatial.distance import cdist
@@ -21,6 +23,7 @@ from morphkit.transport.geometry import (
     min_plus,
     pairwise,
 )
+from morphkit.transport.half import Half, full
 from morphkit.types import Cloud, PairedData, Pairs
 
 
@@ -155,10 +158,13 @@ def sharing(rng, kind: str) -> np.ndarray:
 @pytest.mark.parametrize(("kind", "most"), [("targets", 20), ("sources", 20), ("both", 40)])
 @pytest.mark.parametrize("metric", ["sqeuclidean", "cosine"])
 def test_pairs_that_share_a_point_are_one_bridge_exactly(rng, monkeypatch, kind, most, metric):
-    monkeypatch.setattr(bridge, "BLOCK", 400 * 64)  # several blocks, the last of them overlapping
+    # Several blocks each way, the last of them overlapping.
+    monkeypatch.setattr(of_ends, "BLOCK", 150 * 64)
+    monkeypatch.setattr(of_ends, "ROWS", 150)
     nearest.clear_cache()
-    half = [rng.integers(-9, 10, (n, 6)) for n in (200, 175)]  # whole numbers: nothing is rounded
-    clouds = [Cloud.uniform(np.concatenate([points, -points])) for points in half]
+    # Whole numbers, each beside its negative, so that every block's centre is 0: no rounding.
+    half = [rng.integers(-9, 10, (n, 6)) for n in (200, 175)]
+    clouds = [Cloud.uniform(np.stack([points, -points], 1).reshape(-1, 6)) for points in half]
     data = PairedData(*clouds, Pairs.from_array(sharing(rng, kind)))
     merged = BridgeCost(metric, metric, unit="none").prepare(data)
     sides = (data.x.points, data.pairs.source), (data.y.points, data.pairs.target)
@@ -171,6 +177,64 @@ def test_pairs_that_share_a_point_are_one_bridge_exactly(rng, monkeypatch, kind,
     np.testing.assert_allclose(
         merged.matrix(), BridgeGeometry(*each).matrix(), rtol=0, atol=rounding
     )
+    nearest.clear_cache()
+
+
+@pytest.mark.parametrize("kind", ["targets", "both"])
+def test_of_many_ends_some_are_enough_and_known_pairs_keep_their_zero(
+    rng, monkeypatch, caplog, kind
+):
+    monkeypatch.setattr(of_ends, "ROWS", 150)
+    nearest.clear_cache()
+    clouds = [Cloud.uniform(rng.normal(size=(n, 6))) for n in (400, 350)]
+    data = PairedData(*clouds, Pairs.from_array(sharing(rng, kind)))
+    exact = BridgeCost().prepare(data)
+    with caplog.at_level("INFO", "morphkit"):
+        assert BridgeCost(ends=300).prepare(data).a is not None
+        assert not caplog.messages
+        few = BridgeCost(ends=4).prepare(data)
+    assert (np.asarray(few.a) >= np.asarray(exact.a) - 1e-6).all()
+    assert (np.asarray(few.b) >= np.asarray(exact.b) - 1e-6).all()
+    assert not np.asarray(few.matrix())[data.pairs.source, data.pairs.target].any()
+    side, _ = bridges(data.pairs)
+    kept = side.some(4)
+    sizes = np.bincount(np.asarray(side.bridge), minlength=side.size)
+    np.testing.assert_array_equal(
+        np.bincount(np.asarray(kept.bridge), minlength=side.size), np.minimum(sizes, 4)
+    )
+    higher = np.asarray(few.a).mean() / np.asarray(exact.a).mean() - 1
+    told = float(caplog.messages[0].split("bridge are ")[1].split("%")[0]) / 100
+    assert "BridgeCost.ends" in caplog.text
+    assert told == pytest.approx(higher, abs=0.05)
+    assert higher > 0.01
+    nearest.clear_cache()
+
+
+@pytest.mark.parametrize("side", ["source", "target", "both"])
+def test_half_precision_costs_what_single_precision_does(rng, monkeypatch, side):
+    """Stored in float16, by blocks that overlap: the factors, the soft and the hard cost, and its
+    mean."""
+    sizes = {"source": (700, 30), "target": (30, 700), "both": (700, 600)}[side]
+    points = rng.integers(0, 30, (90, 2))
+    data = PairedData(
+        *(Cloud.uniform(rng.normal(size=(n, 5)) + 1) for n in sizes), Pairs.from_array(points)
+    )
+    single = BridgeCost().prepare(data)
+    monkeypatch.setattr(bridge, "SINGLE", 100 * 90)
+    monkeypatch.setattr(of_ends, "ROWS", 64)
+    nearest.clear_cache()
+    half = BridgeCost().prepare(data)
+    assert [isinstance(f, Half) for f in (half.a, half.b)] == [n == 700 or n == 600 for n in sizes]
+    for stored, exact in ((half.a, single.a), (half.b, single.b)):
+        stored, exact = np.asarray(full(stored)), np.asarray(exact)
+        above = exact - exact.min(1, keepdims=True)
+        assert (np.abs(stored - exact) <= 2**-11 * above + 1e-6).all()
+    np.testing.assert_allclose(half.matrix(), single.matrix(), rtol=2**-10, atol=1e-6)
+    np.testing.assert_allclose(half.softened(0.1), single.softened(0.1), rtol=2**-10, atol=1e-3)
+    weights = data.x.weights, data.y.weights
+    np.testing.assert_allclose(half.mean(*weights), single.mean(*weights), rtol=1e-4)
+    nothing = BridgeCost(unit="none").prepare(data)  # of any size: too small for float16, or large
+    assert not any(isinstance(f, Half) for f in (nothing.a, nothing.b))
     nearest.clear_cache()
 
 
@@ -189,8 +253,10 @@ def test_the_factor_of_all_pairs_is_never_built():
     """20,000 paired points of 10 bridges: 1.6 GB if each were a column of its own."""
     n, bridges_ = 20_000, 10
     points, index = jnp.zeros((n, 8)), jnp.arange(n)
-    arguments = points, points, (index, index), index % bridges_
-    compiled = nearest.lower("cosine", *arguments, size=bridges_).compile()
+    known = of_ends.Known(points, index % bridges_, (index, index))
+    one = jnp.ones(())
+    lowered = nearest.lower("cosine", points, known, one, one, None, size=bridges_)
+    compiled = lowered.compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.3e9
 
 

@@ -7,8 +7,8 @@ import pytest
 from morphkit_aligners.aligners import GlobalAlignment, LocalAlignment
 from scipy.stats import chisquare
 
+from morphkit.transport.bridges import BridgeCoupling
 from morphkit.transport.couplings import (
-    BridgeCoupling,
     Convergence,
     Coupling,
     DenseCoupling,

@@ -19,8 +19,10 @@ from morphkit_costs.kcca import KCCACost
 from morphkit_costs.knn import HeatGeometry, KNNCost
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 
+from morphkit.transport import bridges as of_bridges
 from morphkit.transport import couplings, geometry, memory
 from morphkit.transport.geometry import BridgeGeometry
+from morphkit.transport.half import Half
 from morphkit.transport.memory import UNKNOWN, ask_memory, available
 from morphkit.transport.sharpening import sharpen
 from morphkit.types import Cloud, PairedData, Pairs
@@ -144,18 +146,31 @@ def test_a_solve_by_factors_takes_what_it_asks_for(monkeypatch):
     n, m, bridges = 3000, 300, 400
     data = paired(n, m, 1)
     a, b = (jnp.asarray(np.random.default_rng(k).random((k, bridges)), "float32") for k in (n, m))
-    f, g = jnp.zeros(n), jnp.zeros(m)
+    f, g, mass = jnp.zeros(n), jnp.zeros(m), jnp.zeros(bridges)
     sizes = asked(monkeypatch, geometry)
     solver = BridgeSinkhorn(halvings=1)
     solve = taken(lambda a, b: solver.solve(BridgeGeometry(a, b), data.x, data.y).f, a, b)
-    first = taken(lambda a, b, f, g: couplings._from_sources(a, b, 0.1, f, g), a, b, f, g)
-    second = taken(lambda b, g: couplings._to_targets(b, 0.1, g), b, g)
-    tables = 4 * n * bridges
-    assert max(solve, first, second + tables) <= sizes[0]
+    first = taken(lambda a, f, mass: of_bridges._from_sources(a, 0.1, f, mass), a, f, mass)
+    second = taken(lambda b, g: of_bridges._to_targets(b, 0.1, g), b, g)
+    assert max(solve, first, second) <= sizes[0]
     monkeypatch.undo()
     monkeypatch.setattr(memory, "available", lambda: 4 * (n + m) * bridges)
     with pytest.raises(MemoryError, match=rf"{n} \+ {m} points to {bridges} bridges .*, 3 times"):
         solver.solve(BridgeGeometry(a, b), data.x, data.y)
+
+
+def test_a_solve_in_half_precision_stores_nothing_of_the_size_of_its_factor(monkeypatch):
+    n, m, bridges = 30_000, 1000, 100
+    data = paired(n, m, 1)
+    a, b = (jnp.asarray(np.random.default_rng(k).random((k, bridges)), "float32") for k in (n, m))
+    half, solver = Half.of(a), BridgeSinkhorn(halvings=1)
+    solve = taken(lambda a, b: solver.solve(BridgeGeometry(a, b), data.x, data.y).f, half, b)
+    mass = jnp.zeros(bridges)
+    draws = taken(lambda a, f: of_bridges._from_sources(a, 0.1, f, mass), half, jnp.zeros(n))
+    assert max(solve, draws) < 4 * n * bridges / 2
+    sizes = asked(monkeypatch, geometry)
+    solver.solve(BridgeGeometry(half, b), data.x, data.y)
+    assert sizes[0] < 4 * n * bridges
 
 
 def test_the_mean_of_a_cost_by_heat_needs_no_matrix(monkeypatch):

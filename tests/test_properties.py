@@ -10,14 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from morphkit_costs.bridge import BridgeCost
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.factored import FactoredKernel
 from morphkit_solvers.gromov import FusedGromovWasserstein
-from morphkit_solvers.scaling import FactoredKernel
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.special import xlogy
 from scipy.stats import chisquare
 
+from morphkit.transport.bridges import BridgeCoupling
 from morphkit.transport.couple import couple
-from morphkit.transport.couplings import BridgeCoupling, Convergence, DenseCoupling
+from morphkit.transport.couplings import Convergence, DenseCoupling
 from morphkit.transport.geometry import BridgeGeometry, DenseGeometry
 from morphkit.types import Cloud, PairedData, Pairs
 

@@ -18,9 +18,12 @@ from scipy.optimize import approx_fprime, minimize
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, xlogy
 
+from morphkit.transport import half as half_
 from morphkit.transport import memory
-from morphkit.transport.couplings import BridgeCoupling, DenseCoupling
+from morphkit.transport.bridges import BridgeCoupling
+from morphkit.transport.couplings import DenseCoupling
 from morphkit.transport.geometry import BridgeGeometry, DenseGeometry, PointGeometry
+from morphkit.transport.half import Half
 from morphkit.transport.streamed import EntropicCoupling
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -407,6 +410,31 @@ def test_a_bridge_cost_beyond_the_byte_budget_is_solved_by_its_factors(paired, c
     np.testing.assert_array_equal(thin.left, asked_for.left)
     other = DenseGeometry(prepared.matrix())  # no factors: stays dense
     assert isinstance(Sinkhorn(0.02, dense_bytes=1).solve(other, paired.x, paired.y), DenseCoupling)
+
+
+@pytest.mark.parametrize("sides", ["source", "target", "both"])
+@pytest.mark.parametrize("tau", [1.0, 0.9])
+def test_factors_in_half_precision_give_the_same_coupling(rng, monkeypatch, sides, tau):
+    monkeypatch.setattr(half_, "BLOCK", 16 * 7)  # blocks of 7 rows, the last overlapping
+    points = rng.integers(0, 40, (16, 2))
+    data = PairedData(
+        Cloud.uniform(rng.normal(size=(60, 4)) + 1), Cloud.uniform(rng.normal(size=(50, 3)) + 1),
+        Pairs.from_array(points),
+    )  # fmt: skip
+    single = BridgeCost().prepare(data)
+    a, b = single.a, single.b
+    half = BridgeGeometry(
+        Half.of(a) if sides != "target" else a, Half.of(b) if sides != "source" else b
+    )
+    solver = BridgeSinkhorn(0.01, tau_x=tau, tau_y=tau, threshold=1e-4)
+    exact, found = (solver.solve(cost, data.x, data.y) for cost in (single, half))
+    assert found.convergence.converged
+    assert np.abs(np.asarray(found.to_dense() - exact.to_dense())).sum() < 2e-3
+    for axis in (0, 1):
+        np.testing.assert_allclose(found.marginal(axis), exact.marginal(axis), atol=1e-4)
+    np.testing.assert_allclose(
+        found.barycentres(data.y.points), exact.barycentres(data.y.points), atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(("metric", "tau"), [("sqeuclidean", 1.0), ("cosine", 0.9)])

@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from ..types import Cloud, Pairs
-from .drawing import cumulative, draw, draw_marginal
+from .drawing import Table, choose
 from .memory import ask_memory
 
 
@@ -76,7 +76,7 @@ class Coupling(eqx.Module):
 
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
         """A draw from π(· | x_i) by `key` for each of `i`; of anything, where x_i has no mass."""
-        return draw(key, cumulative(self.rows(i)), jnp.arange(len(i)))
+        return choose(key, self.rows(i))
 
     def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         """log π(y_j | x_i) for the source points `i`; -inf everywhere in a row without mass."""
@@ -151,7 +151,7 @@ class Coupling(eqx.Module):
             if key is None:
                 seen += jnp.sum(-jnp.expm1(size * jnp.log1p(-jnp.minimum(weights, 1))))
             else:
-                drawn = draw_marginal(jax.random.fold_in(key, axis), cumulative(weights), size)
+                drawn = Table.of(weights).draws(jax.random.fold_in(key, axis), size)
                 seen += jnp.sum(jnp.zeros_like(weights).at[drawn].set(1))
         return 1 - seen / size
 
@@ -254,8 +254,8 @@ class DenseCoupling(Coupling):
     made from; `convergence` is how its solver ended, `solved` the potential it ended with."""
 
     values: Float[Array, "n m"]
-    conditional_cdf: Float[Array, "n m"]
-    marginal_cdf: Float[Array, " n"]
+    sources: Table
+    conditionals: Table
     convergence: Convergence
     solved: Potential | None
 
@@ -264,8 +264,7 @@ class DenseCoupling(Coupling):
     ) -> None:
         self.values = values
         self.solved = solved
-        self.conditional_cdf = cumulative(values)
-        self.marginal_cdf = cumulative(values.sum(1))
+        self.sources, self.conditionals = Table.of(values.sum(1)), Table.of(values)
         self.convergence = convergence
 
     @property
@@ -288,100 +287,8 @@ class DenseCoupling(Coupling):
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_j = jax.random.split(key)
-        i = draw_marginal(key_i, self.marginal_cdf, num)
+        i = self.sources.draws(key_i, num)
         return i, self.targets(key_j, i)
 
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
-        return draw(key, self.conditional_cdf, i)
-
-
-class BridgeCoupling(Coupling):
-    """A mixture over l bridges: π_ij = Σ_p exp(left_ip + right_jp), left_ip = f_i - a_ip / ε and
-    right_jp = g_j - b_jp / ε.
-
-    Draws pick a source point, then the bridge it leaves by, then the target point that the
-    bridge leads to. Memory is O((n + m) l): the tables to draw from, and `a` (n, l) and `b` (m, l),
-    which are kept as they are given, since a cost has them anyway. `epsilon` is ε in their units,
-    `f` (n,) and `g` (m,) are the potentials over ε; `convergence` is how its solver ended. Without
-    `of_cost` the bridges are components of a mixture, whose potentials say nothing of new points.
-    """
-
-    a: Float[Array, "n l"]
-    b: Float[Array, "m l"]
-    epsilon: Scalar | float
-    f: Float[Array, " n"]
-    g: Float[Array, " m"]
-    source_cdf: Float[Array, " n"]
-    bridge_cdf: Float[Array, "n l"]
-    target_cdf: Float[Array, "l m"]
-    convergence: Convergence
-    of_cost: bool = eqx.field(static=True)
-
-    def __init__(
-        self,
-        a: Float[Array, "n l"],
-        b: Float[Array, "m l"],
-        epsilon: Scalar | float,
-        f: Float[Array, " n"],
-        g: Float[Array, " m"],
-        convergence: Convergence,
-        of_cost: bool = True,
-    ) -> None:
-        self.a, self.b, self.epsilon, self.f, self.g = a, b, epsilon, f, g
-        self.convergence, self.of_cost = convergence, of_cost
-        self.source_cdf, self.bridge_cdf = _from_sources(a, b, epsilon, f, g)
-        self.target_cdf = _to_targets(b, epsilon, g)
-
-    @property
-    def left(self) -> Float[Array, "n l"]:
-        return _exponents(self.f, self.a, self.epsilon)
-
-    @property
-    def right(self) -> Float[Array, "m l"]:
-        return _exponents(self.g, self.b, self.epsilon)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.a.shape[0], self.b.shape[0]
-
-    @property
-    def potential(self) -> Potential | None:
-        if not self.of_cost:
-            return None
-        return Potential(self.g, self.epsilon, softness=self.epsilon)
-
-    def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
-        # Each factor is scaled by the square root of its bridge's mass, so that neither overflows.
-        left, right = self.left, self.right
-        balance = (right.max(0) - left.max(0)) / 2
-        return jnp.exp(left[i] + balance) @ jnp.exp(right - balance).T
-
-    def marginal(self, axis: int) -> Float[Array, " n"]:
-        here, there = (self.left, self.right) if axis == 0 else (self.right, self.left)
-        return jnp.exp(jax.nn.logsumexp(here + jax.nn.logsumexp(there, axis=0), axis=1))
-
-    def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        key_i, key_j = jax.random.split(key)
-        i = draw_marginal(key_i, self.source_cdf, num)
-        return i, self.targets(key_j, i)
-
-    def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
-        key_p, key_j = jax.random.split(key)
-        return draw(key_j, self.target_cdf, draw(key_p, self.bridge_cdf, i))
-
-
-def _exponents(potential: Array, cost: Array, epsilon: Array | float) -> Array:
-    return potential[:, None] - cost / epsilon
-
-
-# Compiled apart: the working memory of the one is free again when the other needs its own.
-@jax.jit
-def _from_sources(a: Array, b: Array, epsilon: Array, f: Array, g: Array) -> tuple[Array, Array]:
-    log = _exponents(f, a, epsilon) + jax.nn.logsumexp(_exponents(g, b, epsilon), axis=0)
-    marginal = jnp.exp(jax.nn.logsumexp(log, axis=1))
-    return cumulative(marginal), cumulative(jax.nn.softmax(log, axis=1))
-
-
-@jax.jit
-def _to_targets(b: Array, epsilon: Array, g: Array) -> Array:
-    return cumulative(jax.nn.softmax(_exponents(g, b, epsilon), axis=0).T)
+        return self.conditionals.draw(key, i)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from ..checks import Statistic
+from .half import Factor, full
 from .memory import ask_memory
 
 MEAN_PAIRS = 2**21
@@ -189,15 +190,22 @@ def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
     return geometry.matrix()
 
 
-def ask_bridges(shape: tuple[int, int], bridges: int, *, arrays: int) -> None:
+def ask_bridges(
+    shape: tuple[int, int],
+    bridges: int,
+    *,
+    arrays: int,
+    halves: tuple[bool, ...] = (False, False),
+) -> None:
     """Raises MemoryError unless `arrays` times the two factors of a bridge cost, (n, `bridges`) and
     (m, `bridges`) for `shape` (n, m), in float32, are to be had; an array of float64 counts as
-    two."""
+    two. Of `halves`, those in half precision, one is enough."""
     n, m = shape
+    points = sum(k / 2 if half else arrays * k for k, half in zip(shape, halves, strict=True))
     ask_memory(
         f"the table of {n} + {m} points to {bridges} bridges or their ends, {arrays} times held at "
         "once,",
-        arrays * 4 * (n + m) * bridges,
+        int(4 * points * bridges),
         "give fewer pairs (run.paired_fraction) or fewer points; in cost.BridgeCost pairs that "
         "share a point are one bridge",
     )
@@ -276,8 +284,8 @@ class BridgeGeometry(Geometry):
     O((n + m) l). `unit` is as in `Geometry`.
     """
 
-    a: Float[Array, "n l"]
-    b: Float[Array, "m l"]
+    a: Factor
+    b: Factor
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -287,12 +295,13 @@ class BridgeGeometry(Geometry):
         return BridgeGeometry(self.a[rows], self.b[cols], unit=self.unit)
 
     def matrix(self) -> Float[Array, "n m"]:
-        return min_plus(self.a, self.b)
+        return min_plus(full(self.a), full(self.b))
 
     def softened(self, temperature: Scalar | float) -> Float[Array, "n m"]:
         """-T log Σ_p exp(-(a_ip + b_jp) / T), the soft minimum at the `temperature` T > 0, as a
         dense array."""
-        return temperature * jax.vmap(soft_row(self.b / temperature))(self.a / temperature)
+        row = soft_row(full(self.b) / temperature)
+        return temperature * jax.vmap(row)(full(self.a) / temperature)
 
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """Exact up to MEAN_PAIRS pairs of points; beyond, over as many of them: to about 3e-4 of
@@ -316,7 +325,8 @@ class BridgeGeometry(Geometry):
 
         def block(sides: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Array:
             (i, mu), (j, nu) = sides
-            return jnp.stack([mu @ min_plus(self.a[i], self.b[j]) @ nu, mu.sum() * nu.sum()])
+            costs = self.take(i, j).matrix()
+            return jnp.stack([mu @ costs @ nu, mu.sum() * nu.sum()])
 
         total, mass = jax.lax.map(block, (cut(keys[0], mu), cut(keys[1], nu))).sum(0)
         return total / mass

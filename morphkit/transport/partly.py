@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from ..types import Cloud, PairedData
 from .couplings import Convergence, Coupling
-from .drawing import cumulative, draw_marginal
+from .drawing import Table
 
 LEFT = 1e-6
 """The share of its weight above which a target point is left something by the pairs."""
@@ -69,9 +69,10 @@ def unpaired(data: PairedData) -> Unpaired | None:
 class PartlyKnownCoupling(Coupling):
     """The pairs, and `rest` between the source points `i` and the target points `j` beside them.
 
-    Pair k joins `source`[k] and `target`[k] with mass `known`[k]; `rest` counts with what mass of
-    the source weights is left, in all `mass`. `size` is (n, m), `position` (n,) where a point is in
-    `i`, or -1. `convergence` is that of `rest`.
+    Pair k joins `source`[k] and `target`[k] with mass `known`[k], of which `pairs` is the table;
+    they have `share` of all mass. `rest` counts with what mass of the source weights is left, in
+    all `mass`. `size` is (n, m), `position` (n,) where a point is in `i`, or -1. `convergence` is
+    that of `rest`.
     """
 
     rest: Coupling
@@ -81,6 +82,8 @@ class PartlyKnownCoupling(Coupling):
     target: Int[Array, " l"]
     known: Float[Array, " l"]
     mass: Float[Array, ""]
+    pairs: Table | None
+    share: Float[Array, ""]
     position: Int[Array, " n"]
     size: tuple[int, int] = eqx.field(static=True)
     convergence: Convergence
@@ -89,11 +92,13 @@ class PartlyKnownCoupling(Coupling):
     def of(cls, data: PairedData, part: Unpaired, rest: Coupling) -> "PartlyKnownCoupling":
         """The pairs of `data` with `rest`, a coupling of what they leave, `part`."""
         position = jnp.full(data.x.size, -1).at[part.i].set(jnp.arange(len(part.i)))
-        mass = 1 - part.known.sum()
-        size = data.x.size, data.y.size
+        known = part.known.sum()
+        mass, pairs = 1 - known, Table.of(part.known) if len(part.known) else None
         return cls(
             rest=rest, i=part.i, j=part.j, source=data.pairs.source, target=data.pairs.target,
-            known=part.known, mass=mass, position=position, size=size, convergence=rest.convergence,
+            known=part.known, mass=mass, pairs=pairs,
+            share=known / (known + mass * rest.marginal(0).sum()), position=position,
+            size=(data.x.size, data.y.size), convergence=rest.convergence,
         )  # fmt: skip
 
     @property
@@ -114,14 +119,11 @@ class PartlyKnownCoupling(Coupling):
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_which, key_known, key_rest = jax.random.split(key, 3)
-        if len(self.known) == 0:
-            i, j = self.rest.sample(key_rest, num)
-            return self.i[i], self.j[j]
-        pair = draw_marginal(key_known, cumulative(self.known), num)
         i, j = self.rest.sample(key_rest, num)
-        known = self.known.sum()
-        share = known / (known + self.mass * self.rest.marginal(0).sum())
-        here = jax.random.uniform(key_which, (num,)) < share
+        if self.pairs is None:
+            return self.i[i], self.j[j]
+        pair = self.pairs.draws(key_known, num)
+        here = jax.random.uniform(key_which, (num,)) < self.share
         return (
             jnp.where(here, self.source[pair], self.i[i]),
             jnp.where(here, self.target[pair], self.j[j]),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from .couplings import Convergence, Coupling, DenseCoupling
-from .drawing import cumulative, draw_marginal
+from .drawing import Table
 from .geometry import near_one, pairwise
 
 
@@ -38,7 +38,7 @@ class PointCoupling(Coupling):
         return jnp.zeros(self.size, self.weights.dtype).at[self.target].add(self.weights)
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        i = draw_marginal(key, cumulative(self.weights), num)
+        i = Table.of(self.weights).draws(key, num)
         return i, self.target[i]
 
 

@@ -5,10 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from .couplings import Convergence, Coupling, Potential
-from .drawing import cumulative, draw, draw_marginal
-
-ROWS = 256
-"""Rows that are held at once."""
+from .drawing import ROWS, Table, choose_each
 
 
 class EntropicCoupling(Coupling):
@@ -27,6 +24,7 @@ class EntropicCoupling(Coupling):
     f: Float[Array, " n"]
     g: Float[Array, " m"]
     marginals: tuple[Float[Array, " n"], Float[Array, " m"]]
+    sources: Table
     convergence: Convergence
 
     def __init__(
@@ -40,6 +38,7 @@ class EntropicCoupling(Coupling):
     ) -> None:
         self.left, self.right, self.epsilon, self.f, self.g = left, right, epsilon, f, g
         self.marginals = _row_sums(left, right, f, g), _row_sums(right, left, g, f)
+        self.sources = Table.of(self.marginals[0])
         self.convergence = convergence
 
     @property
@@ -58,15 +57,11 @@ class EntropicCoupling(Coupling):
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_i, key_j = jax.random.split(key)
-        i = draw_marginal(key_i, cumulative(self.marginals[0]), num)
+        i = self.sources.draws(key_i, num)
         return i, self.targets(key_j, i)
 
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
-        def one(keyed: tuple[PRNGKeyArray, Array]) -> Array:
-            key, i = keyed
-            return draw(key, cumulative(self.rows(i[None])), jnp.zeros(1, jnp.int32))[0]
-
-        return jax.lax.map(one, (jax.random.split(key, len(i)), i), batch_size=min(ROWS, len(i)))
+        return choose_each(key, i, self.rows)
 
     def log_conditional(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         return jax.nn.log_softmax(_exponents(self.left[i], self.right, self.g), axis=1)

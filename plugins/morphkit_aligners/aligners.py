@@ -12,15 +12,11 @@ from morphkit.interfaces import Aligner, FittedCost, FusedCost, LatentMap, OTSol
 from morphkit.transport.collapse import collapse, of_all
 from morphkit.transport.couple import couple, prepared_geometry, taken
 from morphkit.transport.couplings import Coupling, PairCoupling
+from morphkit.transport.drawing import Table
 from morphkit.transport.entropic import EntropicMap
 from morphkit.transport.geometry import DenseGeometry, Geometry, dense
 from morphkit.transport.sharpening import medoid, sharpen
 from morphkit.types import Batch, Cloud, PairedData
-
-
-def _draw(key: PRNGKeyArray, cloud: Cloud, num: int) -> Int[Array, " num"]:
-    return jax.random.choice(key, cloud.size, (num,), p=cloud.weights)
-
 
 STORED_BYTES = 2**24
 """The size of a cost that local alignment stores whole: to take a minibatch of it is to read it."""
@@ -29,17 +25,24 @@ DIAGNOSED = 20
 """How many minibatch problems of a local alignment are looked at."""
 
 
+def tables(data: PairedData) -> tuple[Table, Table]:
+    """Tables of the weights of the points of `data`, to draw batches from."""
+    return Table.of(data.x.weights), Table.of(data.y.weights)
+
+
 class CouplingSampler(Sampler):
     """Draws (x, y) from one coupling of the whole clouds of `data`, `drawn_from`, at every step.
 
-    `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1). `new` is what the coupling says
-    of new points, if that is known; `story` has names and numbers of how the coupling was found.
+    `eta` and `xi` are the densities π_X / μ and π_Y / ν (App. L.1), `points` the tables of μ and ν.
+    `new` is what the coupling says of new points, if that is known; `story` has names and numbers
+    of how the coupling was found.
     """
 
     data: PairedData
     drawn_from: Coupling
     eta: Array
     xi: Array
+    points: tuple[Table, Table]
     new: LatentMap | None = None
     story: tuple[tuple[str, float], ...] = eqx.field(static=True, default=())
 
@@ -51,7 +54,7 @@ class CouplingSampler(Sampler):
         """The sampler of `coupling`, between the clouds of `data`; `new` and `story` are those of
         the class."""
         eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
-        return cls(data, coupling, eta, xi, new, story)
+        return cls(data, coupling, eta, xi, tables(data), new, story)
 
     def diagnostics(self, data: PairedData, batch_size: int, key: PRNGKeyArray) -> dict[str, float]:
         return super().diagnostics(data, batch_size, key) | dict(self.story)
@@ -68,7 +71,8 @@ class CouplingSampler(Sampler):
         key_pi, key_mu, key_nu = jax.random.split(key, 3)
         x, y = self.data.x, self.data.y
         i, j = self.drawn_from.sample(key_pi, batch_size)
-        i_mu, j_nu = _draw(key_mu, x, batch_size), _draw(key_nu, y, batch_size)
+        mu, nu = self.points
+        i_mu, j_nu = mu.draws(key_mu, batch_size), nu.draws(key_nu, batch_size)
         return Batch(
             x.points[i], y.points[j], x.points[i_mu], y.points[j_nu],
             self.eta[i_mu], self.xi[j_nu], i,
@@ -135,11 +139,13 @@ def entropic_map(fitted: FittedCost, whole: Coupling, data: PairedData) -> Entro
 
 class LocalSampler(Sampler):
     """Solves a problem between two fresh minibatches of `data` at every step (Algorithm 1):
-    `solver`, under `cost` between all points; `temperature` is that of `LocalAlignment`."""
+    `solver`, under `cost` between all points; `points` are tables of both weights, `temperature` is
+    that of `LocalAlignment`."""
 
     data: PairedData
     cost: Geometry
     solver: OTSolver
+    points: tuple[Table, Table]
     temperature: NonNegative = eqx.field(static=True, default=1.0)
 
     @property
@@ -152,8 +158,8 @@ class LocalSampler(Sampler):
         """Indices of minibatches of `batch_size` on both sides, drawn by `key`, and the coupling
         between them."""
         key_x, key_y = jax.random.split(key)
-        i = _draw(key_x, self.data.x, batch_size)
-        j = _draw(key_y, self.data.y, batch_size)
+        mu, nu = self.points
+        i, j = mu.draws(key_x, batch_size), nu.draws(key_y, batch_size)
         # Drawn by weight, so that every drawn point counts the same.
         x, y = Cloud.uniform(self.data.x.points[i]), Cloud.uniform(self.data.y.points[j])
         coupling = self.solver.solve(self.cost.take(i, j), x, y)
@@ -220,4 +226,4 @@ class LocalAlignment(Aligner):
         n, m = geometry.shape
         if 4 * n * m <= STORED_BYTES and issubclass(DenseGeometry, solver.takes):
             geometry = DenseGeometry(dense(geometry), unit=geometry.unit)
-        return LocalSampler(data, geometry, solver, self.temperature)
+        return LocalSampler(data, geometry, solver, tables(data), self.temperature)

@@ -1,35 +1,32 @@
 """The inter-modal bridge cost (Sec. 3.3)."""
 
 import logging
-from functools import partial
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
-from morphkit.checks import Metric
+from morphkit.checks import Count, Metric
 from morphkit.interfaces import FusedCost
-from morphkit.transport.geometry import (
-    BridgeGeometry,
-    PointGeometry,
-    ask_bridges,
-    near_one,
-    pairwise,
-)
-from morphkit.types import Cloud, PairedData, Pairs
+from morphkit.transport.geometry import BridgeGeometry, PointGeometry, ask_bridges, near_one
+from morphkit.transport.half import Factor, full
+from morphkit.types import Cloud, PairedData
 
+from .ends import Ends, Known, bridges, nearest
 from .entry import Entry, FittedBridge
 
 logger = logging.getLogger("morphkit")
 
-BLOCK = 2**24
-"""Intra-space costs that are computed at once."""
+SINGLE = 2**27
+"""Entries of a factor above which it is stored in half precision."""
 
 ARRAYS = 2
-"""How often the factors are held at once: a side is transposed, and divided by its unit."""
+"""How often a factor in single precision may be held at once, and what it is made with."""
+
+ASKED = 1000
+"""Points at which it is measured what leaving ends out does."""
 
 
 class BridgeCost(FusedCost):
@@ -44,12 +41,19 @@ class BridgeCost(FusedCost):
     the sum again, by its median where that is the unit, else by its mean.
 
     Pairs that share a point are one bridge, exactly: 64,000 images of 1,000 classes, given as
-    pairs, are 1,000 bridges. Memory is O((n + m) bridges), time O((n + m) l).
+    pairs, are 1,000 bridges. Memory is O((n + m) bridges), time O((n + m) l). A factor of more than
+    SINGLE entries is stored in half precision, see `morphkit.transport.half`; with the unit "none"
+    none is.
+
+    With `ends`, at most so many of a bridge's points on a side, drawn at random, take part in its
+    minimum, and time is O((n + m) ends bridges): for a million pairs of a thousand classes. A known
+    pair keeps its cost of 0, other costs are what they are or above; how much above is logged.
     """
 
     metric_x: Metric = eqx.field(static=True, default="cosine")
     metric_y: Metric = eqx.field(static=True, default="cosine")
     unit: Literal["mean", "median", "none"] = eqx.field(static=True, default="mean")
+    ends: Count | None = eqx.field(static=True, default=None)
 
     def prepare(self, data: PairedData) -> BridgeGeometry:
         """The two factors. Warns where a few far points set the unit of a side; raises MemoryError
@@ -60,27 +64,36 @@ class BridgeCost(FusedCost):
         """See `FusedCost.fit`; warns and raises as `prepare` does. New points are in the unit of
         the cloud."""
         x, y = bridges(data.pairs)
-        ask_bridges((data.x.size, data.y.size), x.size, arrays=ARRAYS)
+        shape = data.x.size, data.y.size
+        halves = tuple(self._halved(size, x.size) for size in shape)
+        ask_bridges(shape, x.size, arrays=ARRAYS, halves=halves)
         a, entry = self._factor("source", data.x, self.metric_x, x)
         b, _ = self._factor("target", data.y, self.metric_y, y)
         unit = "median" if self.unit == "median" else "mean"
         return FittedBridge(BridgeGeometry(a, b, unit=unit), entry)
 
-    def _factor(
-        self, side: str, cloud: Cloud, metric: str, ends: "Ends"
-    ) -> tuple[Float[Array, "n l"], "ToEnds"]:
+    def _halved(self, points: int, bridges: int) -> bool:
+        return self.unit != "none" and points * bridges > SINGLE
+
+    def _factor(self, side: str, cloud: Cloud, metric: str, ends: Ends) -> tuple[Factor, "ToEnds"]:
         """The costs to the nearest end of each bridge, and the entry of new points."""
         one = jnp.ones((), cloud.points.dtype)
         size = one if self.unit == "none" else jnp.abs(cloud.points).max(initial=0)
-        points = near_one(cloud.points, size)
-        known, of = points[ends.point], (jnp.arange(len(points)), ends.point)
-        factor = nearest(metric, points, known, of, ends.bridge, size=ends.size)
-        unit = one if self.unit == "none" else self._unit(side, points, cloud, metric)
-        entry = ToEnds(metric, known, ends.bridge, ends.size, size, unit)
-        return factor / unit, entry
+        unit = one if self.unit == "none" else self._unit(side, cloud, size, metric)
+        few = ends if self.ends is None else ends.some(self.ends)
+        known = near_one(cloud.points[few.point], size)
+        if len(few.point) < len(ends.point):
+            _tell_what_is_lost(side, cloud, metric, ends, few)
+        factor = nearest(
+            metric, cloud.points, Known(known, few.bridge, (jnp.arange(cloud.size), few.point)),
+            size, unit, None if few is ends else (ends.point, ends.bridge),
+            size=ends.size, half=self._halved(cloud.size, ends.size),
+        )  # fmt: skip
+        return factor, ToEnds(metric, known, few.bridge, few.size, size, unit)
 
-    def _unit(self, side: str, points: Float[Array, "n d"], cloud: Cloud, metric: str) -> Scalar:
+    def _unit(self, side: str, cloud: Cloud, size: Scalar, metric: str) -> Scalar:
         assert self.unit != "none"
+        points = near_one(cloud.points, size)
         space = PointGeometry(points, points, metric, unit=self.unit)
         weights = cloud.weights, cloud.weights
         if self.unit == "mean" and space.outlying(*weights):
@@ -107,64 +120,31 @@ class ToEnds(Entry):
     unit: Scalar
 
     def __call__(self, x: Float[np.ndarray, "r p"]) -> Float[Array, "r l"]:
-        points = near_one(jnp.asarray(x, jnp.float32), self.largest)
-        both = np.concatenate([points, self.ends])
+        points = jnp.asarray(x, jnp.float32)
+        both = np.concatenate([near_one(points, self.largest), self.ends])
         same = np.unique(both, axis=0, return_inverse=True)[1].ravel()
         of = jnp.asarray(same[: len(points)]), jnp.asarray(same[len(points) :])
-        return nearest(self.metric, points, self.ends, of, self.bridge, size=self.size) / self.unit
+        known = Known(self.ends, self.bridge, of)
+        return full(
+            nearest(self.metric, points, known, self.largest, self.unit, None, size=self.size)
+        )
 
 
-class Ends(NamedTuple):
-    """One side of `size` bridges: end k is the point `point`[k], of the bridge `bridge`[k], bridge
-    by bridge."""
+def _tell_what_is_lost(side: str, cloud: Cloud, metric: str, ends: Ends, few: Ends) -> None:
+    """Logs, of a part of the points, how far the costs to the `few` of all `ends` are above."""
+    rows = np.random.default_rng(0).permutation(cloud.size)[:ASKED]
+    points = near_one(cloud.points)
 
-    point: Int[Array, " k"]
-    bridge: Int[Array, " k"]
-    size: int
+    def costs(ends: Ends) -> Float[Array, "r l"]:
+        known = Known(points[ends.point], ends.bridge, (jnp.asarray(rows), ends.point))
+        one = jnp.ones(())
+        return full(nearest(metric, points[rows], known, one, one, None, size=ends.size))
 
-
-def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
-    """The `pairs`, source and target side, with those that share a point as one bridge.
-
-    A pair goes with all others of its source or of its target, whichever has more. A bridge so
-    has a single point on one side, and Eq. 6's minimum over its pairs is the minimum over the
-    points on the other.
-    """
-    source, target = np.asarray(pairs.source), np.asarray(pairs.target)
-    at_target = np.bincount(target)[target] >= np.bincount(source)[source]
-    shared, bridge = np.unique(np.where(at_target, target, -1 - source), return_inverse=True)
-
-    def ends(points: Int[np.ndarray, " l"]) -> Ends:
-        bridge_of, point = np.unique(np.stack([bridge, points]), axis=1)
-        return Ends(jnp.asarray(point), jnp.asarray(bridge_of), len(shared))
-
-    return ends(source), ends(target)
-
-
-@partial(jax.jit, static_argnames=("metric", "size"))
-def nearest(
-    metric: str,
-    points: Float[Array, "n d"],
-    ends: Float[Array, "k d"],
-    same: tuple[Int[Array, " n"], Int[Array, " k"]],
-    bridge: Int[Array, " k"],
-    *,
-    size: int,
-) -> Float[Array, "n size"]:
-    """The intra-space cost `metric` of all `points` to the nearest end of each of `size` bridges.
-
-    End k is `ends`[k], of bridge `bridge`[k]. Points and ends of equal numbers in `same` are the
-    same. In blocks: there may be far more ends than bridges.
-    """
-    step = min(len(ends), max(1, BLOCK // max(1, len(points))))
-    blocks = -(-len(ends) // step)
-
-    def fold(k: Array, best: Float[Array, "size n"]) -> Float[Array, "size n"]:
-        these = jnp.minimum(k * step + jnp.arange(step), len(ends) - 1)  # the last may come again
-        costs = pairwise(metric, points, ends[these])
-        # A point is at distance 0 from itself, which rounding would miss.
-        costs = jnp.where(same[0][:, None] == same[1][these], 0, costs)
-        return best.at[bridge[these]].min(costs.T)
-
-    furthest = jnp.full((size, len(points)), jnp.inf, points.dtype)
-    return jax.lax.fori_loop(0, blocks, fold, furthest).T
+    exact, found = costs(ends), costs(few)
+    each, least = (float(f.mean() / e.mean() - 1) for f, e in (
+        (found, exact), (found.min(1), exact.min(1))
+    ))  # fmt: skip
+    logger.info(
+        f"{len(few.point)} of {len(ends.point)} {side} ends are used (BridgeCost.ends): costs to a "
+        f"bridge are {each:.1%} higher, those to the nearest bridge {least:.1%}"
+    )

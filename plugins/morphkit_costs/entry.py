@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from morphkit.interfaces import FittedCost
 from morphkit.transport.geometry import Geometry
+from morphkit.transport.half import full
 
 from .graphs import Neighbours
 
@@ -40,7 +41,9 @@ class FittedBridge(FittedCost, Generic[Factored]):
         return eqx.tree_at(lambda geometry: geometry.a, self.prepared, self.entry(x))
 
     def settled(self) -> Self:
-        none = eqx.tree_at(lambda geometry: geometry.a, self.prepared, replace_fn=lambda a: a[:0])
+        none = eqx.tree_at(
+            lambda geometry: geometry.a, self.prepared, replace_fn=lambda a: full(a[:0])
+        )
         return super(FittedBridge, type(self)(none, self.entry)).settled()
 
 

@@ -14,7 +14,7 @@ from morphkit.interfaces import FusedCost
 from morphkit.transport.geometry import BridgeGeometry, ask_bridges
 from morphkit.types import Cloud, PairedData
 
-from .bridge import Ends, bridges
+from .ends import Ends, bridges
 from .entry import ByHeat, ByPath, Entry, FittedBridge
 from .graphs import capped, distance, heat, neighbour_graph
 

@@ -5,11 +5,14 @@ from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
-from morphkit.transport.couplings import BridgeCoupling, Convergence
+from morphkit.transport.bridges import BridgeCoupling
+from morphkit.transport.couplings import Convergence
 from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
+from morphkit.transport.half import Half
 from morphkit.types import Cloud
 
-from .scaling import FactoredKernel, anneal
+from .factored import FactoredKernel
+from .scaling import anneal
 
 ARRAYS = 3
 """How often arrays of the size of the factors are held at once, beside these: in a solve the two of
@@ -43,7 +46,8 @@ class BridgeSinkhorn(OTSolver):
         """See `OTSolver.solve`. Raises MemoryError where there is none for tables of the size of
         its factors."""
         assert isinstance(cost, BridgeGeometry)
-        ask_bridges(cost.shape, cost.a.shape[1], arrays=ARRAYS)
+        halves = isinstance(cost.a, Half), False
+        ask_bridges(cost.shape, cost.a.shape[1], arrays=ARRAYS, halves=halves)
         f, g, epsilon, convergence = self._solve(cost, x, y)
         return BridgeCoupling(cost.a, cost.b, epsilon, f, g, convergence)
 

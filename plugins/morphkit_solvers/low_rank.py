@@ -14,7 +14,8 @@ from ott.solvers.quadratic.gromov_wasserstein_lr import LRGromovWasserstein
 from morphkit.checks import Count, Metric, NonNegative, Positive, Share, Tau
 from morphkit.interfaces import OTSolver
 from morphkit.precision import in_float32
-from morphkit.transport.couplings import BridgeCoupling, Convergence
+from morphkit.transport.bridges import BridgeCoupling
+from morphkit.transport.couplings import Convergence
 from morphkit.transport.geometry import (
     Geometry,
     PointGeometry,

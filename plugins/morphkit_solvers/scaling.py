@@ -12,6 +12,7 @@ from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int, Scalar
 
 from morphkit.transport.couplings import Convergence
+from morphkit.transport.half import BLOCK, cut, over_rows
 
 from .anderson import Memory
 
@@ -19,9 +20,6 @@ Circuit = Callable[[Array, Array, Scalar | float], tuple[Array, Array]]
 RANGE = 1e8
 """How far scalings may leave 1 before they are absorbed: float32 ends at 1e±38, and a kernel
 entry is a product with two of them."""
-
-BLOCK = 2**18
-"""Entries of a stored kernel that are read at once: what stays in a cache for its second use."""
 
 STREAMED = 2**23
 """Entries of a kernel that is not stored that are computed at once: enough rows for a product of
@@ -64,9 +62,9 @@ class DenseKernel(Kernel):
         size = min(n, max(1, BLOCK // m))
 
         def block(start: Array) -> tuple[Array, Array]:
-            return _cut(rows, start, size), _cut(scale, start, size)
+            return cut(rows, start, size), cut(scale, start, size)
 
-        return _by_rows(block, n, size)
+        return by_rows(block, n, size)
 
     def _rows(self, g: Float[Array, " m"]) -> tuple[Float[Array, " n"], Float[Array, "n m"]]:
         """Each row of the kernel with g over its largest entry, and that entry's logarithm: both
@@ -94,23 +92,19 @@ class StreamedKernel(Kernel):
 
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         def block(start: Array) -> tuple[Array, Array]:
-            log = g - jnp.maximum(_cut(self.left, start, self._size) @ self.right.T, 0)
+            log = g - jnp.maximum(cut(self.left, start, self._size) @ self.right.T, 0)
             largest = log.max(1)
-            scale = jnp.exp(_cut(f, start, self._size) + largest)
+            scale = jnp.exp(cut(f, start, self._size) + largest)
             return jnp.exp(log - largest[:, None]), scale
 
-        return _by_rows(block, len(self.left), self._size)
+        return by_rows(block, len(self.left), self._size)
 
     @property
     def _size(self) -> int:
         return min(len(self.left), max(1, STREAMED // len(self.right)))
 
 
-def _cut(array: Array, start: Array, size: int) -> Array:
-    return jax.lax.dynamic_slice_in_dim(array, start, size)
-
-
-def _by_rows(block: Callable[[Array], tuple[Array, Array]], n: int, size: int) -> Circuit:
+def by_rows(block: Callable[[Array], tuple[Array, Array]], n: int, size: int) -> Circuit:
     """The circuit of a kernel of `n` rows, of which `block`, given its start, has `size`: each row
     over its largest entry, and the scale that makes up for that.
 
@@ -120,66 +114,16 @@ def _by_rows(block: Callable[[Array], tuple[Array, Array]], n: int, size: int) -
     def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
         v = jnp.exp(v)
 
-        def step(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
-            # The last block begins earlier than its turn, so that all have one shape.
-            start = jnp.minimum(k * size, n - size)
+        def step(start: Array, new: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
             rows, scale = block(start)
-            u = updated(scale * (rows @ v), _cut(offset, start, size), tau)
-            new = start + jnp.arange(size) >= k * size
+            u = updated(scale * (rows @ v), cut(offset, start, size), tau)
             column = jnp.where(new, scale * jnp.exp(u), 0) @ rows
             whole, total = state
             return jax.lax.dynamic_update_slice_in_dim(whole, u, start, 0), total + column
 
-        return jax.lax.fori_loop(
-            0, -(-n // size), step, (jnp.zeros_like(offset), jnp.zeros_like(v))
-        )
+        return over_rows(step, n, size, (jnp.zeros_like(offset), jnp.zeros_like(v)))
 
     return circuit
-
-
-class FactoredKernel(Kernel):
-    """exp(-c_ij / ε) = Σ_p exp(-(a_ip + b_jp) / ε) of `a` (n, l), `b` (m, l) and ε, `epsilon`:
-    O((n + m) l) memory and time."""
-
-    a: Float[Array, "n l"]
-    b: Float[Array, "m l"]
-    epsilon: Scalar | float
-
-    def left(self, f: Float[Array, " n"]) -> Float[Array, "n l"]:
-        """f_i - a_ip / ε, of the potential `f` over ε."""
-        return self._after(self.a, f[:, None])
-
-    def right(self, g: Float[Array, " m"]) -> Float[Array, "m l"]:
-        """g_j - b_jp / ε, of the potential `g` over ε."""
-        return self._after(self.b, g[:, None])
-
-    def _after(self, cost: Float[Array, "n l"], potential: Array) -> Float[Array, "n l"]:
-        # Not potential - cost / ε: a compiler would keep cost / ε for a whole loop.
-        return (self.epsilon * potential - cost) / self.epsilon
-
-    def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        return logsumexp(self._after(self.a, logsumexp(self.right(g), axis=0)), axis=1)
-
-    def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        return logsumexp(self._after(self.b, logsumexp(self.left(f), axis=0)), axis=1)
-
-    def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
-        left, right = self.left(f), self.right(g)
-        # A bridge's mass is shared out between its two factors, so that neither overflows.
-        balance = (logsumexp(right, axis=0) - logsumexp(left, axis=0)) / 2
-        left, right = jnp.exp(left + balance), jnp.exp(right - balance)
-        (n, bridges), m = left.shape, len(right)
-        # A minibatch: the product itself is the thinner.
-        product = left @ right.T if n * m < (n + m) * bridges else None
-
-        def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
-            v = jnp.exp(v)
-            row = left @ (v @ right) if product is None else product @ v
-            u = updated(row, offset, tau)
-            column = jnp.exp(u)
-            return u, right @ (column @ left) if product is None else column @ product
-
-        return circuit
 
 
 def updated(mass: Float[Array, " n"], offset: Float[Array, " n"], tau: Scalar | float) -> Array:

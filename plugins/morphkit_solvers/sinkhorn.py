@@ -9,7 +9,8 @@ from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
-from morphkit.transport.couplings import BridgeCoupling, Convergence, DenseCoupling, Potential
+from morphkit.transport.bridges import BridgeCoupling
+from morphkit.transport.couplings import Convergence, DenseCoupling, Potential
 from morphkit.transport.geometry import (
     BridgeGeometry,
     DenseGeometry,

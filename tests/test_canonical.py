@@ -123,6 +123,21 @@ def test_new_points_lie_where_the_same_points_of_the_cloud_do(rng, features):
     assert np.abs(near - own).mean() < 0.5 * np.abs(own[:, None] - own).mean()
 
 
+@pytest.mark.parametrize("features", ["identity", "unit", "rbf"])
+def test_a_large_cloud_is_the_same_by_blocks_in_single_precision(rng, monkeypatch, features):
+    data, _ = rotated(rng, 90, 25, noise=0.3)
+    data = replace(data, x=Cloud.uniform(np.asarray(data.x.points) + 100))
+    cost = CanonicalCost(0.5, 0.2, features_x=features, features_y=features)
+    few = RefinedAlignment(rounds=2).refine(data, cost, Sinkhorn(0.05))
+    monkeypatch.setattr(coordinates_module, "ROWS", 32)
+    monkeypatch.setattr(coordinates_module, "DOUBLE", 100)
+    many = RefinedAlignment(rounds=2).refine(data, cost, Sinkhorn(0.05))
+    assert (few.fitted.x.dtype, many.fitted.x.dtype) == (np.float64, np.float32)
+    costs = [np.asarray(found.fitted.geometry.matrix()) for found in (few, many)]
+    np.testing.assert_allclose(costs[1], costs[0], atol=2e-4)
+    np.testing.assert_allclose(many.coupling.to_dense(), few.coupling.to_dense(), atol=2e-5)
+
+
 def test_the_graph_of_a_cloud_is_made_once_for_all_parts_of_a_choice(rng, monkeypatch):
     made = []
 

@@ -13,6 +13,7 @@ from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.sinkhorn import Sinkhorn
 from scipy.stats import chisquare
 
+from morphkit.transport import collapse as module
 from morphkit.transport.collapse import CollapsedCoupling, Groups, collapse
 from morphkit.transport.couple import couple
 from morphkit.types import Cloud, PairedData, Pairs
@@ -91,3 +92,24 @@ def test_groups_keep_the_order_and_the_weight(repeated):
         cloud.weights[groups.index] * groups.share, repeated.y.weights, rtol=1e-5
     )
     assert collapse(repeated).data.pairs.size == 9
+
+
+@pytest.mark.parametrize("collide", [False, True])
+def test_distinct_points_are_those_of_a_sort(monkeypatch, collide):
+    rng = np.random.default_rng(0)
+    points = rng.integers(-1, 2, (500, 4)).astype(np.float32)
+    points[points == 0] *= rng.choice([-1, 1], (points == 0).sum())  # 0 and -0 are one number
+    monkeypatch.setattr(module, "BLOCK", 64)
+    if collide:  # every point has the same hash
+        monkeypatch.setattr(module, "_bits", lambda points: np.zeros(points.shape, np.uint64))
+    first, index = module.distinct(points)
+    assert len(first) == len({tuple(point) for point in points.tolist()})
+    np.testing.assert_array_equal(points[first][index], points)
+    for k, i in enumerate(first):
+        assert not (points[:i] == points[i]).all(1).any()
+        assert index[i] == k
+    alone, every = module.distinct(rng.normal(size=(100, 3)).astype(np.float32))
+    np.testing.assert_array_equal(alone, np.arange(100))
+    np.testing.assert_array_equal(every, np.arange(100))
+    nothing, none = module.distinct(np.zeros((0, 3), np.float32))
+    assert len(nothing) == len(none) == 0

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Int, Scalar
 
 from morphkit.checks import Count, Metric
 from morphkit.interfaces import FusedCost
+from morphkit.transport.collapse import distinct
 from morphkit.transport.geometry import BridgeGeometry, PointGeometry, ask_bridges, near_one
 from morphkit.transport.half import Factor, full
 from morphkit.types import Cloud, PairedData
@@ -122,7 +123,7 @@ class ToEnds(Entry):
     def __call__(self, x: Float[np.ndarray, "r p"]) -> Float[Array, "r l"]:
         points = jnp.asarray(x, jnp.float32)
         both = np.concatenate([near_one(points, self.largest), self.ends])
-        same = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+        _, same = distinct(both)
         of = jnp.asarray(same[: len(points)]), jnp.asarray(same[len(points) :])
         known = Known(self.ends, self.bridge, of)
         return full(

@@ -14,7 +14,7 @@ from morphkit.transport.couplings import Coupling
 from morphkit.transport.geometry import PointGeometry
 from morphkit.types import Cloud, PairedData
 
-from .coordinates import Coordinates, Features, coordinates
+from .coordinates import Coordinates, Features, by_blocks, coordinates, gram
 
 NOTHING = 1e-9
 """The share of the largest canonical correlation below which one is rounding."""
@@ -69,7 +69,7 @@ class CanonicalCost(FusedCost):
         to_x, x = coordinates(self.features_x, data.x, **size)
         _, y = coordinates(self.features_y, data.y, **size)
         source, target = np.asarray(data.pairs.source), np.asarray(data.pairs.target)
-        known = x[source].T @ y[target] / data.pairs.size if len(source) else None
+        known = gram(x[source], y[target]) / data.pairs.size if len(source) else None
         left = inverse_root(_covariance(x, data.x), self.shrinkage_x)
         right = inverse_root(_covariance(y, data.y), self.shrinkage_y)
         return FittedCanonical(self, to_x, x, y, left, right, known, known)
@@ -126,7 +126,10 @@ class FittedCanonical(FittedCost):
                 "CanonicalCost: data.pairs is empty; give at least one pair, or let "
                 "aligner.RefinedAlignment start from cost.LocalDistributionCost, which needs none"
             )
-        a, b = (jnp.asarray(c, jnp.float32) for c in (x @ self.to_a, self.y @ self.to_b))
+        a, b = (
+            jnp.asarray(by_blocks(lambda c, to=to: c @ to, side), jnp.float32)
+            for side, to in ((x, self.to_a), (self.y, self.to_b))
+        )
         return PointGeometry(a, b, "cosine")
 
     def settled(self) -> Self:
@@ -141,7 +144,7 @@ class FittedCanonical(FittedCost):
         """See `FittedCost.learn`: (1 - w) C + w Σ_ij π_ij x_i y_jᵀ, π of mass 1; without pairs the
         sum alone."""
         means = np.asarray(coupling.barycentres(jnp.asarray(self.y[np.asarray(j)], jnp.float32)))
-        found = self.x[np.asarray(i)].T @ means.astype(np.float64)
+        found = gram(self.x[np.asarray(i)], means)
         found /= float(coupling.marginal(0).sum())
         cross = found if self.known is None else (1 - weight) * self.known + weight * found
         return type(self)(
@@ -160,4 +163,4 @@ def inverse_root(covariance: Float[np.ndarray, "d d"], shrinkage: float) -> np.n
 
 def _covariance(x: Float[np.ndarray, "n d"], cloud: Cloud) -> Float[np.ndarray, "d d"]:
     weights = np.asarray(cloud.weights, np.float64)
-    return (x * (weights / weights.sum())[:, None]).T @ x
+    return gram(x, x, weights / weights.sum())

@@ -1,5 +1,6 @@
 """Coordinates of the points of one space that linear maps are then learned in."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal, get_args
 
@@ -26,6 +27,12 @@ OWN_SCALE = 7
 
 LEAST = 1e-3
 """The least eigenvalue that Nyström's formula divides by."""
+
+ROWS = 2**14
+"""Points that are in float64 at once where a cloud is large."""
+
+DOUBLE = 2**26
+"""Coordinates of a cloud above which they are stored in float32."""
 
 RECENT = 2
 """Clouds whose diffusion coordinates are remembered: the two sides that a choice asks for again."""
@@ -114,32 +121,73 @@ def coordinates(
     Raises ValueError for a cloud without spread, or "diffusion" of fewer than three points.
     """
     assert features in get_args(Features)
-    points = np.asarray(cloud.points, np.float64)
+    points = np.asarray(cloud.points)
     weights = np.asarray(cloud.weights, np.float64)
     weights = weights / weights.sum()
-    mean = weights @ points
     none, one = np.zeros(1), 1.0
     if features == "identity":
         made = Coordinates(none, one)
     elif features == "unit":
-        made = Unit(none, one, mean)
+        made = Unit(none, one, _sum(points, weights))
     elif features == "rbf":
         made = _rbf(points, none, one)
     else:
-        made = _diffusion(points.tobytes(), len(points), neighbours, components)
-    raw = made.vectors if isinstance(made, Diffusion) else made.raw(points)
-    center = weights @ raw
-    square = float(weights @ ((raw - center) ** 2).sum(1))
+        made = _diffusion(points.astype(np.float64).tobytes(), len(points), neighbours, components)
+    own = isinstance(made, Diffusion)
+    found = np.array(made.vectors) if own else by_blocks(made.raw, points)
+    center = _sum(found, weights)
+
+    def apart(k: slice) -> Float[np.ndarray, "k d"]:
+        return found[k].astype(np.float64) - center
+
+    square = sum(float(weights[k] @ (apart(k) ** 2).sum(1)) for k in blocks(found))
     if not square > 0:
         raise ValueError("all points of a side coincide; there is nothing to align them by")
-    scale = float(np.sqrt(square / raw.shape[1]))
-    made = eqx.tree_at(lambda m: (m.center, m.scale), made, (center, scale))
-    return made, (raw - center) / scale
+    scale = float(np.sqrt(square / found.shape[1]))
+    for k in blocks(found):
+        found[k] = apart(k) / scale
+    return eqx.tree_at(lambda m: (m.center, m.scale), made, (center, scale)), found
+
+
+def blocks(points: Float[np.ndarray, "n d"]) -> list[slice]:
+    """Rows of `points`, ROWS at a time."""
+    return [slice(k, k + ROWS) for k in range(0, len(points), ROWS)]
+
+
+def by_blocks(
+    function: Callable[[Float[np.ndarray, "k d"]], Float[np.ndarray, "k e"]],
+    points: Float[np.ndarray, "n d"],
+) -> Float[np.ndarray, "n e"]:
+    """`function`, of each row alone, of `points` in float64, by blocks; stored in float32 where
+    there are more than DOUBLE numbers."""
+    width = function(np.zeros((1, points.shape[1]))).shape[1]
+    kept = np.float32 if len(points) * width > DOUBLE else np.float64
+    found = np.empty((len(points), width), kept)
+    for k in blocks(points):
+        found[k] = function(points[k].astype(np.float64))
+    return found
+
+
+def gram(
+    x: Float[np.ndarray, "n d"],
+    y: Float[np.ndarray, "n e"],
+    weights: Float[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, "d e"]:
+    """Σ_k w_k x_k y_kᵀ of `x`, `y` and the `weights` w (1 by default), in float64, by blocks."""
+    total = np.zeros((x.shape[1], y.shape[1]))
+    for k in blocks(x):
+        left = x[k].astype(np.float64) if weights is None else x[k] * weights[k, None]
+        total += left.T @ y[k].astype(np.float64)
+    return total
+
+
+def _sum(x: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"]) -> np.ndarray:
+    return sum((weights[k] @ x[k].astype(np.float64) for k in blocks(x)), np.zeros(x.shape[1]))
 
 
 def _rbf(points: Float[np.ndarray, "n p"], none: np.ndarray, one: float) -> RBF:
     rows = np.random.default_rng(0).permutation(len(points))[:LANDMARKS]
-    landmarks = np.unique(points[rows], axis=0)
+    landmarks = np.unique(points[rows].astype(np.float64), axis=0)
     squares = cdist(landmarks, landmarks, "sqeuclidean")
     apart = squares[squares > 0]
     gamma = float(1 / (2 * np.median(apart))) if len(apart) else 1.0

@@ -253,10 +253,9 @@ def test_the_factor_of_all_pairs_is_never_built():
     """20,000 paired points of 10 bridges: 1.6 GB if each were a column of its own."""
     n, bridges_ = 20_000, 10
     points, index = jnp.zeros((n, 8)), jnp.arange(n)
-    known = of_ends.Known(points, index % bridges_, (index, index))
-    one = jnp.ones(())
-    lowered = nearest.lower("cosine", points, known, one, one, None, size=bridges_)
-    compiled = lowered.compile()
+    known = of_ends.Ends(index, index % bridges_, bridges_)
+    zero, one = (known.point, known.bridge), jnp.ones(())
+    compiled = nearest.lower("cosine", points, points, known, zero, one, one).compile()
     assert compiled.memory_analysis().temp_size_in_bytes < 0.3e9
 
 

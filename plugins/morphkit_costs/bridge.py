@@ -15,7 +15,7 @@ from morphkit.transport.geometry import BridgeGeometry, PointGeometry, ask_bridg
 from morphkit.transport.half import Factor, full
 from morphkit.types import Cloud, PairedData
 
-from .ends import Ends, Known, bridges, nearest
+from .ends import Ends, bridges, nearest
 from .entry import Entry, FittedBridge
 
 logger = logging.getLogger("morphkit")
@@ -86,9 +86,8 @@ class BridgeCost(FusedCost):
         if len(few.point) < len(ends.point):
             _tell_what_is_lost(side, cloud, metric, ends, few)
         factor = nearest(
-            metric, cloud.points, Known(known, few.bridge, (jnp.arange(cloud.size), few.point)),
-            size, unit, None if few is ends else (ends.point, ends.bridge),
-            size=ends.size, half=self._halved(cloud.size, ends.size),
+            metric, cloud.points, known, few, (ends.point, ends.bridge), size, unit,
+            half=self._halved(cloud.size, ends.size),
         )  # fmt: skip
         return factor, ToEnds(metric, known, few.bridge, few.size, size, unit)
 
@@ -122,29 +121,40 @@ class ToEnds(Entry):
 
     def __call__(self, x: Float[np.ndarray, "r p"]) -> Float[Array, "r l"]:
         points = jnp.asarray(x, jnp.float32)
-        both = np.concatenate([near_one(points, self.largest), self.ends])
-        _, same = distinct(both)
-        of = jnp.asarray(same[: len(points)]), jnp.asarray(same[len(points) :])
-        known = Known(self.ends, self.bridge, of)
-        return full(
-            nearest(self.metric, points, known, self.largest, self.unit, None, size=self.size)
-        )
+        _, same = distinct(np.concatenate([near_one(points, self.largest), self.ends]))
+        zero = _met(same[: len(points)], same[len(points) :])
+        ends = Ends(jnp.arange(len(self.ends)), self.bridge, self.size)
+        zero = jnp.asarray(zero[0]), self.bridge[zero[1]]
+        return full(nearest(self.metric, points, self.ends, ends, zero, self.largest, self.unit))
+
+
+def _met(
+    points: Int[np.ndarray, " r"], ends: Int[np.ndarray, " k"]
+) -> tuple[Int[np.ndarray, " z"], Int[np.ndarray, " z"]]:
+    """Which of `points` are equal to which of `ends`, and as often (-1, 0) as makes their number a
+    multiple of that of the points: for one program."""
+    order = np.argsort(ends, kind="stable")
+    first, last = (np.searchsorted(ends[order], points, side) for side in ("left", "right"))
+    many = last - first
+    i = np.repeat(np.arange(len(points)), many)
+    k = order[np.arange(len(i)) - np.repeat(np.cumsum(many) - many, many) + np.repeat(first, many)]
+    spare = -len(i) % max(1, len(points)) if len(i) else len(points)
+    return np.pad(i, (0, spare), constant_values=-1), np.pad(k, (0, spare))
 
 
 def _tell_what_is_lost(side: str, cloud: Cloud, metric: str, ends: Ends, few: Ends) -> None:
     """Logs, of a part of the points, how far the costs to the `few` of all `ends` are above."""
     rows = np.random.default_rng(0).permutation(cloud.size)[:ASKED]
-    points = near_one(cloud.points)
+    points, one = near_one(cloud.points), jnp.ones(())
+    none = jnp.zeros(0, jnp.int32)
 
     def costs(ends: Ends) -> Float[Array, "r l"]:
-        known = Known(points[ends.point], ends.bridge, (jnp.asarray(rows), ends.point))
-        one = jnp.ones(())
-        return full(nearest(metric, points[rows], known, one, one, None, size=ends.size))
+        known = points[ends.point]
+        return full(nearest(metric, points[rows], known, ends, (none, none), one, one))
 
     exact, found = costs(ends), costs(few)
-    each, least = (float(f.mean() / e.mean() - 1) for f, e in (
-        (found, exact), (found.min(1), exact.min(1))
-    ))  # fmt: skip
+    each = float(found.mean() / exact.mean() - 1)
+    least = float(found.min(1).mean() / exact.min(1).mean() - 1)
     logger.info(
         f"{len(few.point)} of {len(ends.point)} {side} ends are used (BridgeCost.ends): costs to a "
         f"bridge are {each:.1%} higher, those to the nearest bridge {least:.1%}"

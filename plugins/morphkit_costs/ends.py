@@ -1,14 +1,14 @@
 """The ends of bridges, and how far every point is from the nearest of each."""
 
 from functools import partial
-from typing import NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
-from morphkit.transport.geometry import near_one, pairwise
+from morphkit.transport.geometry import factors, near_one
 from morphkit.transport.half import Factor, Half, over_rows
 from morphkit.types import Pairs
 
@@ -19,13 +19,13 @@ ROWS = 4096
 """Points whose costs to all bridges are computed at once."""
 
 
-class Ends(NamedTuple):
+class Ends(eqx.Module):
     """One side of `size` bridges: end k is the point `point`[k], of the bridge `bridge`[k], bridge
     by bridge."""
 
     point: Int[Array, " k"]
     bridge: Int[Array, " k"]
-    size: int
+    size: int = eqx.field(static=True)
 
     def some(self, most: int) -> "Ends":
         """At most `most` ends of each bridge, drawn at random and the same each time."""
@@ -34,7 +34,7 @@ class Ends(NamedTuple):
         order = np.lexsort((chance, bridge))
         rank = np.arange(len(bridge)) - np.searchsorted(bridge[order], bridge[order])
         kept = np.sort(order[rank < most])
-        return self._replace(point=self.point[kept], bridge=self.bridge[kept])
+        return Ends(self.point[kept], self.bridge[kept], self.size)
 
 
 def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
@@ -55,56 +55,43 @@ def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
     return ends(source), ends(target)
 
 
-class Known(NamedTuple):
-    """Ends as points: end k is `points`[k] (k, d), of the bridge `bridge`[k] of `size`. Equal
-    numbers in `same`, of the points that are asked about and of the ends, are the same point."""
-
-    points: Float[Array, "k d"]
-    bridge: Int[Array, " k"]
-    same: tuple[Int[Array, " n"], Int[Array, " k"]]
-
-
-@partial(jax.jit, static_argnames=("metric", "size", "half"))
+@partial(jax.jit, static_argnames=("metric", "half"))
 def nearest(
     metric: str,
     points: Float[Array, "n d"],
-    known: Known,
+    known: Float[Array, "k d"],
+    ends: Ends,
+    zero: tuple[Int[Array, " z"], Int[Array, " z"]],
     largest: Scalar,
     unit: Scalar,
-    own: tuple[Int[Array, " l"], Int[Array, " l"]] | None,
     *,
-    size: int,
     half: bool = False,
 ) -> Factor:
     """The intra-space cost `metric`, over its `unit`, of all `points` (n, d) to the nearest of the
-    `known` ends of each of `size` bridges; 0 from point own[0][k] to bridge own[1][k], where `own`
-    is given.
+    ends of each bridge, and 0 from point zero[0][z] to bridge zero[1][z]: a point is at distance 0
+    from itself, which rounding would miss.
 
-    Points, not the ends, are divided as `near_one` divides what has `largest` as its largest entry.
-    With `half` in half precision. By blocks of points, and of ends, of which there may be far more
-    than bridges.
+    End k of `ends` is `known`[k] (k, d). Points, not these, are divided as `near_one` divides what
+    has `largest` as its largest entry. With `half` in half precision. By blocks of points, and of
+    ends, of which there may be far more than bridges.
     """
-    n, ends = len(points), len(known.points)
+    n, count = len(points), len(known)
     rows = min(n, ROWS)
-    step = min(ends, max(1, BLOCK // rows))
+    step = min(count, max(1, BLOCK // rows))
 
     def block(start: Array) -> Float[Array, "rows size"]:
         some = near_one(jax.lax.dynamic_slice_in_dim(points, start, rows), largest)
-        same = jax.lax.dynamic_slice_in_dim(known.same[0], start, rows)
 
         def fold(k: Array, best: Float[Array, "size rows"]) -> Float[Array, "size rows"]:
-            these = jnp.minimum(k * step + jnp.arange(step), ends - 1)  # the last may come again
-            costs = pairwise(metric, some, known.points[these])
-            # A point is at distance 0 from itself, which rounding would miss.
-            costs = jnp.where(same[:, None] == known.same[1][these], 0, costs)
-            return best.at[known.bridge[these]].min(costs.T)
+            these = jnp.minimum(k * step + jnp.arange(step), count - 1)  # the last may come again
+            # Ends x points: a minimum over what is transposed takes thrice as long as the product.
+            left, right = factors(metric, some, known[these])
+            return best.at[ends.bridge[these]].min(jnp.maximum(right @ left.T, 0))
 
-        furthest = jnp.full((size, rows), jnp.inf, points.dtype)
-        found = jax.lax.fori_loop(0, -(-ends // step), fold, furthest)
-        if own is not None:
-            here = jnp.where((own[0] >= start) & (own[0] < start + rows), own[0] - start, rows)
-            found = found.at[own[1], here].set(0, mode="drop")
-        return found.T / unit
+        furthest = jnp.full((ends.size, rows), jnp.inf, points.dtype)
+        found = jax.lax.fori_loop(0, -(-count // step), fold, furthest)
+        here = jnp.where((zero[0] >= start) & (zero[0] < start + rows), zero[0] - start, rows)
+        return found.at[zero[1], here].set(0, mode="drop").T / unit
 
     def fill(start: Array, new: Array, filled: Factor) -> Factor:
         costs = block(start)
@@ -115,6 +102,6 @@ def nearest(
 
         return jax.tree.map(put, filled, part)
 
-    empty = jnp.zeros((n, size), jnp.float16 if half else points.dtype)
+    empty = jnp.zeros((n, ends.size), jnp.float16 if half else points.dtype)
     filled = Half(jnp.zeros(n, points.dtype), empty) if half else empty
     return over_rows(fill, n, rows, filled)

@@ -16,6 +16,7 @@ from scipy.stats import chisquare
 from morphkit.transport import collapse as module
 from morphkit.transport.collapse import CollapsedCoupling, Groups, collapse
 from morphkit.transport.couple import couple
+from morphkit.transport.couplings import DenseCoupling
 from morphkit.types import Cloud, PairedData, Pairs
 
 
@@ -113,3 +114,31 @@ def test_distinct_points_are_those_of_a_sort(monkeypatch, collide):
     np.testing.assert_array_equal(every, np.arange(100))
     nothing, none = module.distinct(np.zeros((0, 3), np.float32))
     assert len(nothing) == len(none) == 0
+
+
+def test_what_is_asked_of_the_groups_is_what_all_points_say(repeated):
+    """The diagnostics of a dense coupling of all points; labels differ within groups."""
+    x = np.asarray(repeated.x.points)
+    again = np.concatenate([np.arange(60), [3, 3, 7]])
+    weights = np.random.default_rng(2).uniform(0.5, 2, 63)
+    data = PairedData(
+        Cloud(jnp.asarray(x[again]), jnp.asarray(weights / weights.sum(), jnp.float32), None),
+        repeated.y, repeated.pairs,
+    )  # fmt: skip
+    found = couple(data, BridgeCost(), Sinkhorn(0.1))
+    assert isinstance(found, CollapsedCoupling)
+    dense = DenseCoupling(found.to_dense(), found.convergence)
+    labels = (jnp.asarray(np.random.default_rng(k).integers(0, 4, k)) for k in (63, 60))
+    labels_x, labels_y = labels
+    np.testing.assert_allclose(
+        found.matching_accuracy(labels_x, labels_y),
+        dense.matching_accuracy(labels_x, labels_y),
+        rtol=1e-4,
+    )
+    np.testing.assert_allclose(found.entropy(), dense.entropy(), rtol=1e-4)
+    np.testing.assert_allclose(found.effective_support(), dense.effective_support(), rtol=1e-3)
+    np.testing.assert_allclose(
+        found.barycentres(data.y.points), dense.barycentres(data.y.points), atol=1e-5
+    )
+    matrix, best = np.asarray(dense.values), np.asarray(found.most_probable())
+    np.testing.assert_allclose(matrix[np.arange(63), best], matrix.max(1), rtol=1e-6)

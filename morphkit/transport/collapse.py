@@ -6,12 +6,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from ..types import Cloud, PairedData, Pairs
 from .couplings import Convergence, Coupling
-from .drawing import bisect
-
+from .drawing import ROWS, bisect
 
 BLOCK = 2**16
 """Points that are hashed at once."""
@@ -107,7 +106,7 @@ def collapse(data: PairedData) -> Collapsed | None:
 
 class CollapsedCoupling(Coupling):
     """The coupling `groups` of groups of points, `x` and `y`, as one of the points in them;
-    `convergence` is how its solver ended."""
+    `convergence` is how its solver ended. All that is asked of it is asked of the groups."""
 
     groups: Coupling
     x: Groups
@@ -126,6 +125,31 @@ class CollapsedCoupling(Coupling):
         side = (self.x, self.y)[axis]
         return self.groups.marginal(axis)[side.index] * side.share
 
+    def barycentres(self, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
+        means = jnp.zeros((self.groups.shape[1], values.shape[1]), values.dtype)
+        means = means.at[self.y.index].add(self.y.share[:, None] * values)
+        return self.groups.barycentres(means)[self.x.index] * self.x.share[:, None]
+
+    def most_probable(self) -> Int[Array, " n"]:
+        """See `Coupling.most_probable`: the member with the largest share, of the group of the
+        largest such mass."""
+        return _most_probable(self)[self.x.index]
+
+    def agreement(self, labels_x: Int[Array, " n"], labels_y: Int[Array, " m"]) -> Scalar:
+        classes = 1 + int(max(labels_x.max(initial=0), labels_y.max(initial=0)))
+        shares = jnp.zeros((self.groups.shape[1], classes), self.y.share.dtype)
+        shares = shares.at[self.y.index, labels_y].add(self.y.share)
+        return _agreement(self, labels_x, shares)
+
+    def entropy(self) -> Scalar:
+        """H(π) of the groups, and of which member of its group a point is."""
+        mass = self.groups.marginal(0).sum()
+        members = (
+            jax.scipy.special.entr(side.share) @ self.groups.marginal(axis)[side.index] / mass
+            for axis, side in enumerate((self.x, self.y))
+        )
+        return self.groups.entropy() + sum(members)
+
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
         key_groups, key_x, key_y = jax.random.split(key, 3)
         i, j = self.groups.sample(key_groups, num)
@@ -134,6 +158,28 @@ class CollapsedCoupling(Coupling):
     def targets(self, key: PRNGKeyArray, i: Int[Array, " num"]) -> Int[Array, " num"]:
         key_groups, key_y = jax.random.split(key)
         return self.y.draw(key_y, self.groups.targets(key_groups, self.x.index[i]))
+
+
+@eqx.filter_jit
+def _most_probable(coupling: CollapsedCoupling) -> Int[Array, " groups"]:
+    y, groups = coupling.y, coupling.groups
+    most = jnp.zeros(groups.shape[1]).at[y.index].max(y.share)
+    size = len(y.index)
+    whose = jnp.where(y.share == most[y.index], jnp.arange(size), size)
+    first = jnp.full(groups.shape[1], size).at[y.index].min(whose)
+    return first[groups.fold(lambda row, i: jnp.argmax(row * most))]
+
+
+@eqx.filter_jit
+def _agreement(
+    coupling: CollapsedCoupling, labels_x: Int[Array, " n"], shares: Float[Array, "groups c"]
+) -> Scalar:
+    def one(point: tuple[Array, Array, Array]) -> Array:
+        group, share, label = point
+        return share * (coupling.groups.rows(group[None])[0] @ shares[:, label])
+
+    points = coupling.x.index, coupling.x.share, labels_x
+    return jax.lax.map(one, points, batch_size=min(ROWS, len(labels_x))).sum()
 
 
 def of_all(coupling: Coupling, distinct: Collapsed | None) -> Coupling:

@@ -118,7 +118,12 @@ class Coupling(eqx.Module):
         if key is not None:
             i, j = self.sample(key, num)
             return jnp.mean(labels_x[i] == labels_y[j])
-        return _agreement(self, labels_x, labels_y) / self.marginal(0).sum()
+        return self.agreement(labels_x, labels_y) / self.marginal(0).sum()
+
+    def agreement(self, labels_x: Int[Array, " n"], labels_y: Int[Array, " m"]) -> Scalar:
+        """The mass that joins points with the same label; `labels_x` (n,) and `labels_y` (m,) are
+        class indices."""
+        return _agreement(self, labels_x, labels_y)
 
     def entropy(self) -> Scalar:
         """H(π) = -Σ π log π of the normalised coupling, in nats."""

@@ -1,6 +1,7 @@
 """Linear entropic optimal transport (Eq. 1)."""
 
 import logging
+from dataclasses import fields
 
 import equinox as eqx
 import jax
@@ -45,8 +46,10 @@ class Sinkhorn(OTSolver):
     `points`² entries is computed anew in each iteration, in O(n + m) memory. Such a problem is
     first solved between at most `points` points a side, drawn at random and the same each time.
     The potential extends to all points by g = log ν - τ_Y log Kᵀ exp(f), K and f being of the
-    drawn points. From there the whole problem is iterated until it meets `threshold`; iterations
-    and error are those of the whole problem.
+    drawn points. From there the whole problem is iterated until it meets `threshold`, at most
+    `streamed_iterations` times, by default `max_iterations`. At a hundred thousand points a side
+    one of these takes as long as all that comes before. Iterations and error are those of the whole
+    problem.
     """
 
     # Not static: with arrays here (made outside jit) one program serves all values.
@@ -58,6 +61,7 @@ class Sinkhorn(OTSolver):
     halvings: Whole = eqx.field(static=True, default=3)
     dense_bytes: Whole = eqx.field(static=True, default=2**24)
     points: Count = eqx.field(static=True, default=8000)
+    streamed_iterations: Count | None = eqx.field(static=True, default=None)
 
     def solve(
         self, cost: Geometry, x: Cloud, y: Cloud
@@ -70,7 +74,8 @@ class Sinkhorn(OTSolver):
                 f"the dense {n} × {m} cost would take {4 * n * m / 2**20:.0f} MiB, more than "
                 f"Sinkhorn.dense_bytes: solved by its factors (BridgeSinkhorn)"
             )
-            arguments = {k: v for k, v in vars(self).items() if k not in ("dense_bytes", "points")}
+            names = {field.name for field in fields(BridgeSinkhorn)}
+            arguments = {name: value for name, value in vars(self).items() if name in names}
             return BridgeSinkhorn(**arguments).solve(cost, x, y)
         if isinstance(cost, PointGeometry) and n * m > self.points**2:
             logger.info(
@@ -111,10 +116,11 @@ class Sinkhorn(OTSolver):
             return DenseKernel(-few * (self.epsilon / epsilon))
 
         f, _, _ = anneal(self, kernel, x.take(i).weights, y.take(j).weights)
+        most = self.max_iterations if self.streamed_iterations is None else self.streamed_iterations
         reached = StreamedKernel(left[i], right).log_to_target(f)
         f, g, convergence = sinkhorn(
             StreamedKernel(left, right), x.weights, y.weights,
             start=log_weights(y.weights) - self.tau_y * reached, tau_x=self.tau_x, tau_y=self.tau_y,
-            threshold=self.threshold, max_iterations=self.max_iterations,
+            threshold=self.threshold, max_iterations=most,
         )  # fmt: skip
         return left, right, epsilon, f, g, convergence

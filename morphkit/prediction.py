@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar, UInt32
 
 from .interfaces import LatentMap, VelocityField
 from .training.scaling import Scaling
-from .transport.memory import ask_memory
+from .transport.memory import ask_memory, empty
 
 LARGE, SMALL = 1024, 16
 """The sizes of a block: the larger fits a core's cache, the smaller is for what would leave three
@@ -21,9 +21,6 @@ quarters of the larger one empty."""
 
 GROUP = 4 * LARGE
 """Draws that are held at once, all those of a point among them, where they are reduced."""
-
-ALIGNMENT = 64
-"""Bytes of which the address of an array is to be a multiple."""
 
 EXPECTED = 8
 """Points of noise, each with its opposite, that an expected value is averaged over."""
@@ -54,7 +51,7 @@ def predict(
         4 * math.prod(shape) + 4 * 3 * max(GROUP, draws) * q,
         less if reduce or draws == 1 else f"{less}, or reduce their draws",
     )
-    found = _empty(shape)
+    found = empty(shape)
     at_once = max(1, GROUP // draws)
     for start in range(0, n, at_once):
         rows = np.arange(start, min(start + at_once, n), dtype=np.uint32)
@@ -173,13 +170,6 @@ def _expected(
 
 def _noise(key: PRNGKeyArray, draw: Array, row: Array, dim: int) -> Float[Array, " q"]:
     return jax.random.normal(jax.random.fold_in(jax.random.fold_in(key, draw), row), (dim,))
-
-
-def _empty(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
-    """An array that begins where JAX wants one to, and which it so takes over without a copy."""
-    raw = np.empty(4 * math.prod(shape) + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
 
 
 def _medoid(y: Float[np.ndarray, "draws n q"]) -> Float[np.ndarray, "n q"]:

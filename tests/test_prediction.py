@@ -132,13 +132,13 @@ def test_memory_is_that_of_the_result_whatever_the_draws(monkeypatch):
 
 def test_the_result_is_not_copied_at_the_end(monkeypatch):
     made = []
-    empty = prediction._empty
+    empty = prediction.empty
 
     def kept(shape):
         made.append(empty(shape))
         return made[-1]
 
-    monkeypatch.setattr(prediction, "_empty", kept)
+    monkeypatch.setattr(prediction, "empty", kept)
     y = morph_of()(points(2000))
     if jax.default_backend() == "cpu":
         assert y.unsafe_buffer_pointer() == made[0].ctypes.data

@@ -13,6 +13,7 @@ from ..checks import Checked, Positive
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
 from .geometry import BridgeGeometry, Geometry
+from .memory import empty
 
 BLOCK = 2**24
 """Costs between new points and targets that are held at once."""
@@ -82,15 +83,15 @@ class EntropicMap(LatentMap):
             assert predicted is not None
             return predicted
         size = min(max(1, BLOCK // len(self.targets)), max(1, len(points)))
-        found = []
+        found = empty((len(points), self.targets.shape[1]))
         for k, start in enumerate(range(0, max(len(points), 1), size)):
             block = points[start : start + size]
             # All blocks have one shape: one program.
             padded = np.pad(block, ((0, size - len(block)), (0, 0)))
             geometry, key_k = self.cost.at(padded), jax.random.fold_in(key, k)
             read = _read(self.potential, geometry, self.targets, self.estimate, key_k)
-            found.append(read[: len(block)])
-        return jnp.concatenate(found)
+            found[start : start + len(block)] = read[: len(block)]
+        return jax.device_put(found)
 
     def expected(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None

@@ -1,8 +1,11 @@
 """Memory is asked for before it is taken: a refusal is better than a process that is killed."""
 
+import math
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import Float
 
 UNKNOWN = 4 * 2**30
 """Bytes that are taken to be available where the machine does not say."""
@@ -14,6 +17,18 @@ CONTAINER = (
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
 """Where Linux says how much memory a container may have, if it may not have all."""
+
+
+ALIGNMENT = 64
+"""Bytes of which the address of an array is to be a multiple."""
+
+
+def empty(shape: tuple[int, ...]) -> Float[np.ndarray, "..."]:
+    """An array of float32 of this `shape` that begins where JAX wants one to, and which
+    `jax.device_put` so takes over without a copy."""
+    raw = np.empty(4 * math.prod(shape) + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + 4 * math.prod(shape)].view(np.float32).reshape(shape)
 
 
 def ask_memory(what: str, size: int, advice: str) -> None:

@@ -1,0 +1,179 @@
+"""ImageNet's own size on one machine: seconds and memory of every phase.
+
+`python benchmarks/scale.py` runs what is missing in benchmarks/results/scale.jsonl (a line of JSON
+a cell, each in a process of its own) and writes scale.md beside it. Images are n points (384-d)
+around 1,000 centres, texts one point a centre; pairs are a share of the images, with their text.
+One-to-one data are two linear views of 100 shared dimensions, 1,000 points of them paired.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tables import measure
+
+RESULTS = Path(__file__).parent / "results"
+LINES = RESULTS / "scale.jsonl"
+CLASSES, DIM, SHARED, DRAWS, STEPS, NEIGHBOURS = 1_000, 384, 100, 1_000_000, 200, 10
+FIXED = 12_800
+DOUBLED = (160_000, 320_000, 640_000, 1_280_000)
+CELLS = [
+    *(("bridge", n, FIXED, None) for n in DOUBLED),
+    ("bridge", 640_000, 64_000, None),
+    ("bridge", 1_280_000, 128_000, 64),
+    ("bridge", 1_280_000, 1_280_000, 16),
+    ("refined", 640_000, 64_000, None),
+    ("refined", 1_280_000, FIXED, None),
+    ("one-to-one", 20_000, 1_000, None),
+    ("one-to-one", 100_000, 1_000, None),
+]
+"""Method, points, pairs, and ends of a bridge at most."""
+
+
+def written(folder: Path, n: int, side: int) -> tuple[Path, np.ndarray]:
+    """A file of n points, written block by block, and the class, or the row of the shared
+    dimensions, of each."""
+    path, size = folder / f"{side}.npy", 10_000
+    points = np.lib.format.open_memmap(path, "w+", np.float32, (n, DIM))
+    labels = np.random.default_rng(0).integers(0, CLASSES, n)
+    centres = np.random.default_rng(1).normal(size=(CLASSES, DIM)).astype(np.float32)
+    for k, start in enumerate(range(0, n, size)):
+        random = np.random.default_rng((2, k))
+        rows = slice(start, min(start + size, n))
+        points[rows] = 0.5 * centres[labels[rows]]
+        points[rows] += random.normal(size=(rows.stop - rows.start, DIM))
+    points.flush()
+    return path, labels
+
+
+def views(folder: Path, n: int) -> list[Path]:
+    """Two files of n points each, that are noisy linear images of the same shared ones, in the same
+    order."""
+    random = np.random.default_rng(0)
+    shared = random.normal(size=(n, SHARED)) * np.exp(-np.arange(SHARED) / 40)
+    paths = []
+    for side in range(2):
+        points = shared @ random.normal(size=(SHARED, DIM)) / 10
+        points += 0.3 * random.normal(size=points.shape)
+        paths.append(folder / f"{side}.npy")
+        np.save(paths[-1], points.astype(np.float32))
+    return paths
+
+
+class Watch:
+    """Seconds and peak memory of phases; the operating system forgets the last one's peak."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, dict[str, float]] = {}
+
+    def __call__(self, name: str, function: Callable[[], Any]) -> Any:
+        import jax
+
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+        start = time.perf_counter()
+        found = jax.block_until_ready(function())
+        seconds = time.perf_counter() - start
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
+        self.phases[name] = {"seconds": seconds, "peak_gb": int(peak) * 1024 / 1e9}
+        print(name, self.phases[name], file=sys.stderr, flush=True)
+        return found
+
+
+def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
+    """A cell, in this process."""
+    import functools
+
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    from morphkit_aligners.aligners import CouplingSampler, entropic_map
+    from morphkit_aligners.refined import RefinedAlignment
+    from morphkit_costs.bridge import BridgeCost
+    from morphkit_costs.canonical import CanonicalCost
+    from morphkit_fields.adaln import AdaLN
+    from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+    from morphkit_solvers.sinkhorn import Sinkhorn
+
+    from morphkit.experiment.train import build_networks, train
+    from morphkit.training.loop import Training
+    from morphkit.transport.collapse import collapse
+    from morphkit.types import Cloud, PairedData, Pairs
+
+    watch = Watch()
+    with tempfile.TemporaryDirectory() as folder:
+        if method == "one-to-one":
+            order = np.random.default_rng(3).permutation(n)
+            x, y = (np.load(path, mmap_mode="r") for path in views(Path(folder), n))
+            truth, y = np.argsort(order), y[order]
+            known = np.arange(pairs)
+        else:
+            path, truth = written(Path(folder), n, 0)
+            x = np.load(path, mmap_mode="r")
+            y = np.random.default_rng(4).normal(size=(CLASSES, DIM)).astype(np.float32)
+            known = np.sort(np.random.default_rng(5).permutation(n)[:pairs])
+        clouds = watch("load", lambda: (Cloud.uniform(x), Cloud.uniform(y)))
+    data = PairedData(*clouds, Pairs.from_array(np.stack([known, truth[known]], 1)))
+    assert watch("repeated points", lambda: collapse(data)) is None
+
+    if method == "bridge":
+        fitted = watch("cost", lambda: BridgeCost(ends=ends).fit(data))
+        coupling = watch("solve", lambda: BridgeSinkhorn().solve(fitted.geometry, *clouds))
+        sampler = CouplingSampler.of(data, coupling, entropic_map(fitted, coupling, data))
+    else:
+        one_to_one = method == "one-to-one"
+        cost = CanonicalCost() if one_to_one else CanonicalCost(shrinkage_x=0.6, shrinkage_y=0.05)
+        solver = Sinkhorn(0.025 if one_to_one else 0.05, streamed_iterations=5)
+        aligner = RefinedAlignment(rounds=5, weight=0.9 if one_to_one else 0.6, whole=0)
+        sampler = watch("refine and solve", lambda: aligner.sampler(data, cost, solver))
+    coupling, latent_map = sampler.coupling, sampler.map
+    assert coupling is not None
+    state = coupling.convergence
+
+    def drawn() -> tuple[jax.Array, jax.Array]:
+        draw = eqx.filter_jit(lambda coupling, key: coupling.sample(key, DRAWS))
+        return draw(coupling, jax.random.key(0))
+
+    i, j = watch("draw a million", drawn)
+    field = functools.partial(AdaLN, size="small")
+    networks = build_networks(field, DIM, DIM, False, jax.random.key(1))
+    training = Training(steps=STEPS)
+    watch(f"train {STEPS} steps", lambda: train(data, sampler, networks, training, key=jax.random.key(2)).networks)
+    found = {"iterations": int(state.iterations), "error": float(state.error)}
+    unpaired = ~np.isin(np.asarray(i), known)
+    found["matching"] = float(np.mean((truth[np.asarray(i)] == np.asarray(j))[unpaired]))
+    if method != "bridge" and latent_map is not None:
+        targets = clouds[1].points
+        y = watch("predict all", lambda: latent_map.expected(x))
+        nearest = watch("retrieve", lambda: jnp.argmax(y[:DRAWS] @ targets[:CLASSES].T, axis=1))
+        del nearest
+    return found | {"phases": watch.phases, "cores": os.cpu_count()}
+
+
+def run(cell: tuple) -> dict:
+    command = [sys.executable, __file__, "--one", json.dumps(cell)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {"cell": list(cell)} | json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--one", help="a cell, in this process: JSON")
+    asked = parser.parse_args().one
+    if asked:
+        print(json.dumps(one(*json.loads(asked))))
+        return
+    measure(LINES, CELLS, run, write)
+
+
+if __name__ == "__main__":
+    main()

@@ -38,21 +38,26 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def as_float32(name: str, values: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """`values` rounded to float32; NaN and infinities stay.
+    """`values` rounded to float32, a copy of them unless nobody can write to them, as to a file
+    that is mapped; NaN and infinities stay.
 
     Raises ValueError, naming the argument `name`, where finite values would become infinite, or
     all of them zero.
     """
     values = np.asarray(values)
     with np.errstate(over="ignore", under="ignore"):
-        rounded = values.astype(np.float32)
-    if (over := np.isinf(rounded) & np.isfinite(values)).any():
+        rounded = values.astype(np.float32, copy=values.flags.writeable)
+    exact = values.dtype == np.float32
+    if not exact and (over := np.isinf(rounded) & np.isfinite(values)).any():
         raise ValueError(
             f"{name} has {over.sum()} values beyond float32's 3.4e38, such as "
             f"{values[over][0]:.3g}; divide it by its largest value"
         )
-    size, tiny = np.abs(rounded), np.finfo(np.float32).tiny
-    if values[size < tiny].any() and not (size >= tiny).any():
+    tiny = np.finfo(np.float32).tiny
+    largest = max(
+        np.fmax.reduce(rounded, None, initial=0), -np.fmin.reduce(rounded, None, initial=0)
+    )
+    if largest < tiny and values[np.abs(rounded) < tiny].any():
         raise ValueError(
             f"{name} has no value above float32's smallest, 1.2e-38: its largest is "
             f"{np.nanmax(np.abs(values)):.3g}; divide it by that"

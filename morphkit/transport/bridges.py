@@ -132,7 +132,7 @@ def _from_sources(a: Factor, epsilon: Array, f: Array, mass: Array) -> tuple[Tab
         put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
         return jax.tree.map(put, found, (marginal, blocks))
 
-    nothing = jnp.zeros(n), jnp.zeros((n, -(-bridges // width)))
+    nothing = jnp.zeros(n, f.dtype), jnp.zeros((n, -(-bridges // width)), f.dtype)
     marginal, blocks = over_rows(fill, n, size, nothing)
     return Table.of(marginal), Table.of(blocks)
 

@@ -163,7 +163,7 @@ class CollapsedCoupling(Coupling):
 @eqx.filter_jit
 def _most_probable(coupling: CollapsedCoupling) -> Int[Array, " groups"]:
     y, groups = coupling.y, coupling.groups
-    most = jnp.zeros(groups.shape[1]).at[y.index].max(y.share)
+    most = jnp.zeros(groups.shape[1], y.share.dtype).at[y.index].max(y.share)
     size = len(y.index)
     whose = jnp.where(y.share == most[y.index], jnp.arange(size), size)
     first = jnp.full(groups.shape[1], size).at[y.index].min(whose)

@@ -145,7 +145,7 @@ def _met(
 def _tell_what_is_lost(side: str, cloud: Cloud, metric: str, ends: Ends, few: Ends) -> None:
     """Logs, of a part of the points, how far the costs to the `few` of all `ends` are above."""
     rows = np.random.default_rng(0).permutation(cloud.size)[:ASKED]
-    points, one = near_one(cloud.points), jnp.ones(())
+    points, one = near_one(cloud.points), jnp.ones((), cloud.points.dtype)
     none = jnp.zeros(0, jnp.int32)
 
     def costs(ends: Ends) -> Float[Array, "r l"]:

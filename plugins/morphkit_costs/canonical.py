@@ -126,10 +126,7 @@ class FittedCanonical(FittedCost):
                 "CanonicalCost: data.pairs is empty; give at least one pair, or let "
                 "aligner.RefinedAlignment start from cost.LocalDistributionCost, which needs none"
             )
-        a, b = (
-            jnp.asarray(by_blocks(lambda c, to=to: c @ to, side), jnp.float32)
-            for side, to in ((x, self.to_a), (self.y, self.to_b))
-        )
+        a, b = _times(x, self.to_a), _times(self.y, self.to_b)
         return PointGeometry(a, b, "cosine")
 
     def settled(self) -> Self:
@@ -150,6 +147,12 @@ class FittedCanonical(FittedCost):
         return type(self)(
             self.asked, self.to_x, self.x, self.y, self.left, self.right, self.known, cross
         )
+
+
+def _times(x: Float[np.ndarray, "n d"], to: Float[np.ndarray, "d k"]) -> Float[Array, "n k"]:
+    # Of a settled cost both are on the device.
+    x, to = np.asarray(x), np.asarray(to)
+    return jnp.asarray(by_blocks(lambda block: block @ to, x), jnp.float32)
 
 
 def inverse_root(covariance: Float[np.ndarray, "d d"], shrinkage: float) -> np.ndarray:

@@ -68,8 +68,8 @@ def nearest(
     half: bool = False,
 ) -> Factor:
     """The intra-space cost `metric`, over its `unit`, of all `points` (n, d) to the nearest of the
-    ends of each bridge, and 0 from point zero[0][z] to bridge zero[1][z]: a point is at distance 0
-    from itself, which rounding would miss.
+    ends of each bridge, and 0 from point i_z to bridge p_z, (i, p) being `zero`: a point is at
+    distance 0 from itself, which rounding would miss.
 
     End k of `ends` is `known`[k] (k, d). Points, not these, are divided as `near_one` divides what
     has `largest` as its largest entry. With `half` in half precision. By blocks of points, and of

@@ -25,14 +25,14 @@ class FactoredKernel(Kernel):
     epsilon: Scalar | float
 
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
-        return self._sums(self.a, jnp.zeros(len(self.a)), self._over(self.b, g), axis=1)
+        return self._sums(self.a, jnp.zeros(len(self.a), g.dtype), self._over(self.b, g), axis=1)
 
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        return self._sums(self.b, jnp.zeros(len(self.b)), self._over(self.a, f), axis=1)
+        return self._sums(self.b, jnp.zeros(len(self.b), f.dtype), self._over(self.a, f), axis=1)
 
     def _over(self, factor: Factor, potential: Float[Array, " n"]) -> Float[Array, " l"]:
         """log of what goes over each bridge."""
-        return self._sums(factor, potential, jnp.zeros(factor.shape[1]), axis=0)
+        return self._sums(factor, potential, jnp.zeros(factor.shape[1], potential.dtype), axis=0)
 
     def _sums(self, factor: Factor, rows: Array, columns: Array, axis: int) -> Array:
         return log_sums(factor, self.epsilon, rows, columns, axis)
@@ -40,12 +40,12 @@ class FactoredKernel(Kernel):
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         # A bridge's mass is shared out between its two factors, so that neither overflows.
         balance = (self._over(self.b, g) - self._over(self.a, f)) / 2
-        left = side(self.a, f, self.epsilon, balance)
-        right = side(self.b, g, self.epsilon, -balance)
+        left = _side(self.a, f, self.epsilon, balance)
+        right = _side(self.b, g, self.epsilon, -balance)
         (n, bridges), m = self.a.shape, len(self.b)
-        if isinstance(left, Stored) and isinstance(right, Stored) and n * m < (n + m) * bridges:
+        if isinstance(left, _Stored) and isinstance(right, _Stored) and n * m < (n + m) * bridges:
             # A minibatch: the product itself is the thinner.
-            return Stored(left.values @ right.values.T).circuit
+            return _Stored(left.values @ right.values.T).circuit
 
         def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
             u, column = left.circuit(jnp.log(right.sums(jnp.exp(v))), offset, tau)
@@ -54,7 +54,7 @@ class FactoredKernel(Kernel):
         return circuit
 
 
-class Stored(eqx.Module):
+class _Stored(eqx.Module):
     """A matrix K, `values` (n, l)."""
 
     values: Float[Array, "n l"]
@@ -73,9 +73,9 @@ class Stored(eqx.Module):
         return u @ self.values
 
 
-class Computed(eqx.Module):
+class _Computed(eqx.Module):
     """The matrix K_ip = exp(q_i - a_ip / ε + s_p) of a `factor` a in half precision, a `potential`
-    q, `epsilon` and a `shift` s: computed by blocks of rows. Its methods are those of `Stored`."""
+    q, `epsilon` and a `shift` s: computed by blocks of rows. Its methods are those of `_Stored`."""
 
     factor: Half
     potential: Float[Array, " n"]
@@ -84,7 +84,7 @@ class Computed(eqx.Module):
 
     def circuit(self, v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
         def block(start: Array) -> tuple[Array, Array]:
-            return self._block(start), jnp.ones(rows_at_once(self.factor))
+            return self._block(start), jnp.ones(rows_at_once(self.factor), v.dtype)
 
         return by_rows(block, len(self.factor), rows_at_once(self.factor))(v, offset, tau)
 
@@ -109,13 +109,13 @@ class Computed(eqx.Module):
         return jnp.exp((self.epsilon * q[:, None] - a) / self.epsilon + self.shift)
 
 
-def side(
+def _side(
     factor: Factor,
     potential: Float[Array, " n"],
     epsilon: Scalar | float,
     shift: Float[Array, " l"],
-) -> Stored | Computed:
+) -> _Stored | _Computed:
     """exp(q_i - a_ip / ε + s_p) of a `factor` a, a `potential` q, `epsilon` and a `shift` s."""
     if isinstance(factor, Half):
-        return Computed(factor, potential, epsilon, shift)
-    return Stored(jnp.exp((epsilon * potential[:, None] - factor) / epsilon + shift))
+        return _Computed(factor, potential, epsilon, shift)
+    return _Stored(jnp.exp((epsilon * potential[:, None] - factor) / epsilon + shift))

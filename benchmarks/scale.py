@@ -7,7 +7,6 @@ One-to-one data are two linear views of 100 shared dimensions, 1,000 points of t
 """
 
 import argparse
-import itertools
 import json
 import os
 import subprocess

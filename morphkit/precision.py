@@ -25,14 +25,26 @@ OFFSET = 1e4
 left for the differences of its points."""
 
 
+def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """`function` with matrix products in all digits of float32. By default GPUs take ten bits of
+    each factor (TF32): costs of near points are then rounding, and solvers do not converge."""
+
+    @functools.wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return wrapped
+
+
 def in_float32(function: Callable[P, R]) -> Callable[P, R]:
-    """`function` with JAX's 64-bit types off in it, whatever JAX_ENABLE_X64 says outside: the same
-    draws, weights and programs for everybody. What it returns is float32."""
+    """`function` in full precision, and with JAX's 64-bit types off in it, whatever JAX_ENABLE_X64
+    says outside: the same draws, weights and programs for everybody. What it returns is float32."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         with jax.enable_x64(False):
-            return function(*args, **kwargs)
+            return in_full_precision(function)(*args, **kwargs)
 
     return wrapped
 

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from morphkit_aligners.aligners import LocalAlignment
 from morphkit_baselines.anchor import NearestAnchor
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.geodesic import GeodesicBridgeCost
@@ -17,6 +19,7 @@ from morphkit_costs.kcca import KCCACost
 from morphkit_costs.knn import KNNCost
 from morphkit_extractors.identity import Identity
 from morphkit_extractors.pca import PCA
+from morphkit_fields.mlp import MLP
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 from morphkit_solvers.gromov import FusedGromovWasserstein
 from morphkit_solvers.low_rank import LowRankGromovWasserstein, LowRankSinkhorn
@@ -30,8 +33,11 @@ from morphkit.features.extract import features_of
 from morphkit.interfaces import FusedCost, OTSolver
 from morphkit.loggers import Log
 from morphkit.precision import as_float32, doubts, points_as_float32
+from morphkit.training import loop
+from morphkit.training.flow import Networks
+from morphkit.training.loop import Training
 from morphkit.training.scaling import Scaling
-from morphkit.transport.geometry import METRICS, embed, near_one, pairwise
+from morphkit.transport.geometry import METRICS, PointGeometry, embed, near_one, pairwise
 from morphkit.types import Cloud, Dataset, PairedData, Pairs, Split
 
 SCALES = [1e-30, 1e-19, 1e19, 1e30]
@@ -349,3 +355,50 @@ def test_features_of_a_mapped_file_are_not_copied_and_those_in_memory_are(tmp_pa
     with pytest.raises(ValueError, match="no value above float32's smallest"):
         as_float32("x", np.full((2, 2), 1e-40))
     assert np.isnan(as_float32("x", np.full((2, 2), np.nan))).all()
+
+
+def products(lowered) -> list[str]:
+    """The lines of a program that multiply matrices."""
+    return [line for line in lowered.as_text().splitlines() if "dot_general" in line]
+
+
+@pytest.mark.parametrize("solver", [Sinkhorn(), Sinkhorn(points=10), BridgeSinkhorn()])
+def test_costs_and_solvers_multiply_in_all_digits_wherever_they_are_called(solver):
+    """Also where JAX is told to be coarse, as GPUs are by default."""
+    x, y, _ = clusters()
+    data = PairedData(Cloud.uniform(x[:40]), Cloud.uniform(y[:40]), Pairs.from_array(PAIRS[:8]))
+    points = PointGeometry(data.x.points, data.x.points, "sqeuclidean")
+    streamed = isinstance(solver, Sinkhorn) and solver.points < 40
+    geometry = points if streamed else BridgeCost().prepare(data)
+
+    def solved(geometry):
+        found = solver.solve(geometry, data.x, data.y)
+        return found.convergence, found.marginal(1), points.matrix()
+
+    with jax.default_matmul_precision("bfloat16"):
+        found = products(jax.jit(solved).lower(geometry))
+    assert len(found) >= 2
+    assert all("HIGHEST" in line for line in found)
+
+
+def test_bfloat16_is_of_the_networks_products_alone():
+    """Local alignment solves inside the step that is compiled: its costs are multiplied in full."""
+    x, y, _ = clusters()
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(PAIRS))
+    sampler = LocalAlignment().sampler(data, BridgeCost(), BridgeSinkhorn())
+    networks = Networks(MLP(20, 10, layers=2, hidden=16, key=jax.random.key(0)), None, None)
+    scaling = Scaling.fit(data.x.points, data.y.points, "each")
+    exact, coarse = (
+        Training(steps=2, batch_size=32, learning_rate=1e-3, precision=precision)
+        for precision in ("float32", "bfloat16")
+    )
+    state = networks, exact._optimiser().init(eqx.filter(networks, eqx.is_inexact_array)), None
+    counts = []
+    for training in (exact, coarse):
+        context = training, scaling, sampler, jax.random.key(1), jnp.arange(2)
+        found = products(loop._dispatch.lower(context, jax.tree.map(jnp.copy, state)))
+        counts.append(sum("bf16" in line for line in found))
+        assert all("HIGHEST" in line or "bf16" in line for line in found)
+        assert any("HIGHEST" in line for line in found)
+    assert counts[0] == 0
+    assert counts[1] > 3

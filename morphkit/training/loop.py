@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import equinox as eqx
 import jax
@@ -27,6 +27,11 @@ logger = logging.getLogger("morphkit")
 Below1 = Annotated[float, Field(ge=0, lt=1)]
 """A number in [0, 1)."""
 
+Precision = Literal["float32", "bfloat16"]
+
+PRODUCTS = {"float32": "highest", "bfloat16": "BF16_BF16_F32"}
+"""What JAX calls the precision of matrix products."""
+
 Watch = Callable[[Networks], dict[str, float]]
 """What else is asked of networks in training, by the name of each number."""
 
@@ -48,6 +53,10 @@ class Training(Checked):
     on batches of `batch_size` draws; noise is N(0, `noise_scale`² I), in units of the scaled
     target. `steps_per_dispatch` steps run in one
     compiled call; between calls, `checkpoint_seconds` apart or more, the state is saved.
+
+    With `precision` "bfloat16" an accelerator takes the factors of the networks' matrix products in
+    bfloat16, and sums in float32; weights, their moments and all else stay in float32. A CPU
+    computes in float32.
 
     `standardise` ("each", "whole" or "none") scales features to unit size for the networks, see
     `Scaling`; `reweight` trains η and ξ beside the field; with `decay` the learning rate falls to
@@ -75,6 +84,7 @@ class Training(Checked):
     standardise: Standardise = eqx.field(static=True, default="each")
     decay: bool = eqx.field(static=True, default=False)
     reweight: bool = eqx.field(static=True, default=False)
+    precision: Precision = eqx.field(static=True, default="float32")
     steps_per_dispatch: Count = eqx.field(static=True, default=50)
     checkpoint_seconds: NonNegative = eqx.field(static=True, default=60.0)
     weight_decay: NonNegative = eqx.field(static=True, default=0.0)
@@ -228,9 +238,10 @@ def _dispatch(
         networks, opt_state, average = eqx.combine(arrays, static)
         key_batch, key_loss = jax.random.split(jax.random.fold_in(key, index))
         batch = sampler(key_batch, training.batch_size)
-        loss, gradient = eqx.filter_value_and_grad(genot_loss)(
-            networks, scaling, batch, key_loss, training.noise
-        )
+        with jax.default_matmul_precision(PRODUCTS[training.precision]):
+            loss, gradient = eqx.filter_value_and_grad(genot_loss)(
+                networks, scaling, batch, key_loss, training.noise
+            )
         weights = eqx.filter(networks, eqx.is_inexact_array)
         updates, opt_state = optimiser.update(gradient, opt_state, weights)
         networks = eqx.apply_updates(networks, updates)

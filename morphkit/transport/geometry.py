@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from ..checks import Statistic
+from ..precision import in_full_precision
 from .half import Factor, full
 from .memory import ask_memory
 
@@ -71,6 +72,7 @@ def _divided(x: Float[Array, "n d"], by: Float[Array, "n 1"]) -> Float[Array, "n
 
 
 @partial(jax.jit, static_argnames="metric")
+@in_full_precision
 def pairwise(metric: str, x: Float[Array, "n d"], y: Float[Array, "m d"]) -> Float[Array, "n m"]:
     """The intra-space cost `metric` between points `x` (n, d) and `y` (m, d), unnormalised and
     non-negative. Raises ValueError for an unknown metric.

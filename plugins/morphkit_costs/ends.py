@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
+from morphkit.precision import in_full_precision
 from morphkit.transport.geometry import factors, near_one
 from morphkit.transport.half import Factor, Half, over_rows
 from morphkit.types import Pairs
@@ -56,6 +57,7 @@ def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
 
 
 @partial(jax.jit, static_argnames=("metric", "half"))
+@in_full_precision
 def nearest(
     metric: str,
     points: Float[Array, "n d"],

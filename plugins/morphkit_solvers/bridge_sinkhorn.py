@@ -5,6 +5,7 @@ from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
+from morphkit.precision import in_full_precision
 from morphkit.transport.bridges import BridgeCoupling
 from morphkit.transport.couplings import Convergence
 from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
@@ -42,6 +43,7 @@ class BridgeSinkhorn(OTSolver):
     max_iterations: Count = eqx.field(static=True, default=2000)
     halvings: Whole = eqx.field(static=True, default=3)
 
+    @in_full_precision
     def solve(self, cost: Geometry, x: Cloud, y: Cloud) -> BridgeCoupling:
         """See `OTSolver.solve`. Raises MemoryError where there is none for tables of the size of
         its factors."""

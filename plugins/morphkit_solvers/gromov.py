@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Scalar
 
 from morphkit.checks import Count, Metric, Positive, Share, Tau
 from morphkit.interfaces import StartedSolver
+from morphkit.precision import in_full_precision
 from morphkit.transport.couplings import Convergence, Coupling, DenseCoupling
 from morphkit.transport.geometry import (
     Geometry,
@@ -74,6 +75,7 @@ class FusedGromovWasserstein(StartedSolver):
     inner_iterations: Count = eqx.field(static=True, default=1000)
     starts: Count = eqx.field(static=True, default=1)
 
+    @in_full_precision
     def solve(
         self, cost: Geometry, x: Cloud, y: Cloud, start: Coupling | None = None
     ) -> DenseCoupling:

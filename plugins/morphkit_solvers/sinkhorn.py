@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
 from morphkit.interfaces import OTSolver
+from morphkit.precision import in_full_precision
 from morphkit.transport.bridges import BridgeCoupling
 from morphkit.transport.couplings import Convergence, DenseCoupling, Potential
 from morphkit.transport.geometry import (
@@ -63,6 +64,7 @@ class Sinkhorn(OTSolver):
     points: Count = eqx.field(static=True, default=8000)
     streamed_iterations: Count | None = eqx.field(static=True, default=None)
 
+    @in_full_precision
     def solve(
         self, cost: Geometry, x: Cloud, y: Cloud
     ) -> DenseCoupling | BridgeCoupling | EntropicCoupling:

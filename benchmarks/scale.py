@@ -8,7 +8,6 @@ One-to-one data are two linear views of 100 shared dimensions, 1,000 points of t
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,24 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scale_page import CELLS, CLASSES, DIM, STEPS, write
 from tables import measure
 
-RESULTS = Path(__file__).parent / "results"
-LINES = RESULTS / "scale.jsonl"
-CLASSES, DIM, SHARED, DRAWS, STEPS, NEIGHBOURS = 1_000, 384, 100, 1_000_000, 200, 10
-FIXED = 12_800
-DOUBLED = (160_000, 320_000, 640_000, 1_280_000)
-CELLS = [
-    *(("bridge", n, FIXED, None) for n in DOUBLED),
-    ("bridge", 640_000, 64_000, None),
-    ("bridge", 1_280_000, 128_000, 64),
-    ("bridge", 1_280_000, 1_280_000, 16),
-    ("refined", 640_000, 64_000, None),
-    ("refined", 1_280_000, FIXED, None),
-    ("one-to-one", 20_000, 1_000, None),
-    ("one-to-one", 100_000, 1_000, None),
-]
-"""Method, points, pairs, and ends of a bridge at most."""
+SHARED, DRAWS = 100, 1_000_000
+LINES = Path(__file__).parent / "results" / "scale.jsonl"
 
 
 def written(folder: Path, n: int, side: int) -> tuple[Path, np.ndarray]:
@@ -106,9 +92,10 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
     from morphkit.experiment.train import build_networks, train
     from morphkit.training.loop import Training
     from morphkit.transport.collapse import collapse
+    from morphkit.transport.half import Half
     from morphkit.types import Cloud, PairedData, Pairs
 
-    watch = Watch()
+    can, watch, stored = limits(), Watch(), 0
     with tempfile.TemporaryDirectory() as folder:
         if method == "one-to-one":
             order = np.random.default_rng(3).permutation(n)
@@ -128,10 +115,11 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
         fitted = watch("cost", lambda: BridgeCost(ends=ends).fit(data))
         coupling = watch("solve", lambda: BridgeSinkhorn().solve(fitted.geometry, *clouds))
         sampler = CouplingSampler.of(data, coupling, entropic_map(fitted, coupling, data))
+        stored = 2 if isinstance(coupling.a, Half) else 4
     else:
         one_to_one = method == "one-to-one"
         cost = CanonicalCost() if one_to_one else CanonicalCost(shrinkage_x=0.6, shrinkage_y=0.05)
-        solver = Sinkhorn(0.025 if one_to_one else 0.05, streamed_iterations=5)
+        solver = Sinkhorn(0.025 if one_to_one else 0.05, streamed_iterations=3)
         aligner = RefinedAlignment(rounds=5, weight=0.9 if one_to_one else 0.6, whole=0)
         sampler = watch("refine and solve", lambda: aligner.sampler(data, cost, solver))
     coupling, latent_map = sampler.coupling, sampler.map
@@ -158,7 +146,9 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
         y = watch("predict all", lambda: latent_map.expected(x))
         nearest = watch("retrieve", lambda: jnp.argmax(y[:DRAWS] @ targets[:CLASSES].T, axis=1))
         del nearest
-    return found | {"phases": watch.phases, "cores": os.cpu_count()}
+    weights = eqx.filter(networks, eqx.is_inexact_array)
+    found["weights"] = sum(leaf.size for leaf in jax.tree.leaves(weights))
+    return found | {"phases": watch.phases, "limits": can, "bytes": stored}
 
 
 def run(cell: tuple) -> dict:
@@ -167,8 +157,24 @@ def run(cell: tuple) -> dict:
     return {"cell": list(cell)} | json.loads(done.stdout.splitlines()[-1])
 
 
-def write(there: dict) -> None:
-    pass
+def limits() -> dict[str, float]:
+    """What this machine can do at most: GFLOP/s of a float32 product of matrices, and GB/s of a sum
+    over an array that no cache holds; the best of a few."""
+    import jax
+    import jax.numpy as jnp
+
+    square, long = jnp.ones((4096, 4096)), jnp.ones(2**28)
+    product, total = jax.jit(lambda a: a @ a), jax.jit(jnp.sum)
+    product(square).block_until_ready(), total(long).block_until_ready()
+    best = {"gflops": 0.0, "gbs": 0.0}
+    for _ in range(3):
+        start = time.perf_counter()
+        product(square).block_until_ready()
+        between = time.perf_counter()
+        total(long).block_until_ready()
+        best["gflops"] = max(best["gflops"], 2 * 4096**3 / (between - start) / 1e9)
+        best["gbs"] = max(best["gbs"], 4 * 2**28 / (time.perf_counter() - between) / 1e9)
+    return best
 
 
 def main() -> None:

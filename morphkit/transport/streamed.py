@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from ..precision import in_full_precision
 from .couplings import Convergence, Coupling, Potential
 from .drawing import ROWS, Table, choose_each
+from .half import cut, over_rows
 
 
 class EntropicCoupling(Coupling):
@@ -37,7 +39,7 @@ class EntropicCoupling(Coupling):
         convergence: Convergence,
     ) -> None:
         self.left, self.right, self.epsilon, self.f, self.g = left, right, epsilon, f, g
-        self.marginals = _row_sums(left, right, f, g), _row_sums(right, left, g, f)
+        self.marginals = _marginals(left, right, f, g)
         self.sources = Table.of(self.marginals[0])
         self.convergence = convergence
 
@@ -72,9 +74,18 @@ def _exponents(left: Array, right: Array, g: Array) -> Float[Array, "... m"]:
 
 
 @jax.jit
-def _row_sums(left: Array, right: Array, f: Array, g: Array) -> Float[Array, " n"]:
-    def one(row: tuple[Array, Array]) -> Array:
-        a, f = row
-        return jnp.exp(f + jax.nn.logsumexp(_exponents(a, right, g)))
+@in_full_precision
+def _marginals(
+    left: Array, right: Array, f: Array, g: Array
+) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
+    """Of rows and columns, in one reading."""
+    size = min(ROWS, len(left))
 
-    return jax.lax.map(one, (left, f), batch_size=min(ROWS, len(left)))
+    def step(start: Array, new: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:
+        values = _exponents(cut(left, start, size), right, g)
+        largest = values.max(1)
+        values, scale = jnp.exp(values - largest[:, None]), jnp.exp(cut(f, start, size) + largest)
+        rows = jax.lax.dynamic_update_slice_in_dim(sums[0], scale * values.sum(1), start, 0)
+        return rows, sums[1] + jnp.where(new, scale, 0) @ values
+
+    return over_rows(step, len(left), size, (jnp.zeros_like(f), jnp.zeros_like(g)))

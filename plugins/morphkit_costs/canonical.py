@@ -126,14 +126,20 @@ class FittedCanonical(FittedCost):
                 "CanonicalCost: data.pairs is empty; give at least one pair, or let "
                 "aligner.RefinedAlignment start from cost.LocalDistributionCost, which needs none"
             )
-        a, b = _times(x, self.to_a), _times(self.y, self.to_b)
-        return PointGeometry(a, b, "cosine")
+        return PointGeometry(_times(x, self.to_a), self._targets, "cosine")
+
+    @property
+    def _targets(self) -> Float[Array, "m k"]:
+        return _times(self.y, self.to_b) if len(self.to_b) else jnp.asarray(self.y)
 
     def settled(self) -> Self:
-        names, none = ("x", "left", "right", "known", "cross"), jnp.zeros((0, 0))
+        """See `FittedCost.settled`. Targets are in canonical coordinates already, and `to_b` has no
+        rows: they are needed for every block of new points."""
+        names, none = ("x", "left", "right", "known", "cross", "to_b"), jnp.zeros((0, 0))
         return eqx.tree_at(
-            lambda f: [getattr(f, n) for n in names], super().settled(), [none] * len(names)
-        )
+            lambda f: [*(getattr(f, n) for n in names), f.y],
+            super().settled(), [*[none] * len(names), self._targets],
+        )  # fmt: skip
 
     def learn(
         self, coupling: Coupling, i: Int[Array, " r"], j: Int[Array, " c"], weight: float

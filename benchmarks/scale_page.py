@@ -1,0 +1,131 @@
+"""The page of what scale.py measured, results/scale.md."""
+
+import itertools
+import os
+import platform
+from collections.abc import Iterator
+from pathlib import Path
+
+PAGE = Path(__file__).parent / "results" / "scale.md"
+CLASSES, DIM, STEPS, BATCH, RANK = 1_000, 384, 200, 256, 200
+FIXED = 12_800
+DOUBLED = (160_000, 320_000, 640_000, 1_280_000)
+CELLS = [
+    *(("bridge", n, FIXED, None) for n in DOUBLED),
+    ("bridge", 640_000, 64_000, None),
+    ("bridge", 1_280_000, 128_000, 64),
+    ("bridge", 1_280_000, 1_280_000, 16),
+    ("refined", 640_000, 64_000, None),
+    ("refined", 1_280_000, FIXED, None),
+    ("one-to-one", 20_000, 1_000, None),
+    ("one-to-one", 100_000, 1_000, None),
+]
+"""Method, points, pairs, and ends of a bridge at most."""
+
+
+def work(line: dict, phase: str) -> tuple[float, float] | None:
+    """Operations and bytes that a phase cannot do without; None where that is not counted.
+
+    The cost: a product of all points and the ends that are used. The solve: one reading of the
+    factor in each iteration. Training: three products for each weight and draw. The prediction: to
+    canonical coordinates, to the targets, and their mean.
+    """
+    method, n, pairs, ends = line["cell"]
+    m = n if method == "one-to-one" else CLASSES
+    if phase == "cost":
+        used = min(pairs, CLASSES * ends) if ends else pairs
+        return 2.0 * n * used * DIM, 4.0 * n * DIM
+    if phase == "solve":
+        entries = n * CLASSES
+        return 4.0 * entries * line["iterations"], line["bytes"] * entries * line["iterations"]
+    if phase.startswith("train"):
+        return 6.0 * line["weights"] * BATCH * STEPS, 0.0
+    if phase == "predict all":
+        return 2.0 * n * (DIM * RANK + RANK * m + m * DIM), 8.0 * n * DIM
+    return None
+
+
+PHASES = ("load", "repeated points", "cost", "solve", "refine and solve", "draw a million")
+GPU = ("A100", 19_500.0, 1_555.0)
+"""GFLOP/s of float32 and GB/s, by NVIDIA's data sheet."""
+
+
+def seconds(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+
+
+def write(there: dict[tuple, dict]) -> None:
+    lines = [there[cell] for cell in CELLS if cell in there]
+    names = [
+        *PHASES,
+        *dict.fromkeys(n for line in lines for n in line["phases"] if n not in PHASES),
+    ]
+    text = [
+        f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
+        "each row once, in a process of its own that compiles everything. *Peak* is the most "
+        "memory of all phases, *matching* the share of draws of unpaired points that are right.",
+        "",
+        "| | points | pairs | " + " | ".join(names) + " | peak | iterations | error | matching |",
+        "|---|---|---|" + "---|" * (len(names) + 4),
+    ]
+    for line in lines:
+        method, n, pairs, ends = line["cell"]
+        taken = [line["phases"].get(name, {}).get("seconds") for name in names]
+        peak = max(phase["peak_gb"] for phase in line["phases"].values())
+        some = f", {ends} ends a bridge" if ends else ""
+        cells = [f"{method}{some}", f"{n:,}", f"{pairs:,}", *map(seconds, taken)]
+        cells += [
+            f"{peak:.1f} GB",
+            line["iterations"],
+            f"{line['error']:.1e}",
+            f"{line['matching']:.3f}",
+        ]
+        text.append("| " + " | ".join(cells) + " |")
+    text += ["", *doubled(lines), "", *against_limits(lines)]
+    PAGE.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def doubled(lines: list[dict]) -> Iterator[str]:
+    """What twice the points cost, at one number of pairs."""
+    same = [line for line in lines if tuple(line["cell"]) in CELLS[: len(DOUBLED)]]
+    for few, many in itertools.pairwise(same):
+        before, after = (
+            sum(line["phases"][name]["seconds"] for name in ("cost", "solve"))
+            for line in (few, many)
+        )
+        yield (
+            f"- From {few['cell'][1]:,} to {many['cell'][1]:,} points at {FIXED:,} pairs, cost and "
+            f"solve take {after / before:.2f} times as long."
+        )
+
+
+def against_limits(lines: list[dict]) -> Iterator[str]:
+    """How long each phase would take if it did nothing but what it cannot do without, here and on
+    GPUs that share the points."""
+    yield "| | points | pairs | phase | took | at this machine's limits | share | 1 GPU | 8 | 64 |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
+    for line in lines:
+        for name, phase in line["phases"].items():
+            if (least := work(line, name)) is None:
+                continue
+            here = bound(least, line["limits"]["gflops"], line["limits"]["gbs"])
+            gpus = [seconds(bound(least, *GPU[1:]) / count) for count in (1, 8, 64)]
+            cells = [
+                line["cell"][0], f"{line['cell'][1]:,}", f"{line['cell'][2]:,}", name,
+                seconds(phase["seconds"]), seconds(here), f"{here / phase['seconds']:.0%}", *gpus,
+            ]  # fmt: skip
+            yield "| " + " | ".join(cells) + " |"
+    if lines:
+        best = {k: max(line["limits"][k] for line in lines) for k in ("gflops", "gbs")}
+        yield ""
+        yield (
+            f"Limits are those measured in the cell's own process (at best {best['gflops']:.0f} "
+            f"GFLOP/s and {best['gbs']:.0f} GB/s). GPUs are {GPU[0]}s by their data sheet, at "
+            f"{GPU[1] / 1000} TFLOP/s and {GPU[2]:,.0f} GB/s, nothing else counted: a bound, which "
+            "was not measured."
+        )
+
+
+def bound(least: tuple[float, float], gflops: float, gbs: float) -> float:
+    operations, size = least
+    return max(operations / gflops, size / gbs) / 1e9

@@ -45,13 +45,17 @@ def work(line: dict, phase: str) -> tuple[float, float] | None:
     return None
 
 
-PHASES = ("load", "repeated points", "cost", "solve", "refine and solve", "draw a million")
+PHASES = ("load", "repeated points", "cost", "solve", "refine and solve", "draw")
 GPU = ("A100", 19_500.0, 1_555.0)
 """GFLOP/s of float32 and GB/s, by NVIDIA's data sheet."""
 
 
 def seconds(value: float | None) -> str:
-    return "–" if value is None else f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
+    if value is None:
+        return "–"
+    if value < 0.1:
+        return f"{1000 * value:.2g} ms"
+    return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
 
 
 def write(there: dict[tuple, dict]) -> None:
@@ -63,7 +67,8 @@ def write(there: dict[tuple, dict]) -> None:
     text = [
         f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
-        "memory of all phases, *matching* the share of draws of unpaired points that are right.",
+        "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
+        "*matching* is the share of those of unpaired points that are right.",
         "",
         "| | points | pairs | " + " | ".join(names) + " | peak | iterations | error | matching |",
         "|---|---|---|" + "---|" * (len(names) + 4),
@@ -74,12 +79,8 @@ def write(there: dict[tuple, dict]) -> None:
         peak = max(phase["peak_gb"] for phase in line["phases"].values())
         some = f", {ends} ends a bridge" if ends else ""
         cells = [f"{method}{some}", f"{n:,}", f"{pairs:,}", *map(seconds, taken)]
-        cells += [
-            f"{peak:.1f} GB",
-            line["iterations"],
-            f"{line['error']:.1e}",
-            f"{line['matching']:.3f}",
-        ]
+        error, matching = f"{line['error']:.1e}", f"{line['matching']:.3f}"
+        cells += [f"{peak:.1f} GB", str(line["iterations"]), error, matching]
         text.append("| " + " | ".join(cells) + " |")
     text += ["", *doubled(lines), "", *against_limits(lines)]
     PAGE.write_text("\n".join(text) + "\n", encoding="utf-8")

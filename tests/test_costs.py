@@ -23,7 +23,7 @@ from morphkit.transport.geometry import (
     min_plus,
     pairwise,
 )
-from morphkit.transport.half import Half, full
+from morphkit.transport.half import LARGEST, Half, full
 from morphkit.types import Cloud, PairedData, Pairs
 
 
@@ -236,6 +236,13 @@ def test_half_precision_costs_what_single_precision_does(rng, monkeypatch, side)
     nothing = BridgeCost(unit="none").prepare(data)  # of any size: too small for float16, or large
     assert not any(isinstance(f, Half) for f in (nothing.a, nothing.b))
     nearest.clear_cache()
+
+
+def test_a_point_too_far_for_half_precision_stays_at_its_end():
+    costs = jnp.asarray([[3.0, 1e6, 3.5], [1e9, 1e9 + 64, 2e9]], jnp.float32)
+    found = np.asarray(full(Half.of(costs)))
+    np.testing.assert_allclose(found[0], [3, 3 + LARGEST, 3.5])
+    np.testing.assert_allclose(found[1], [1e9, 1e9 + 64, 1e9 + LARGEST])
 
 
 def test_a_bridge_has_a_single_point_on_one_side(rng):

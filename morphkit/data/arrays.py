@@ -164,6 +164,7 @@ def data_folder() -> Path:
 
 def read_array(path: str | Path) -> np.ndarray:
     """The array of `path`, a .npy, .npz or .safetensors file; 'FILE::NAME' names one of several.
+    A .npy file is mapped, not read: only what is asked for comes into memory.
 
     Raises FileNotFoundError, and ValueError for a file of another kind, an unknown or missing
     name, and pickled objects, which are never loaded.
@@ -176,7 +177,7 @@ def read_array(path: str | Path) -> np.ndarray:
         raise FileNotFoundError(f"there is no file {file}")
     with reading(file):
         if suffix == ".npy":
-            return np.load(file, allow_pickle=False)
+            return np.load(file, mmap_mode="r", allow_pickle=False)
         if suffix == ".npz":
             with np.load(file, allow_pickle=False) as arrays:
                 return arrays[_choose(file, name, arrays.files)]

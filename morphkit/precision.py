@@ -41,24 +41,26 @@ def in_float32(function: Callable[P, R]) -> Callable[P, R]:
     """`function` in full precision, and with JAX's 64-bit types off in it, whatever JAX_ENABLE_X64
     says outside: the same draws, weights and programs for everybody. What it returns is float32."""
 
+    exactly = in_full_precision(function)
+
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         with jax.enable_x64(False):
-            return in_full_precision(function)(*args, **kwargs)
+            return exactly(*args, **kwargs)
 
     return wrapped
 
 
 def as_float32(name: str, values: Num[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """`values` rounded to float32, a copy of them unless nobody can write to them, as to a file
-    that is mapped; NaN and infinities stay.
+    """`values` rounded to float32, a copy of them but of a file that is mapped to be read; NaN and
+    infinities stay.
 
     Raises ValueError, naming the argument `name`, where finite values would become infinite, or
     all of them zero.
     """
     values = np.asarray(values)
     with np.errstate(over="ignore", under="ignore"):
-        rounded = values.astype(np.float32, copy=values.flags.writeable)
+        rounded = values.astype(np.float32, copy=not _mapped(values))
     exact = values.dtype == np.float32
     if not exact and (over := np.isinf(rounded) & np.isfinite(values)).any():
         raise ValueError(
@@ -75,6 +77,15 @@ def as_float32(name: str, values: Num[np.ndarray, "..."]) -> Float[np.ndarray, "
             f"{np.nanmax(np.abs(values)):.3g}; divide it by that"
         )
     return rounded
+
+
+def _mapped(values: np.ndarray) -> bool:
+    """Whether they are of a file that is mapped, and that nobody can write to in this way."""
+    while not isinstance(values, np.memmap):
+        if not isinstance(values.base, np.ndarray):
+            return False
+        values = values.base
+    return values.mode == "r"
 
 
 def points_as_float32(name: str, points: Num[np.ndarray, "n ..."]) -> Float[np.ndarray, "n ..."]:

@@ -190,7 +190,8 @@ def test_of_many_ends_some_are_enough_and_known_pairs_keep_their_zero(
     data = PairedData(*clouds, Pairs.from_array(sharing(rng, kind)))
     exact = BridgeCost().prepare(data)
     with caplog.at_level("INFO", "morphkit"):
-        assert BridgeCost(ends=300).prepare(data).a is not None
+        all_ends = BridgeCost(ends=300).prepare(data)
+        np.testing.assert_array_equal(all_ends.a, exact.a)
         assert not caplog.messages
         few = BridgeCost(ends=4).prepare(data)
     assert (np.asarray(few.a) >= np.asarray(exact.a) - 1e-6).all()
@@ -207,7 +208,24 @@ def test_of_many_ends_some_are_enough_and_known_pairs_keep_their_zero(
     assert "BridgeCost.ends" in caplog.text
     assert told == pytest.approx(higher, abs=0.05)
     assert higher > 0.01
+    # Where every point is an end, there is none to measure it at.
+    paired = PairedData(
+        Cloud.uniform(clouds[0].points[:300]), clouds[1], Pairs.from_array(sharing(rng, "targets"))
+    )
+    caplog.clear()
+    with caplog.at_level("INFO", "morphkit"):
+        BridgeCost(ends=4).prepare(paired)
+    assert "all points are ends" in caplog.text
     nearest.clear_cache()
+
+
+def test_no_points_have_no_costs_and_no_pairs_are_refused(rng):
+    clouds = [Cloud.uniform(rng.normal(size=(n, 6))) for n in (40, 35)]
+    pairs = Pairs.from_array(np.stack([np.arange(9)] * 2, 1))
+    fitted = BridgeCost().fit(PairedData(*clouds, pairs))
+    assert fitted.at(np.zeros((0, 6), np.float32)).shape == (0, 35)
+    with pytest.raises(ValueError, match=r"data\.pairs is empty"):
+        BridgeCost().prepare(PairedData(*clouds, Pairs.from_array(np.zeros((0, 2), int))))
 
 
 @pytest.mark.parametrize("side", ["source", "target", "both"])

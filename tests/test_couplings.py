@@ -196,3 +196,24 @@ def test_excluded_ratio_is_equation_29(kind):
     labels = jnp.arange(N) % 2, jnp.arange(M) % 2
     expected = coupling.matching_accuracy(*labels) / exact_ratio
     np.testing.assert_allclose(coupling.aes(*labels), expected, rtol=1e-5)
+
+
+def test_points_and_bridges_without_mass_are_never_met():
+    """A mixture of low rank may have components, and points, that nothing belongs to."""
+    q = np.random.default_rng(0).gamma(1, size=(N, 4))
+    r = np.random.default_rng(1).gamma(1, size=(M, 4))
+    q[2] = r[4] = 0
+    r[:, 1] = 0
+    with np.errstate(divide="ignore"):
+        factors = (-jnp.asarray(np.log(a), jnp.float32) for a in (q, r))
+        coupling = BridgeCoupling(*factors, 1.0, jnp.zeros(N), jnp.zeros(M), Convergence.exact())
+    np.testing.assert_allclose(coupling.to_dense(), q @ r.T, rtol=1e-4)
+    np.testing.assert_allclose(coupling.marginal(0), (q @ r.T).sum(1), rtol=1e-4)
+    y = jnp.asarray(np.random.default_rng(2).normal(size=(M, 3)), jnp.float32)
+    np.testing.assert_allclose(coupling.barycentres(y), q @ r.T @ np.asarray(y), atol=1e-4)
+    i, j = (np.asarray(k) for k in coupling.sample(jax.random.key(0), 20_000))
+    assert 2 not in i
+    assert 4 not in j
+    share = np.bincount(i, minlength=N) / 20_000
+    expected = (q @ r.T).sum(1) / (q @ r.T).sum()
+    assert np.abs(share - expected).max() < 4 / np.sqrt(20_000)

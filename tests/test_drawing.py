@@ -21,7 +21,7 @@ def probabilities(table: Table) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [5_000_000, 5_000_001, 2048, 3])
 def test_each_of_millions_of_entries_has_its_probability(size):
-    """One cumulative distribution of 5 million entries in float32 is off by 12 % of each."""
+    """One cumulative distribution of 5 million entries in float32 is off by up to 79 % of each."""
     weights = np.random.default_rng(0).uniform(0.5, 1.5, size)
     found = probabilities(Table.of(jnp.asarray(weights, jnp.float32)))
     np.testing.assert_allclose(found, weights / weights.sum(), rtol=1e-3)
@@ -35,7 +35,7 @@ def test_draws_of_long_rows_follow_their_weights(monkeypatch, how):
     row = jnp.arange(60_000) % 3
     if how == "table":
         table = Table.of(jnp.asarray(weights))
-        assert [level.shape for level in table.levels] == [(3, 3), (9, 8), (57, 8)]
+        assert [level.shape for level in table.levels] == [(3, 3), (9, 7), (57, 8)]
         drawn = table.draw(jax.random.key(0), row)
     else:
         drawn = choose(jax.random.key(0), jnp.asarray(weights)[row])
@@ -65,3 +65,20 @@ def test_draws_by_blocks_are_the_same_however_many_there_are(monkeypatch):
     once = choose_each(jax.random.key(3), i, lambda i: weights[i])
     monkeypatch.setattr(drawing, "ROWS", 64)
     np.testing.assert_array_equal(choose_each(jax.random.key(3), i, lambda i: weights[i]), once)
+
+
+def test_entries_without_weight_have_no_share_and_sums_never_fall():
+    """Sums in float32 may fall where there is no weight, and give the next entry too much."""
+    weights = np.random.default_rng(3).uniform(size=(200, 2048)).astype(np.float32)
+    weights[:, ::2] = 0
+    (level,) = Table.of(jnp.asarray(weights)).levels
+    shares = np.diff(np.asarray(level, np.float64), axis=1, prepend=0)
+    assert (shares >= 0).all()
+    assert (shares[weights == 0] == 0).all()
+    np.testing.assert_array_equal(np.asarray(level)[:, -1], 1)
+
+
+@pytest.mark.parametrize("size", [2049, 3000, 5000])
+def test_blocks_are_filled(size):
+    levels = Table.of(jnp.ones((3, size))).levels
+    assert sum(level.size for level in levels) < 1.01 * 3 * size

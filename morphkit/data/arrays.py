@@ -25,6 +25,9 @@ Unit = Literal["groups", "sources"]
 """What is held out whole, see `split_arrays`."""
 
 NONE = np.zeros((0, 2), np.int32)
+
+MAPPED = 2**30
+"""Bytes of a file of features above which it is mapped, and not read."""
 """No pairs."""
 
 
@@ -164,7 +167,7 @@ def data_folder() -> Path:
 
 def read_array(path: str | Path) -> np.ndarray:
     """The array of `path`, a .npy, .npz or .safetensors file; 'FILE::NAME' names one of several.
-    A .npy file is mapped, not read: only what is asked for comes into memory.
+    A .npy file above MAPPED bytes is mapped, and must not be written to while it is in use.
 
     Raises FileNotFoundError, and ValueError for a file of another kind, an unknown or missing
     name, and pickled objects, which are never loaded.
@@ -177,7 +180,8 @@ def read_array(path: str | Path) -> np.ndarray:
         raise FileNotFoundError(f"there is no file {file}")
     with reading(file):
         if suffix == ".npy":
-            return np.load(file, mmap_mode="r", allow_pickle=False)
+            mapped = "r" if Path(file).stat().st_size > MAPPED else None
+            return np.load(file, mmap_mode=mapped, allow_pickle=False)
         if suffix == ".npz":
             with np.load(file, allow_pickle=False) as arrays:
                 return arrays[_choose(file, name, arrays.files)]

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from .couplings import Convergence, Coupling, Potential
-from .drawing import ROWS, Table
+from .drawing import ROWS, Table, choose
 from .half import Factor, cut, entries, full, log_sums, over_rows, rows_at_once
 
 
@@ -73,7 +73,7 @@ class BridgeCoupling(Coupling):
 
     def rows(self, i: Int[Array, " k"]) -> Float[Array, "k m"]:
         # By what leaves by each bridge, and where that goes: neither factor overflows.
-        return jnp.exp(self._leaving(i)) @ jnp.exp(self.right - self.mass).T
+        return jnp.exp(self._leaving(i)) @ jnp.exp(self.right - _finite(self.mass)).T
 
     def barycentres(self, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
         return _through_bridges(self, values)
@@ -96,7 +96,7 @@ class BridgeCoupling(Coupling):
         log = jnp.where(
             p < len(self.mass), self._leaving_by(i, jnp.minimum(p, len(self.mass) - 1)), -jnp.inf
         )
-        within = Table.of(jax.nn.softmax(log, axis=1)).draw(key_p, jnp.arange(len(i)))
+        within = choose(key_p, jax.nn.softmax(log, axis=1))
         return self.from_bridges.draw(key_j, p[jnp.arange(len(i)), within])
 
     def _leaving(self, i: Int[Array, " k"]) -> Float[Array, "k l"]:
@@ -126,6 +126,7 @@ def _from_sources(a: Factor, epsilon: Array, f: Array, mass: Array) -> tuple[Tab
     def fill(start: Array, new: Array, found: tuple[Array, Array]) -> tuple[Array, Array]:
         log = _exponents(cut(f, start, size), cut(a, start, size), epsilon) + mass
         largest = log.max(1, keepdims=True)
+        largest = jnp.where(jnp.isfinite(largest), largest, 0)  # a point without mass
         weights = jnp.pad(jnp.exp(log - largest), ((0, 0), (0, -bridges % width)))
         blocks = weights.reshape(size, -1, width).sum(2)
         marginal = jnp.exp(largest[:, 0]) * blocks.sum(1)
@@ -140,12 +141,18 @@ def _from_sources(a: Factor, epsilon: Array, f: Array, mass: Array) -> tuple[Tab
 @jax.jit
 def _to_targets(b: Factor, epsilon: Array, g: Array) -> tuple[Array, Table]:
     log = _exponents(g, b, epsilon)
-    return jax.nn.logsumexp(log, axis=0), Table.of(jax.nn.softmax(log, axis=0).T)
+    mass = jax.nn.logsumexp(log, axis=0)
+    return mass, Table.of(jnp.exp(log - _finite(mass)).T)
+
+
+def _finite(mass: Float[Array, " l"]) -> Float[Array, " l"]:
+    """0 for a bridge without mass, to divide by."""
+    return jnp.where(jnp.isfinite(mass), mass, 0)
 
 
 @eqx.filter_jit
 def _through_bridges(coupling: BridgeCoupling, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
-    of_bridges = jnp.exp(coupling.right - coupling.mass).T @ values
+    of_bridges = jnp.exp(coupling.right - _finite(coupling.mass)).T @ values
     n = coupling.shape[0]
     return jax.lax.map(
         lambda i: (jnp.exp(coupling._leaving(i[None])) @ of_bridges)[0],

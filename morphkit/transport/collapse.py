@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 from ..types import Cloud, PairedData, Pairs
 from .couplings import Convergence, Coupling
 from .drawing import ROWS, bisect
+from .memory import ask_memory
 
 BLOCK = 2**16
 """Points that are hashed at once."""
@@ -23,7 +24,7 @@ def distinct(
     these each one is, `index` (n,).
 
     Points of one hash are compared. Where different ones share it, which of a million happens once
-    in ten million times, rows are sorted.
+    in some ten million times, rows are sorted.
     """
     factors = np.random.default_rng(0).integers(0, 2**64, points.shape[1], np.uint64) | np.uint64(1)
     blocks = range(0, len(points), BLOCK)
@@ -38,8 +39,9 @@ def distinct(
 
 
 def _bits(points: Float[np.ndarray, "n d"]) -> np.ndarray:
-    """The bits of `points`, 0 and -0 alike."""
-    return (points + np.float32(0)).view(np.uint32).astype(np.uint64)
+    """The bits of `points`, 0 and -0 alike, spread over 64: of whole numbers only few differ."""
+    bits = (points + np.float32(0)).view(np.uint32) * np.uint64(0x9E3779B97F4A7C15)
+    return bits ^ (bits >> np.uint64(32))
 
 
 class Groups(eqx.Module):
@@ -106,7 +108,8 @@ def collapse(data: PairedData) -> Collapsed | None:
 
 class CollapsedCoupling(Coupling):
     """The coupling `groups` of groups of points, `x` and `y`, as one of the points in them;
-    `convergence` is how its solver ended. All that is asked of it is asked of the groups."""
+    `convergence` is how its solver ended. Nothing takes time or memory of n × m, where the groups
+    do not."""
 
     groups: Coupling
     x: Groups
@@ -136,10 +139,16 @@ class CollapsedCoupling(Coupling):
         return _most_probable(self)[self.x.index]
 
     def agreement(self, labels_x: Int[Array, " n"], labels_y: Int[Array, " m"]) -> Scalar:
-        classes = 1 + int(max(labels_x.max(initial=0), labels_y.max(initial=0)))
-        shares = jnp.zeros((self.groups.shape[1], classes), self.y.share.dtype)
-        shares = shares.at[self.y.index, labels_y].add(self.y.share)
-        return _agreement(self, labels_x, shares)
+        both = np.concatenate([labels_x, labels_y])
+        names, label = np.unique(both, return_inverse=True)
+        shape = self.groups.shape[1], len(names)
+        ask_memory(
+            f"the classes of {shape[0]} target points, {shape[1]} each,", 4 * shape[0] * shape[1],
+            "measure the matching accuracy by draws (a key)",
+        )  # fmt: skip
+        label_x, label_y = jnp.split(jnp.asarray(label.ravel(), jnp.int32), [len(labels_x)])
+        shares = jnp.zeros(shape, self.y.share.dtype).at[self.y.index, label_y].add(self.y.share)
+        return _agreement(self, label_x, shares)
 
     def entropy(self) -> Scalar:
         """H(π) of the groups, and of which member of its group a point is."""

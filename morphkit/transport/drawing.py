@@ -1,7 +1,7 @@
 """Draws from discrete distributions, by bisection of their cumulative ones.
 
-In float32 a cumulative distribution of a million entries rounds each of them by a tenth. Long ones
-are so cut into blocks: a draw chooses the block, and then within it.
+In float32 a cumulative distribution of a million entries gives some a fifth too much. Long ones are
+so cut into blocks: a draw chooses the block, and then within it.
 """
 
 from collections.abc import Callable
@@ -36,8 +36,9 @@ class Table(eqx.Module):
         weights = weights.reshape(-1, weights.shape[-1])
         size, levels = weights.shape[1], []
         while weights.shape[1] > WIDTH:
-            blocks = _blocks(weights, WIDTH)
-            levels.append(_cumulative(blocks.reshape(-1, WIDTH)))
+            number = -(-weights.shape[1] // WIDTH)
+            blocks = _blocks(weights, -(-weights.shape[1] // number))
+            levels.append(_cumulative(blocks.reshape(-1, blocks.shape[2])))
             weights = blocks.sum(2)
         return cls((_cumulative(weights), *reversed(levels)), size)
 
@@ -89,10 +90,11 @@ def _blocks(weights: Float[Array, "r k"], width: int) -> Float[Array, "r b width
 
 
 def _cumulative(weights: Float[Array, "r k"]) -> Float[Array, "r k"]:
-    """The last entry is exactly 1, so that no draw can fall beyond the support."""
+    """It rises where there is weight and nowhere else, as sums in float32 may not, and ends at
+    exactly 1: no draw falls beyond the support."""
     total = weights.sum(-1, keepdims=True)
     weights = jnp.where(total > 0, weights / jnp.where(total > 0, total, 1), 1 / weights.shape[-1])
-    cdf = jnp.cumsum(weights, axis=-1)
+    cdf = jax.lax.cummax(jnp.where(weights > 0, jnp.cumsum(weights, axis=-1), 0), axis=1)
     return cdf / cdf[..., -1:]
 
 

@@ -264,6 +264,7 @@ class PointGeometry(Geometry):
         return pairwise(self.metric, self.u, self.v)
 
     @eqx.filter_jit
+    @in_full_precision
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         left, right = factors(self.metric, self.u, self.v)
         mean = (mu @ left) @ (nu @ right)
@@ -299,12 +300,14 @@ class BridgeGeometry(Geometry):
     def matrix(self) -> Float[Array, "n m"]:
         return min_plus(full(self.a), full(self.b))
 
+    @in_full_precision
     def softened(self, temperature: Scalar | float) -> Float[Array, "n m"]:
         """-T log Σ_p exp(-(a_ip + b_jp) / T), the soft minimum at the `temperature` T > 0, as a
         dense array."""
         row = soft_row(full(self.b) / temperature)
         return temperature * jax.vmap(row)(full(self.a) / temperature)
 
+    @in_full_precision
     def mean(self, mu: Float[Array, " n"], nu: Float[Array, " m"]) -> Scalar:
         """Exact up to MEAN_PAIRS pairs of points; beyond, over as many of them: to about 3e-4 of
         itself for weights that are nearly uniform.

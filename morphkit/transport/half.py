@@ -23,8 +23,8 @@ class Half(eqx.Module):
     negative.
 
     Of a kernel exp(-a / ε) the entries near the least of their row count. Here they are rounded
-    by 2^-12 of what they are above it: k ε above, the kernel is off by k 2^-12 of itself. In
-    bfloat16 it would be eight times as much.
+    by at most 2^-11 of what they are above it (and 3e-8): k ε above, the kernel is off by at most
+    k 2^-11 of itself. In bfloat16 it would be eight times as much.
     """
 
     least: Float[Array, " n"]

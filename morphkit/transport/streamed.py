@@ -69,6 +69,7 @@ class EntropicCoupling(Coupling):
         return jax.nn.log_softmax(_exponents(self.left[i], self.right, self.g), axis=1)
 
 
+@in_full_precision
 def _exponents(left: Array, right: Array, g: Array) -> Float[Array, "... m"]:
     return g - jnp.maximum(left @ right.T, 0)
 

@@ -53,7 +53,10 @@ class CouplingSampler(Sampler):
     ) -> Self:  # fmt: skip
         """The sampler of `coupling`, between the clouds of `data`; `new` and `story` are those of
         the class."""
-        eta, xi = coupling.marginal(0) / data.x.weights, coupling.marginal(1) / data.y.weights
+        eta, xi = (
+            jnp.where(cloud.weights > 0, coupling.marginal(axis) / cloud.weights, 0)
+            for axis, cloud in enumerate((data.x, data.y))
+        )
         return cls(data, coupling, eta, xi, tables(data), new, story)
 
     def diagnostics(self, data: PairedData, batch_size: int, key: PRNGKeyArray) -> dict[str, float]:

@@ -48,7 +48,8 @@ class BridgeCost(FusedCost):
 
     With `ends`, at most so many of a bridge's points on a side, drawn at random, take part in its
     minimum, and time is O((n + m) ends bridges): for a million pairs of a thousand classes. A known
-    pair keeps its cost of 0, other costs are what they are or above; how much above is logged.
+    pair keeps its cost of 0 between the clouds, other costs are what they are or above; how much
+    above is logged. The map of new points knows only the ends that take part.
     """
 
     metric_x: Metric = eqx.field(static=True, default="cosine")
@@ -143,19 +144,25 @@ def _met(
 
 
 def _tell_what_is_lost(side: str, cloud: Cloud, metric: str, ends: Ends, few: Ends) -> None:
-    """Logs, of a part of the points, how far the costs to the `few` of all `ends` are above."""
-    rows = np.random.default_rng(0).permutation(cloud.size)[:ASKED]
-    points, one = near_one(cloud.points), jnp.ones((), cloud.points.dtype)
+    """Logs how far the costs to the `few` of all `ends` are above, for some points that are no end
+    themselves."""
+    others = np.setdiff1d(np.arange(cloud.size), ends.point)
+    told = f"{len(few.point)} of {len(ends.point)} {side} ends are used (BridgeCost.ends)"
+    if len(others) == 0:
+        logger.info(f"{told}; all points are ends")
+        return
+    largest, one = jnp.abs(cloud.points).max(initial=0), jnp.ones((), cloud.points.dtype)
     none = jnp.zeros(0, jnp.int32)
+    points = cloud.points[np.random.default_rng(0).permutation(others)[:ASKED]]
 
     def costs(ends: Ends) -> Float[Array, "r l"]:
-        known = points[ends.point]
-        return full(nearest(metric, points[rows], known, ends, (none, none), one, one))
+        known = near_one(cloud.points[ends.point], largest)
+        return full(nearest(metric, points, known, ends, (none, none), largest, one))
 
     exact, found = costs(ends), costs(few)
-    each = float(found.mean() / exact.mean() - 1)
-    least = float(found.min(1).mean() / exact.min(1).mean() - 1)
+    least = jnp.finfo(exact.dtype).tiny
+    each = float(found.mean() / jnp.maximum(exact.mean(), least) - 1)
+    near = float(found.min(1).mean() / jnp.maximum(exact.min(1).mean(), least) - 1)
     logger.info(
-        f"{len(few.point)} of {len(ends.point)} {side} ends are used (BridgeCost.ends): costs to a "
-        f"bridge are {each:.1%} higher, those to the nearest bridge {least:.1%}"
+        f"{told}: costs to a bridge are {each:.1%} higher, those to the nearest bridge {near:.1%}"
     )

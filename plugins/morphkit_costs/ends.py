@@ -43,9 +43,11 @@ def bridges(pairs: Pairs) -> tuple[Ends, Ends]:
 
     A pair goes with all others of its source or of its target, whichever has more. A bridge so
     has a single point on one side, and Eq. 6's minimum over its pairs is the minimum over the
-    points on the other.
+    points on the other. Raises ValueError without pairs.
     """
     source, target = np.asarray(pairs.source), np.asarray(pairs.target)
+    if len(source) == 0:
+        raise ValueError("data.pairs is empty, and a bridge is a known pair; give at least one")
     at_target = np.bincount(target)[target] >= np.bincount(source)[source]
     shared, bridge = np.unique(np.where(at_target, target, -1 - source), return_inverse=True)
 
@@ -78,6 +80,8 @@ def nearest(
     ends, of which there may be far more than bridges.
     """
     n, count = len(points), len(known)
+    if n == 0:
+        return jnp.zeros((0, ends.size), points.dtype)
     rows = min(n, ROWS)
     step = min(count, max(1, BLOCK // rows))
 

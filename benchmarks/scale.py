@@ -24,10 +24,9 @@ SHARED, DRAWS, FEW = 100, 1_000_000, 10_000
 LINES = Path(__file__).parent / "results" / "scale.jsonl"
 
 
-def written(folder: Path, n: int, side: int) -> tuple[Path, np.ndarray]:
-    """A file of n points, written block by block, and the class, or the row of the shared
-    dimensions, of each."""
-    path, size = folder / f"{side}.npy", 10_000
+def written(folder: Path, n: int) -> tuple[Path, np.ndarray]:
+    """A file of n points, written block by block, and the class of each."""
+    path, size = folder / "x.npy", 10_000
     points = np.lib.format.open_memmap(path, "w+", np.float32, (n, DIM))
     labels = np.random.default_rng(0).integers(0, CLASSES, n)
     centres = np.random.default_rng(1).normal(size=(CLASSES, DIM)).astype(np.float32)
@@ -81,7 +80,7 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
     import equinox as eqx
     import jax
     import jax.numpy as jnp
-    from morphkit_aligners.aligners import CouplingSampler, entropic_map
+    from morphkit_aligners.aligners import CouplingSampler
     from morphkit_aligners.refined import RefinedAlignment
     from morphkit_costs.bridge import BridgeCost
     from morphkit_costs.canonical import CanonicalCost
@@ -103,7 +102,7 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
             truth, y = np.argsort(order), y[order]
             known = np.arange(pairs)
         else:
-            path, truth = written(Path(folder), n, 0)
+            path, truth = written(Path(folder), n)
             x = np.load(path, mmap_mode="r")
             y = np.random.default_rng(4).normal(size=(CLASSES, DIM)).astype(np.float32)
             known = np.sort(np.random.default_rng(5).permutation(n)[:pairs])
@@ -114,7 +113,7 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
     if method == "bridge":
         fitted = watch("cost", lambda: BridgeCost(ends=ends).fit(data))
         coupling = watch("solve", lambda: BridgeSinkhorn().solve(fitted.geometry, *clouds))
-        sampler = CouplingSampler.of(data, coupling, entropic_map(fitted, coupling, data))
+        sampler = CouplingSampler.of(data, coupling)
         stored = 2 if isinstance(coupling.a, Half) else 4
     else:
         one_to_one = method == "one-to-one"
@@ -143,11 +142,13 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
     found = {"iterations": int(state.iterations), "error": float(state.error)}
     unpaired = ~np.isin(np.asarray(i), known)
     found["matching"] = float(np.mean((truth[np.asarray(i)] == np.asarray(j))[unpaired]))
-    if method != "bridge" and latent_map is not None:
-        targets = clouds[1].points
+    if latent_map is not None:
         y = watch("predict all", lambda: latent_map.expected(x))
-        nearest = watch("retrieve", lambda: jnp.argmax(y[:DRAWS] @ targets[:CLASSES].T, axis=1))
-        del nearest
+        if method == "refined":
+            targets = clouds[1].points
+            ranked = watch("retrieve", lambda: jnp.argmax(y @ targets.T, axis=1))
+            unknown = np.setdiff1d(np.arange(n), known)
+            found["retrieved"] = float(np.mean((np.asarray(ranked) == truth)[unknown]))
     weights = eqx.filter(networks, eqx.is_inexact_array)
     found["weights"] = sum(leaf.size for leaf in jax.tree.leaves(weights))
     return found | {"phases": watch.phases, "limits": can, "bytes": stored}

@@ -26,15 +26,15 @@ CELLS = [
 def work(line: dict, phase: str) -> tuple[float, float] | None:
     """Operations and bytes that a phase cannot do without; None where that is not counted.
 
-    The cost: a product of all points and the ends that are used. The solve: one reading of the
-    factor in each iteration. Training: three products for each weight and draw. The prediction: to
-    canonical coordinates, to the targets, and their mean.
+    The cost: a product of all points and the ends that are used, and the factor written. The solve:
+    one reading of the factor in each iteration. Training: three products for each weight and draw.
+    The prediction: to canonical coordinates, to the targets, and their mean.
     """
     method, n, pairs, ends = line["cell"]
     m = n if method == "one-to-one" else CLASSES
     if phase == "cost":
         used = min(pairs, CLASSES * ends) if ends else pairs
-        return 2.0 * n * used * DIM, 4.0 * n * DIM
+        return 2.0 * n * used * DIM, 4.0 * n * DIM + line["bytes"] * n * CLASSES
     if phase == "solve":
         entries = n * CLASSES
         return 4.0 * entries * line["iterations"], line["bytes"] * entries * line["iterations"]

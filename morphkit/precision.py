@@ -27,7 +27,7 @@ left for the differences of its points."""
 
 def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     """`function` with matrix products in all digits of float32. By default GPUs take ten bits of
-    each factor (TF32): costs of near points are then rounding, and solvers do not converge."""
+    each factor (TF32): costs of near points are then rounding, and solvers need not converge."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:

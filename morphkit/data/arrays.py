@@ -25,10 +25,10 @@ Unit = Literal["groups", "sources"]
 """What is held out whole, see `split_arrays`."""
 
 NONE = np.zeros((0, 2), np.int32)
+"""No pairs."""
 
 MAPPED = 2**30
 """Bytes of a file of features above which it is mapped, and not read."""
-"""No pairs."""
 
 
 class Arrays(Data):

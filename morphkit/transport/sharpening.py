@@ -20,7 +20,18 @@ class PointCoupling(Coupling):
     target: Int[Array, " n"]
     weights: Float[Array, " n"]
     size: int = eqx.field(static=True)
+    sources: Table
     convergence: Convergence
+
+    def __init__(
+        self,
+        target: Int[Array, " n"],
+        weights: Float[Array, " n"],
+        size: int,
+        convergence: Convergence,
+    ) -> None:
+        self.target, self.weights, self.size = target, weights, size
+        self.sources, self.convergence = Table.of(weights), convergence
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,7 +49,7 @@ class PointCoupling(Coupling):
         return jnp.zeros(self.size, self.weights.dtype).at[self.target].add(self.weights)
 
     def sample(self, key: PRNGKeyArray, num: int) -> tuple[Int[Array, " num"], Int[Array, " num"]]:
-        i = Table.of(self.weights).draws(key, num)
+        i = self.sources.draws(key, num)
         return i, self.target[i]
 
 

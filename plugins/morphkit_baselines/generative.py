@@ -1,7 +1,7 @@
 """The paper's baselines that are trained end to end on the known pairs (App. G.1.2, Table 3)."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import equinox as eqx
 import jax
@@ -10,11 +10,13 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from morphkit_extractors.vae import VAEImage, VAEText, stack, through
-from morphkit_extractors.variational import CHUNK, Dense, negative_elbo, posterior
+from morphkit_extractors.variational import CHUNK, Dense, posterior
+from pydantic import Field
 
 from morphkit.checks import Count, NonNegative, Positive
 from morphkit.interfaces import Baseline, LatentMap, RawBaseline, RawMap
 from morphkit.types import PairedData, Split
+from morphkit_baselines.pairs import candidates
 
 EVERY = 25
 """Steps of a dispatch, and between looks at the held-out pairs."""
@@ -28,24 +30,37 @@ PATIENCE = 0.25
 Models = tuple[Any, Any]
 """Of source and target: a `Coder` each."""
 
-Loss = Callable[[Models, tuple[Array, Array], PRNGKeyArray | None], Scalar]
-"""Of both models at paired inputs; by a key with noise and divergence, without one as they
+Loss = Callable[[Models, tuple[Array, Array], PRNGKeyArray | None, Any], Scalar]
+"""Of both models at paired inputs, with β; by a key with noise and divergence, without one as they
 predict."""
 
+Betas = Annotated[tuple[NonNegative, ...], Field(min_length=1)]
 
-def translation(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
-    """The negative ELBO of the target given the source, of `models` at `pairs`, by `key`."""
-    return negative_elbo(*models, pairs, key)
+BETAS = (1.0, 0.1, 0.01)
+"""Weights of the divergence to choose from: the paper's first."""
 
 
-def fused(models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None) -> Scalar:
-    """Eq. 19 for the encoders of both `models` at `pairs`, and their sum, Eq. 20, as a loss;
-    without a `key` only how each side is reconstructed from the other."""
+def translation(
+    models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None, beta: Any
+) -> Scalar:
+    """-E log p(y | z) + `beta` KL(q(z | x) | p(z)), z ~ q(z | x) by `key`, of `models` at `pairs`
+    (x, y); without a key, of the mean of q, and without KL."""
+    first, second = models
+    z, divergence = posterior(first, pairs[0], key)
+    return second.loss(second.logits(z), pairs[1], beta * divergence)
+
+
+def fused(
+    models: Models, pairs: tuple[Array, Array], key: PRNGKeyArray | None, beta: Any
+) -> Scalar:
+    """Eq. 19 for the encoders of both `models` at `pairs`, and their sum, Eq. 20, as a loss, with
+    divergences that weigh `beta`; without a `key` only how each side is reconstructed from the
+    other."""
     total = jnp.zeros(())
     for k, own in enumerate((None, None) if key is None else jax.random.split(key)):
         z, divergence = posterior(models[k], pairs[k], own)
         # Counted once, and by itself: in a model's own loss it may be scaled.
-        total += models[k].beta * divergence.mean()
+        total += beta * divergence.mean()
         for j, model in enumerate(models):
             if key is not None or j != k:
                 total += model.loss(model.logits(z), pairs[j], jnp.zeros_like(divergence))
@@ -77,10 +92,10 @@ class VAE(RawBaseline):
     Trained on the known pairs of raw inputs by -E log p(y | z) + β KL(q(z | x) | N(0, I)),
     z ~ q(z | x): encoder and decoder are those of `extractor.VAEImage` with `channels`, for images
     (h, w, 1), or of `extractor.VAEText` with hidden layers `encoder` and `decoder`, for vectors;
-    the reconstruction error is the cross-entropy of pixels (summed) or classes, and `beta` weighs
-    the divergence as these do. Adam with `learning_rate` takes at most `steps` on batches of
-    `batch_size`: how many is chosen on a fifth of the pairs, and then all are trained on. Predicts
-    by the posterior's mean.
+    the reconstruction error is the cross-entropy of pixels (summed) or classes, and β weighs the
+    divergence as these do. Adam with `learning_rate` takes at most `steps` on batches of
+    `batch_size`: how many, and which β among `beta`, is chosen on a fifth of the pairs, and then
+    all are trained on. One value fixes β; the paper has 1. Predicts by the posterior's mean.
 
     Raises ValueError for images that are not (h, w, 1) with h and w divisible by 4, for inputs
     outside [0, 1] and for target vectors that are not one-hot.
@@ -90,7 +105,7 @@ class VAE(RawBaseline):
     channels: tuple[Count, Count, Count] = eqx.field(static=True, default=(512, 1024, 2048))
     encoder: tuple[Count, ...] = eqx.field(static=True, default=(64, 32))
     decoder: tuple[Count, ...] = eqx.field(static=True, default=(32, 16))
-    beta: NonNegative = eqx.field(static=True, default=1.0)
+    beta: Betas = eqx.field(static=True, default=BETAS, converter=candidates)
     steps: Count = eqx.field(static=True, default=2000)
     batch_size: Count = eqx.field(static=True, default=256)
     learning_rate: Positive = eqx.field(static=True, default=1e-3)
@@ -103,16 +118,16 @@ class FusedVAE(RawBaseline):
     """Fused VAE (E2E) of Table 3: an encoder and a decoder of each modality, one latent space.
 
     Trained on the known pairs of raw inputs by Eq. 19 and 20: from the draw of either encoder both
-    sides are reconstructed. `latent`, `channels`, `encoder`, `decoder`, `steps`, `batch_size` and
-    `learning_rate` are those of `baseline.VAE`, and so are its errors; `beta` weighs the
-    divergence, 1 in the paper. Predicts by the posterior's mean of the source encoder.
+    sides are reconstructed. `latent`, `channels`, `encoder`, `decoder`, `beta`, `steps`,
+    `batch_size` and `learning_rate` are those of `baseline.VAE`, and so are its errors. Predicts by
+    the posterior's mean of the source encoder.
     """
 
     latent: Count = eqx.field(static=True, default=128)
     channels: tuple[Count, Count, Count] = eqx.field(static=True, default=(512, 1024, 2048))
     encoder: tuple[Count, ...] = eqx.field(static=True, default=(64, 32))
     decoder: tuple[Count, ...] = eqx.field(static=True, default=(32, 16))
-    beta: NonNegative = eqx.field(static=True, default=1.0)
+    beta: Betas = eqx.field(static=True, default=BETAS, converter=candidates)
     steps: Count = eqx.field(static=True, default=2000)
     batch_size: Count = eqx.field(static=True, default=256)
     learning_rate: Positive = eqx.field(static=True, default=1e-3)
@@ -133,7 +148,7 @@ class FusedLatentVAE(Baseline):
     latent: Count = eqx.field(static=True, default=128)
     width: Count = eqx.field(static=True, default=1024)
     layers: Count = eqx.field(static=True, default=8)
-    beta: NonNegative = eqx.field(static=True, default=1.0)
+    beta: Betas = eqx.field(static=True, default=BETAS, converter=candidates)
     steps: Count = eqx.field(static=True, default=2000)
     batch_size: Count = eqx.field(static=True, default=256)
     learning_rate: Positive = eqx.field(static=True, default=1e-3)
@@ -162,11 +177,9 @@ class LatentTranslation(LatentMap):
 
 
 class PerceptronVAE(eqx.Module):
-    """A `Coder`, fully connected, of features (n, d): layers `inward` to the posterior, whose
-    divergence `beta` weighs, and `outward` from it. `shift` and `scale` (d,) standardise
-    features."""
+    """A `Coder`, fully connected, of features (n, d): layers `inward` to the posterior, and
+    `outward` from it. `shift` and `scale` (d,) standardise features."""
 
-    beta: float = eqx.field(static=True)
     shift: Float[Array, " d"]
     scale: Float[Array, " d"]
     inward: list[Dense]
@@ -184,7 +197,7 @@ class PerceptronVAE(eqx.Module):
             for i, o, k in ((d, 2 * asked.latent, keys[0]), (asked.latent, d, keys[1]))
         )
         shift, scale = jnp.mean(points, axis=0), jnp.where(scale > 0, scale, 1)
-        return cls(asked.beta, shift, scale, inward, outward)
+        return cls(shift, scale, inward, outward)
 
     def moments(self, inputs: Float[Array, "n d"]) -> tuple[Array, Array]:
         """Mean and log-variance of the posterior of `inputs`, (n, latent) each."""
@@ -202,7 +215,7 @@ class PerceptronVAE(eqx.Module):
     def loss(self, logits: Array, inputs: Array, divergence: Float[Array, " n"]) -> Scalar:
         """Half the squared error of `logits`, given `inputs`, and the `divergence`."""
         error = ((logits - self._standard(inputs)) ** 2).sum(-1) / 2
-        return (error + self.beta * divergence).mean()
+        return (error + divergence).mean()
 
     def _standard(self, inputs: Array) -> Array:
         return (inputs - jax.lax.stop_gradient(self.shift)) / jax.lax.stop_gradient(self.scale)
@@ -226,16 +239,13 @@ def _fitted_raw(asked: VAE | FusedVAE, loss: Loss, data: PairedData, inputs: Spl
         if raw.dtype.kind not in "fiub" or not (raw.min() >= 0 and raw.max() <= 1):
             raise ValueError(f"{name}: the {side} inputs are no numbers between 0 and 1")
         if len(shape) == 3:
-            built: Any = VAEImage(
-                shape, asked.channels, asked.latent, beta=asked.beta, sample=False, key=key
-            )
+            built: Any = VAEImage(shape, asked.channels, asked.latent, sample=False, key=key)
         elif len(shape) == 1:
             if side == "target" and not np.array_equal(raw.sum(1), (raw == 1).sum(1)):
                 raise ValueError(f"{name}: target vectors have to be one-hot labels")
             built = VAEText(
-                shape, asked.encoder, asked.decoder, asked.latent, beta=asked.beta, sample=False,
-                key=key,
-            )  # fmt: skip
+                shape, asked.encoder, asked.decoder, asked.latent, beta=1.0, sample=False, key=key
+            )
         else:
             raise ValueError(f"{name}: the {side} inputs have to be images or vectors, not {shape}")
         sides.append(built)
@@ -250,26 +260,30 @@ def _trained(
     models: Models, loss: Loss, pairs: tuple[np.ndarray, np.ndarray],
     asked: VAE | FusedVAE | FusedLatentVAE, key: PRNGKeyArray,
 ) -> Models:  # fmt: skip
-    """`models` after as many steps on all `pairs` as are best for those that were held out."""
+    """`models` after as many steps on all `pairs`, and with the β, as are best for those that were
+    held out."""
     count = len(pairs[0])
     order = np.random.default_rng(0).permutation(count)
     held = order[: round(HELD_OUT * count)]
-    steps = asked.steps
-    if len(held):
-        told, asked_of = _rows(pairs, np.setdiff1d(order, held)), _rows(pairs, held)
-        least, steps, found = np.inf, EVERY, models
-        state = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
+    best, beta, steps = np.inf, asked.beta[0], asked.steps
+    told, asked_of = _rows(pairs, np.setdiff1d(order, held)), _rows(pairs, held)
+    start = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
+    for candidate in asked.beta if len(held) else ():
+        found, state, least, last = models, start, np.inf, 0
         for k in range(0, asked.steps, EVERY):
-            found, state = _descend(found, state, loss, told, asked, key, jnp.asarray(k))
+            step, weight = jnp.asarray(k), jnp.asarray(candidate)
+            found, state = _descend(found, state, loss, told, asked, key, step, weight)
             error = float(_error(found, loss, asked_of))
             if error < least:
-                least, steps = error, k + EVERY
-            elif k + EVERY - steps > PATIENCE * asked.steps:
+                least, last = error, k + EVERY
+            elif k + EVERY - last > PATIENCE * asked.steps:
                 break
-    found, arrays = models, _rows(pairs, order)
-    state = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
+        if least < best:
+            best, beta, steps = least, candidate, last
+    found, state, arrays = models, start, _rows(pairs, order)
     for k in range(0, steps, EVERY):
-        found, state = _descend(found, state, loss, arrays, asked, key, jnp.asarray(k))
+        step, weight = jnp.asarray(k), jnp.asarray(beta)
+        found, state = _descend(found, state, loss, arrays, asked, key, step, weight)
     return found
 
 
@@ -284,9 +298,9 @@ def _optimiser(asked: Any) -> optax.GradientTransformation:
 @eqx.filter_jit
 def _descend(
     models: Models, state: Any, loss: Loss, pairs: tuple[Array, Array], asked: Any,
-    key: PRNGKeyArray, first: Array,
+    key: PRNGKeyArray, first: Array, beta: Array,
 ) -> tuple[Models, Any]:  # fmt: skip
-    """EVERY steps of Adam from the step `first` on, each on a batch of `pairs`."""
+    """EVERY steps of Adam from the step `first` on, each on a batch of `pairs`, with `beta`."""
     weights, rest = eqx.partition(models, eqx.is_inexact_array)
     size = min(asked.batch_size, len(pairs[0]))
 
@@ -295,7 +309,7 @@ def _descend(
         chosen, noise = jax.random.split(jax.random.fold_in(key, number))
         batch = jax.random.choice(chosen, len(pairs[0]), (size,), replace=False)
         gradient = jax.grad(
-            lambda w: loss(eqx.combine(w, rest), (pairs[0][batch], pairs[1][batch]), noise)
+            lambda w: loss(eqx.combine(w, rest), (pairs[0][batch], pairs[1][batch]), noise, beta)
         )(weights)
         updates, state = _optimiser(asked).update(gradient, state)
         return (optax.apply_updates(weights, updates), state), None
@@ -306,4 +320,4 @@ def _descend(
 
 @eqx.filter_jit
 def _error(models: Models, loss: Loss, pairs: tuple[Array, Array]) -> Scalar:
-    return loss(models, pairs, None)
+    return loss(models, pairs, None, 0.0)

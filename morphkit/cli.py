@@ -19,7 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminate)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        return command(arguments)
+        if getattr(arguments, "devices", None) is None:
+            return command(arguments)
+        from .devices import devices
+
+        with devices(arguments.devices):
+            return command(arguments)
     except (KeyboardInterrupt, _Terminated) as stop:
         print(
             "interrupted; the same request with --out DIR goes on from the last checkpoint in DIR, "
@@ -79,6 +84,11 @@ def _parser() -> argparse.ArgumentParser:
             help="bind a value, as in --set 'run.paired_fraction = 0.01'; may be repeated",
         )  # fmt: skip
 
+    def devices(sub: argparse.ArgumentParser) -> None:
+        sub.add_argument(
+            "--devices", type=int, metavar="N", help="share points out between N devices"
+        )
+
     def run_options(sub: argparse.ArgumentParser, out_required: bool = False) -> None:
         bindings(sub)
         sub.add_argument("--out", metavar="DIR", required=out_required, help="folder for results")
@@ -87,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("run", "Run the experiment that gin files describe.")
     sub.add_argument("files", nargs="+", metavar="FILE.gin")
     run_options(sub)
+    devices(sub)
 
     sub = command("sweep", "Run every combination of what sweep.grid offers.")
     sub.add_argument("files", nargs="+", metavar="FILE.gin")
@@ -130,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     sub.add_argument("--config", metavar="FILE.gin", help="in place of align.gin")
     run_options(sub, out_required=True)
+    devices(sub)
 
     sub = command("extract", "Make a store of the features that a run would make.")
     sub.add_argument("files", nargs="+", metavar="FILE.gin")
@@ -168,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--reduce", choices=("expected", "mean", "medoid", "std"),
                      help="how draws become one point, or their spread")  # fmt: skip
     sub.add_argument("--seed", type=int, default=0)
+    devices(sub)
 
     sub = command("plugins", "List the installed plugin packages.")
     sub.add_argument("--components", action="store_true", help="import them, list components")

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar, UInt32
 
+from .devices import shared_out
 from .interfaces import LatentMap, VelocityField
 from .training.scaling import Scaling
 from .transport.memory import ask_memory, empty
@@ -142,7 +143,9 @@ def _integrate(
         return solution.ys
 
     return scaling.y_inverse(
-        jax.vmap(solve)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
+        jax.vmap(solve)(
+            *shared_out((scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row)))
+        )
     )
 
 
@@ -163,9 +166,8 @@ def _expected(
         z = noise_scale * _noise(key, draw, row, field.target_dim)
         return (field(jnp.zeros(()), z, x) + field(jnp.zeros(()), -z, x)) / 2
 
-    return scaling.y_inverse(
-        jax.vmap(one)(scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row))
-    )
+    each = shared_out((scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row)))
+    return scaling.y_inverse(jax.vmap(one)(*each))
 
 
 def _noise(key: PRNGKeyArray, draw: Array, row: Array, dim: int) -> Float[Array, " q"]:

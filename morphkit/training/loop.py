@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from pydantic import Field
 
 from ..checks import Checked, Count, NonNegative, Positive, Share, Whole
+from ..devices import shared_out
 from ..files import load_arrays, save_arrays
 from ..interfaces import Sampler, Tell, silent
 from .flow import Networks, Noise, Time, genot_loss
@@ -237,7 +238,7 @@ def _dispatch(
     def step(arrays: Any, index: Array) -> tuple[Any, Scalar]:
         networks, opt_state, average = eqx.combine(arrays, static)
         key_batch, key_loss = jax.random.split(jax.random.fold_in(key, index))
-        batch = sampler(key_batch, training.batch_size)
+        batch = shared_out(sampler(key_batch, training.batch_size))
         with jax.default_matmul_precision(PRODUCTS[training.precision]):
             loss, gradient = eqx.filter_value_and_grad(genot_loss)(
                 networks, scaling, batch, key_loss, training.noise

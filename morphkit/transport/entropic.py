@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..checks import Checked, Positive
+from ..devices import shared_out
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
 from .geometry import BridgeGeometry, Geometry
@@ -106,7 +107,7 @@ def _log_conditional(potential: Potential, cost: Geometry) -> Float[Array, "n m"
     else:
         assert isinstance(cost, BridgeGeometry)
         values = cost.softened(potential.softness)
-    return jax.nn.log_softmax(potential.g - values / potential.epsilon, axis=1)
+    return jax.nn.log_softmax(potential.g - shared_out(values) / potential.epsilon, axis=1)
 
 
 @eqx.filter_jit

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from ..devices import SPLIT, WHOLE, first_row, over_points, total
 from ..precision import in_full_precision
 from .couplings import Convergence, Coupling, Potential
 from .drawing import ROWS, Table, choose_each
@@ -80,6 +81,17 @@ def _marginals(
     left: Array, right: Array, f: Array, g: Array
 ) -> tuple[Float[Array, " n"], Float[Array, " m"]]:
     """Of rows and columns, in one reading."""
+
+    def part(left: Array, f: Array, right: Array, g: Array) -> tuple[Array, Array]:
+        f = jnp.where(first_row(len(f)) + jnp.arange(len(f)) < n, f, -jnp.inf)  # not what is padded
+        rows, columns = _sums(left, right, f, g)
+        return rows, total(columns)
+
+    n = len(f)
+    return over_points(part, (left, f), (right, g), (SPLIT, WHOLE))
+
+
+def _sums(left: Array, right: Array, f: Array, g: Array) -> tuple[Array, Array]:
     size = min(ROWS, len(left))
 
     def step(start: Array, new: Array, sums: tuple[Array, Array]) -> tuple[Array, Array]:

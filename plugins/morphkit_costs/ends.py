@@ -1,6 +1,7 @@
 """The ends of bridges, and how far every point is from the nearest of each."""
 
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
+from morphkit.devices import SPLIT, first_row, over_points
 from morphkit.precision import in_full_precision
 from morphkit.transport.geometry import factors, near_one
 from morphkit.transport.half import Factor, Half, over_rows
@@ -79,9 +81,30 @@ def nearest(
     has `largest` as its largest entry. With `half` in half precision. By blocks of points, and of
     ends, of which there may be far more than bridges.
     """
-    n, count = len(points), len(known)
-    if n == 0:
+    if len(points) == 0:
         return jnp.zeros((0, ends.size), points.dtype)
+
+    def part(points: Array, *whole: Any) -> Factor:
+        return _nearest(metric, points, *whole, half=half)
+
+    whole = known, ends, zero, largest, unit
+    return over_points(part, (points,), whole, Half(SPLIT, SPLIT) if half else SPLIT)
+
+
+def _nearest(
+    metric: str,
+    points: Float[Array, "n d"],
+    known: Float[Array, "k d"],
+    ends: Ends,
+    zero: tuple[Int[Array, " z"], Int[Array, " z"]],
+    largest: Scalar,
+    unit: Scalar,
+    *,
+    half: bool,
+) -> Factor:
+    """`nearest` of one device's points."""
+    n, count = len(points), len(known)
+    zeros = zero[0] - first_row(n)
     rows = min(n, ROWS)
     step = min(count, max(1, BLOCK // rows))
 
@@ -96,7 +119,7 @@ def nearest(
 
         furthest = jnp.full((ends.size, rows), jnp.inf, points.dtype)
         found = jax.lax.fori_loop(0, -(-count // step), fold, furthest)
-        here = jnp.where((zero[0] >= start) & (zero[0] < start + rows), zero[0] - start, rows)
+        here = jnp.where((zeros >= start) & (zeros < start + rows), zeros - start, rows)
         return found.at[zero[1], here].set(0, mode="drop").T / unit
 
     def fill(start: Array, new: Array, filled: Factor) -> Factor:

@@ -4,12 +4,13 @@ import equinox as eqx
 from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
+from morphkit.devices import SPLIT, WHOLE, over_points
 from morphkit.interfaces import OTSolver
 from morphkit.precision import in_full_precision
 from morphkit.transport.bridges import BridgeCoupling
 from morphkit.transport.couplings import Convergence
 from morphkit.transport.geometry import BridgeGeometry, Geometry, ask_bridges
-from morphkit.transport.half import Half
+from morphkit.transport.half import Factor, Half
 from morphkit.types import Cloud
 
 from .factored import FactoredKernel
@@ -59,8 +60,15 @@ class BridgeSinkhorn(OTSolver):
     ) -> tuple[Float[Array, " n"], Float[Array, " m"], Scalar, Convergence]:
         scale = cost.scale(x.weights, y.weights)
 
-        def kernel(epsilon: Scalar | float) -> FactoredKernel:
-            return FactoredKernel(cost.a, cost.b, scale * epsilon)
+        def part(
+            a: Factor, mu: Array, b: Factor, nu: Array, scale: Array
+        ) -> tuple[Array, Array, Convergence]:
+            def kernel(epsilon: Scalar | float) -> FactoredKernel:
+                return FactoredKernel(a, b, scale * epsilon, shared=True)
 
-        f, g, convergence = anneal(self, kernel, x.weights, y.weights)
+            return anneal(self, kernel, mu, nu)
+
+        f, g, convergence = over_points(
+            part, (cost.a, x.weights), (cost.b, y.weights, scale), (SPLIT, WHOLE, WHOLE)
+        )
         return f, g, scale * self.epsilon, convergence

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
+from morphkit.devices import log_total, total
 from morphkit.transport.half import Factor, Half, cut, log_sums, over_rows, rows_at_once
 
 from .scaling import Circuit, Kernel, by_rows, updated
@@ -17,39 +18,47 @@ class FactoredKernel(Kernel):
     O((n + m) l) memory and time.
 
     Of factors in single precision the exponentials are stored; of those in half precision they are
-    computed by blocks whenever they are needed, and nothing of their size is stored.
+    computed by blocks whenever they are needed, and nothing of their size is stored. A `shared`
+    kernel is of one device's part of the rows of `a`, see `morphkit.devices.over_points`.
     """
 
     a: Factor
     b: Factor
     epsilon: Scalar | float
+    shared: bool = eqx.field(static=True, default=False)
 
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         return self._sums(self.a, jnp.zeros(len(self.a), g.dtype), self._over(self.b, g), axis=1)
 
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        return self._sums(self.b, jnp.zeros(len(self.b), f.dtype), self._over(self.a, f), axis=1)
+        return self._sums(self.b, jnp.zeros(len(self.b), f.dtype), self._from_all(f), axis=1)
 
     def _over(self, factor: Factor, potential: Float[Array, " n"]) -> Float[Array, " l"]:
         """log of what goes over each bridge."""
         return self._sums(factor, potential, jnp.zeros(factor.shape[1], potential.dtype), axis=0)
+
+    def _from_all(self, f: Float[Array, " n"]) -> Float[Array, " l"]:
+        part = self._over(self.a, f)
+        return log_total(part) if self.shared else part
 
     def _sums(self, factor: Factor, rows: Array, columns: Array, axis: int) -> Array:
         return log_sums(factor, self.epsilon, rows, columns, axis)
 
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         # A bridge's mass is shared out between its two factors, so that neither overflows.
-        balance = (self._over(self.b, g) - self._over(self.a, f)) / 2
+        balance = (self._over(self.b, g) - self._from_all(f)) / 2
         left = _side(self.a, f, self.epsilon, balance)
         right = _side(self.b, g, self.epsilon, -balance)
         (n, bridges), m = self.a.shape, len(self.b)
         if isinstance(left, _Stored) and isinstance(right, _Stored) and n * m < (n + m) * bridges:
             # A minibatch: the product itself is the thinner.
-            return _Stored(left.values @ right.values.T).circuit
+            left, right = _Stored(left.values @ right.values.T), None
 
         def circuit(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
-            u, column = left.circuit(jnp.log(right.sums(jnp.exp(v))), offset, tau)
-            return u, right.times(column)
+            into = v if right is None else jnp.log(right.sums(jnp.exp(v)))
+            u, column = left.circuit(into, offset, tau)
+            column = total(column) if self.shared else column
+            return u, column if right is None else right.times(column)
 
         return circuit
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.nn import logsumexp
 from jaxtyping import Array, Float, Int, Scalar
 
+from morphkit.devices import log_total, total
 from morphkit.transport.couplings import Convergence
 from morphkit.transport.half import BLOCK, cut, over_rows
 
@@ -76,10 +77,12 @@ class DenseKernel(Kernel):
 
 class StreamedKernel(Kernel):
     """exp(-max(a_i · b_j, 0)) of the rows a_i of `left` (n, r) and b_j of `right` (m, r), computed
-    by blocks of rows whenever it is needed: O((n + m) r) memory, O(n m r) time."""
+    by blocks of rows whenever it is needed: O((n + m) r) memory, O(n m r) time. A `shared` kernel
+    has one device's part of the rows, see `morphkit.devices.over_points`."""
 
     left: Float[Array, "n r"]
     right: Float[Array, "m r"]
+    shared: bool = eqx.field(static=True, default=False)
 
     def log_to_source(self, g: Float[Array, " m"]) -> Float[Array, " n"]:
         def row(a: Float[Array, " r"]) -> Array:
@@ -88,7 +91,8 @@ class StreamedKernel(Kernel):
         return jax.lax.map(row, self.left, batch_size=self._size)
 
     def log_to_target(self, f: Float[Array, " n"]) -> Float[Array, " m"]:
-        return StreamedKernel(self.right, self.left).log_to_source(f)
+        part = StreamedKernel(self.right, self.left).log_to_source(f)
+        return log_total(part) if self.shared else part
 
     def around(self, f: Float[Array, " n"], g: Float[Array, " m"]) -> Circuit:
         def block(start: Array) -> tuple[Array, Array]:
@@ -97,7 +101,13 @@ class StreamedKernel(Kernel):
             scale = jnp.exp(cut(f, start, self._size) + largest)
             return jnp.exp(log - largest[:, None]), scale
 
-        return by_rows(block, len(self.left), self._size)
+        circuit = by_rows(block, len(self.left), self._size)
+
+        def shared(v: Array, offset: Array, tau: Scalar | float) -> tuple[Array, Array]:
+            u, column = circuit(v, offset, tau)
+            return u, total(column)
+
+        return shared if self.shared else circuit
 
     @property
     def _size(self) -> int:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
+from morphkit.devices import SPLIT, WHOLE, over_points
 from morphkit.interfaces import OTSolver
 from morphkit.precision import in_full_precision
 from morphkit.transport.bridges import BridgeCoupling
@@ -120,9 +121,17 @@ class Sinkhorn(OTSolver):
         f, _, _ = anneal(self, kernel, x.take(i).weights, y.take(j).weights)
         most = self.max_iterations if self.streamed_iterations is None else self.streamed_iterations
         reached = StreamedKernel(left[i], right).log_to_target(f)
-        f, g, convergence = sinkhorn(
-            StreamedKernel(left, right), x.weights, y.weights,
-            start=log_weights(y.weights) - self.tau_y * reached, tau_x=self.tau_x, tau_y=self.tau_y,
-            threshold=self.threshold, max_iterations=most,
-        )  # fmt: skip
+
+        def part(
+            left: Array, mu: Array, right: Array, nu: Array, start: Array
+        ) -> tuple[Array, Array, Convergence]:
+            return sinkhorn(
+                StreamedKernel(left, right, shared=True), mu, nu, start=start, tau_x=self.tau_x,
+                tau_y=self.tau_y, threshold=self.threshold, max_iterations=most,
+            )  # fmt: skip
+
+        start = log_weights(y.weights) - self.tau_y * reached
+        f, g, convergence = over_points(
+            part, (left, x.weights), (right, y.weights, start), (SPLIT, WHOLE, WHOLE)
+        )
         return left, right, epsilon, f, g, convergence

@@ -1,0 +1,104 @@
+"""Points shared out between devices: a mesh of one axis, of one device unless told otherwise."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jaxtyping import Array, Float
+
+AXIS = "points"
+"""The name of the axis."""
+
+SPLIT, WHOLE = PartitionSpec(AXIS), PartitionSpec()
+"""What is shared out by its leading axis, and what every device has."""
+
+T = TypeVar("T")
+
+
+@contextmanager
+def devices(count: int) -> Iterator[None]:
+    """Within, costs, solvers, training and predictions share their points out between the first
+    `count` devices. Raises ValueError unless there are so many."""
+    there = jax.devices()
+    if not 1 <= count <= len(there):
+        raise ValueError(
+            f"devices = {count}, but JAX has {len(there)} ({there[0].platform}); take from 1 to "
+            f"{len(there)}"
+        )
+    mesh = jax.make_mesh((count,), (AXIS,), (AxisType.Auto,), devices=there[:count])
+    with jax.set_mesh(mesh):
+        yield
+
+
+def number() -> int:
+    """How many devices there are to share out between."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
+
+
+def _mesh() -> Mesh | AbstractMesh:
+    mesh = jax.sharding.get_abstract_mesh()
+    return Mesh(jax.devices()[:1], (AXIS,), (AxisType.Auto,)) if mesh.empty else mesh
+
+
+def over_points(
+    function: Callable[..., T], split: tuple[Any, ...], whole: tuple[Any, ...], out: Any
+) -> T:
+    """`function`(*split, *whole) on every device with its part of the leading axis of all arrays in
+    `split`, and all of those in `whole`.
+
+    `out` says of each result, as a tree of SPLIT and WHOLE, whether it is a part again or the same
+    on all devices, as after `total`. Where the leading axis cannot be shared out equally, zeros are
+    appended, and cut off results.
+    """
+    size = jax.tree.leaves(split)[0].shape[0]
+    spare = -size % number()
+
+    def padded(array: Array) -> Array:
+        return jnp.pad(array, ((0, spare), *[(0, 0)] * (array.ndim - 1))) if spare else array
+
+    specs = (*[SPLIT] * len(split), *[WHOLE] * len(whole))
+    shared = jax.shard_map(function, mesh=_mesh(), in_specs=specs, out_specs=out, check_vma=False)
+    found = shared(*jax.tree.map(padded, split), *whole)
+    if not spare:
+        return found
+
+    def cut(spec: PartitionSpec, part: Any) -> Any:
+        return jax.tree.map(lambda array: array[:size], part) if spec == SPLIT else part
+
+    return jax.tree.map(cut, out, found, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+
+
+def first_row(rows: int) -> Array:
+    """Inside `over_points`, the index of the first of this device's `rows` among all."""
+    return jax.lax.axis_index(AXIS) * rows
+
+
+def total(part: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inside `over_points`, the sum of `part` over all devices."""
+    return jax.lax.psum(part, AXIS)
+
+
+def log_total(part: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Inside `over_points`, log Σ exp(`part`) over all devices."""
+    largest = jax.lax.pmax(part, AXIS)
+    largest = jnp.where(jnp.isfinite(largest), largest, 0)
+    return largest + jnp.log(total(jnp.exp(part - largest)))
+
+
+def shared_out(batch: T) -> T:
+    """`batch`, its arrays shared out by their leading axis where that is a multiple of the number
+    of devices."""
+    count = number()
+    if count == 1:
+        return batch
+
+    def constrained(array: Array) -> Array:
+        if array.ndim == 0 or array.shape[0] % count:
+            return array
+        return jax.lax.with_sharding_constraint(array, SPLIT)
+
+    return jax.tree.map(constrained, batch)

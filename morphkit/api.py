@@ -25,6 +25,7 @@ from .features.extract import features_of
 from .features.store import fill
 from .files import replace_file, write_text
 from .folder import RunFolder
+from .hosts import first_only, several
 from .loggers import Log
 from .morph import Morph, load
 from .precision import in_float32
@@ -241,6 +242,10 @@ def align(
     chosen += bindings
     if out is not None:
         return _align(RunFolder(out), files, chosen, overwrite, x, y, pairs)
+    if several():
+        raise ValueError(
+            "several processes align together: name a folder `out` that all of them see"
+        )
     with tempfile.TemporaryDirectory(prefix="morphkit-") as folder:
         chosen.append("run.wandb = 'disabled'")
         found = _align(RunFolder(folder), files, chosen, False, x, y, pairs)
@@ -257,7 +262,8 @@ def _align(
     names = {name: f"{file}::{name}" for name in arrays}
     experiment, gin = asked(files, [*data_bindings(**names), *bindings])
     with folder.opened(overwrite):
-        replace_file(file, lambda new: np.savez(new, **arrays))  # pyright: ignore[reportArgumentType]
+        with first_only():
+            replace_file(file, lambda new: np.savez(new, **arrays))  # pyright: ignore[reportArgumentType]
         return run_experiment(experiment, folder, gin).morph
 
 

@@ -1,12 +1,14 @@
 """The command line: what may be asked, and how it ends."""
 
 import argparse
+import contextlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from . import commands
+from .hosts import join, leave, lost, process, several
 from .plain import spell_out
 
 
@@ -19,26 +21,45 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminate)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
-        if getattr(arguments, "devices", None) is None:
-            return command(arguments)
-        from .devices import devices
-
-        with devices(arguments.devices):
+        with _devices(arguments):
             return command(arguments)
     except (KeyboardInterrupt, _Terminated) as stop:
-        print(
-            "interrupted; the same request with --out DIR goes on from the last checkpoint in DIR, "
-            "if the run had come to its first",
-            file=sys.stderr,
-        )
-        return 130 if isinstance(stop, KeyboardInterrupt) else 143
+        print(f"{_who()}interrupted; {_GOES_ON}", file=sys.stderr)
+        return _ended(130 if isinstance(stop, KeyboardInterrupt) else 143)
     except BrokenPipeError:
         return 0
     except Exception as error:
         if arguments.debug:
             raise
-        print(f"morphkit: {_message(error)}", file=sys.stderr)
-        return 2 if _is_request_error(error) else 1
+        print(f"{_who()}{_message(error)}", file=sys.stderr)
+        return _ended(2 if _is_request_error(error) else 1)
+
+
+_GOES_ON = (
+    "the same request with --out DIR goes on from the last checkpoint in DIR, if the run had come "
+    "to its first"
+)
+
+
+@contextlib.contextmanager
+def _devices(arguments: argparse.Namespace) -> Iterator[None]:
+    """What `arguments` ask to share points out between; of several processes, all they have."""
+    if "devices" not in arguments or not (join() or arguments.devices is not None):
+        yield
+        return
+    from .devices import devices
+
+    with devices(arguments.devices):
+        yield
+
+
+def _who() -> str:
+    return f"morphkit, process {process()}: " if several() else "morphkit: "
+
+
+def _ended(code: int) -> int:
+    # A process that waited for the others to say farewell would keep them from noticing.
+    return leave(code) if several() else code
 
 
 class _Terminated(BaseException):
@@ -52,6 +73,8 @@ def _terminate(*_: object) -> None:
 def _message(error: Exception) -> str:
     text = str(error).partition("\n  In call to configurable")[0]  # where gin was is no help
     text = text.strip() or type(error).__name__
+    if lost(error):
+        return f"another process of this run is lost ({text.splitlines()[0]}); {_GOES_ON}"
     known = isinstance(error, ValueError | LookupError | OSError | MemoryError | ArithmeticError)
     known = known and not isinstance(error, KeyError | IndexError)
     return text if known else f"{type(error).__name__}: {text} (--debug shows where)"

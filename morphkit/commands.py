@@ -5,11 +5,15 @@ import json
 import sys
 from pathlib import Path
 
+from .hosts import writes
+
 BELOW = 3
 """The exit code of `morphkit gate` for a run that is not good enough."""
 
 
 def _finish(result) -> int:
+    if not writes():
+        return 1 if result.failures else 0
     from .report.choice import format_choice
     from .report.read import read_choice, read_directions
     from .report.tables import format_table
@@ -197,7 +201,8 @@ def predict(arguments: argparse.Namespace) -> int:
         reduce=arguments.reduce,
     )
     replace_file(output, lambda partial: np.save(partial, np.asarray(y)))
-    print(f"{output}: {tuple(y.shape)}")
+    if writes():
+        print(f"{output}: {tuple(y.shape)}")
     return 0
 
 

@@ -15,14 +15,24 @@ AXIS = "points"
 SPLIT, WHOLE = PartitionSpec(AXIS), PartitionSpec()
 """What is shared out by its leading axis, and what every device has."""
 
+GATHERED = "gathered"
+"""A result that is computed in parts, and then given to every device."""
+
 T = TypeVar("T")
 
 
 @contextmanager
-def devices(count: int) -> Iterator[None]:
+def devices(count: int | None = None) -> Iterator[None]:
     """Within, costs, solvers, training and predictions share their points out between the first
-    `count` devices. Raises ValueError unless there are so many."""
+    `count` devices, by default all. Raises ValueError unless there are so many, and for less than
+    all where several processes have them."""
     there = jax.devices()
+    count = len(there) if count is None else count
+    if jax.process_count() > 1 and count != len(there):
+        raise ValueError(
+            f"devices = {count}, but {jax.process_count()} processes have {len(there)} together, "
+            "and share out to all; leave it out"
+        )
     if not 1 <= count <= len(there):
         raise ValueError(
             f"devices = {count}, but JAX has {len(there)} ({there[0].platform}); take from 1 to "
@@ -50,9 +60,9 @@ def over_points(
     """`function`(*split, *whole) on every device with its part of the leading axis of all arrays in
     `split`, and all of those in `whole`.
 
-    `out` says of each result, as a tree of SPLIT and WHOLE, whether it is a part again or the same
-    on all devices, as after `total`. Where the leading axis cannot be shared out equally, zeros are
-    appended, and cut off results.
+    `out` says of each result, as a tree of SPLIT, GATHERED and WHOLE, whether it is a part again, a
+    part that all devices are to have, or the same on all of them, as after `total`. Where the
+    leading axis cannot be shared out equally, zeros are appended, and cut off results.
     """
     size = jax.tree.leaves(split)[0].shape[0]
     spare = -size % number()
@@ -61,15 +71,27 @@ def over_points(
         return jnp.pad(array, ((0, spare), *[(0, 0)] * (array.ndim - 1))) if spare else array
 
     specs = (*[SPLIT] * len(split), *[WHOLE] * len(whole))
-    shared = jax.shard_map(function, mesh=_mesh(), in_specs=specs, out_specs=out, check_vma=False)
+    parts = jax.tree.map(lambda spec: SPLIT if spec == GATHERED else spec, out, is_leaf=_is_spec)
+    shared = jax.shard_map(function, mesh=_mesh(), in_specs=specs, out_specs=parts, check_vma=False)
     found = shared(*jax.tree.map(padded, split), *whole)
-    if not spare:
-        return found
 
-    def cut(spec: PartitionSpec, part: Any) -> Any:
-        return jax.tree.map(lambda array: array[:size], part) if spec == SPLIT else part
+    def cut(spec: PartitionSpec | str, part: Any) -> Any:
+        if spare and spec != WHOLE:
+            part = jax.tree.map(lambda array: array[:size], part)
+        return gathered(part) if spec == GATHERED else part
 
-    return jax.tree.map(cut, out, found, is_leaf=lambda leaf: isinstance(leaf, PartitionSpec))
+    return jax.tree.map(cut, out, found, is_leaf=_is_spec)
+
+
+def _is_spec(leaf: Any) -> bool:
+    return isinstance(leaf, PartitionSpec | str)
+
+
+def gathered(tree: T) -> T:
+    """`tree`, all of its arrays on every device."""
+    if number() == 1:
+        return tree
+    return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, WHOLE), tree)
 
 
 def first_row(rows: int) -> Array:

@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from .hosts import writes
+
 T = TypeVar("T")
 
 
@@ -25,8 +27,11 @@ def replace_file(path: Path, write: Callable[[Path], Any]) -> None:
     """Has `path` written elsewhere in its folder (made if need be), and put in place whole.
 
     What `write` raises leaves the old file as it was, and nothing else behind; so does a kill,
-    but for a file called `….partial.NAME`.
+    but for a file called `….partial.NAME`. Of several processes that make a run together, only
+    the first one writes.
     """
+    if not writes():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{secrets.token_hex(4)}.partial.{path.name}")  # np.save wants the end
     try:

@@ -12,6 +12,7 @@ from typing import Any, Self
 from filelock import FileLock, Timeout
 
 from .files import read_json, write_json
+from .hosts import first_only, told, writes
 
 FORMAT = 1
 _FILES = (
@@ -53,12 +54,14 @@ class RunFolder:
     def unique(cls, name: str) -> Self:
         """A new folder of its own, runs/NAME-TIME with `name` as NAME. Raises FileExistsError if
         there are ten thousand of that second."""
+        if not writes():
+            return cls(told(""))
         stem = Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         for count in range(1, 10_000):
             path = stem if count == 1 else stem.with_name(f"{stem.name}-{count}")
             with contextlib.suppress(FileExistsError):
                 path.mkdir(parents=True)
-                return cls(path)
+                return cls(told(str(path)))
         raise FileExistsError(f"{stem} and its like exist already; name a folder with --out")
 
     def checkpoint(self, identity: str) -> Path:
@@ -72,9 +75,9 @@ class RunFolder:
         try:
             found = json.loads(self.choice.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return None
+            found = None
         known = isinstance(found, dict) and found.get("identity") == identity
-        return found if known else None
+        return told(found if known else None)
 
     def arrays(self, identity: str) -> Path:
         """Where `morphkit.align` keeps arrays, named by their content's fingerprint `identity`."""
@@ -110,7 +113,7 @@ class RunFolder:
     def finish(self) -> None:
         """Marks the run as finished, the last that is written of it."""
         self.note(finished=True)
-        for path in self.path.glob("checkpoint-*.safetensors"):
+        for path in self.path.glob("checkpoint-*.safetensors") if writes() else ():
             path.unlink()
 
     def foreign(self) -> list[str]:
@@ -132,13 +135,22 @@ class RunFolder:
 
     @contextlib.contextmanager
     def opened(self, overwrite: bool = False) -> Iterator[Self]:
-        """The folder for one run to write to, which holds its lock meanwhile.
+        """The folder for one run to write to, which holds its lock meanwhile. Of several processes
+        that make it together, the first one opens it for all.
 
         Raises ValueError, with the reason, for a file, for a folder with anything else than a run
         in it, for one in which a run is at work and, without `overwrite`, for a finished run. With
         it, that run's results are put aside, in replaced/: gone when the new run is finished, back
         in place when it fails.
         """
+        with contextlib.ExitStack() as stack:
+            with first_only() as here:
+                if here:
+                    stack.enter_context(self._opened(overwrite))
+            yield self
+
+    @contextlib.contextmanager
+    def _opened(self, overwrite: bool) -> Iterator[None]:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.path} is a file; name a folder for the results")
         if self.path.exists() and (names := self.foreign()):
@@ -158,7 +170,7 @@ class RunFolder:
             ) from None
         try:
             with self._aside(overwrite):
-                yield self
+                yield
         except (ValueError, LookupError, FileNotFoundError):
             # A request that cannot work leaves no folder behind.
             if fresh and not (self.morph.exists() or any(self.path.glob("checkpoint-*"))):

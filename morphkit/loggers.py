@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from .hosts import writes
 from .tracking import MODES, Results, Tracker, WandbMode
 
 _PLAIN_EVERY_S = 10.0
@@ -52,7 +53,8 @@ class Log:
     `run_id` is that of the W&B run to go on with, and `labels` what it is called there, see
     `morphkit.tracking.Tracker`; a W&B run of the caller's stays as it is.
     `quiet` keeps information and progress off the console, not warnings. While it is open, what
-    components say to the standard logger "morphkit" goes there too.
+    components say to the standard logger "morphkit" goes there too. Of several processes that make
+    a run together, only the first one says and writes anything.
 
     Raises ValueError for an unknown W&B mode.
     """
@@ -72,15 +74,16 @@ class Log:
                 f"wandb: {wandb!r} is no W&B mode; use 'auto', 'online', 'offline' or 'disabled'."
             )
         self.out = Path(out)
-        self.quiet = quiet
+        self.quiet = quiet or not writes()
         self.out.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.out / "log.jsonl", "a+", encoding="utf-8")  # noqa: SIM115
+        path = self.out / "log.jsonl" if writes() else os.devnull
+        self._file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
         self._end_torn_line()
         self.times: dict[str, float] = {}
         self._bar: tqdm | None = None
         self._library = _Forward(self)
         self._tracker = Tracker(
-            self.out, wandb, self.warn, run_id=run_id, labels=labels,
+            self.out, wandb if writes() else "disabled", self.warn, run_id=run_id, labels=labels,
             config={"gin": config} if isinstance(config, str) else config,
         )  # fmt: skip
 
@@ -153,6 +156,8 @@ class Log:
             self._file.write("\n" if torn else "")
 
     def _print(self, text: str) -> None:
+        if not writes():
+            return
         with tqdm.external_write_mode(file=sys.stderr):
             print(text, file=sys.stderr, flush=True)
 

@@ -24,6 +24,7 @@ from .files import (
     write_json,
     write_text,
 )
+from .hosts import writes
 from .interfaces import LatentMap
 from .precision import as_float32, in_float32
 from .prediction import EXPECTED, REDUCTIONS, Reduce, path, predict
@@ -254,8 +255,11 @@ class Morph(LatentMap):
 
     def save(self, directory: str | Path) -> Path:
         """Writes weights.safetensors, manifest.json and config.gin (if known) into the folder
-        `directory`, made if need be, and returns it; see `load`."""
+        `directory`, made if need be, and returns it; see `load`. Of several processes that make
+        a run together, only the first one writes."""
         directory = Path(directory)
+        if not writes():
+            return directory
         weights = directory / "weights.safetensors"
         extra = (self.base, self.matcher)
         base, matcher = (None if part is None else structure(part) for part in extra)

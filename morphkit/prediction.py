@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, Scalar, UInt32
 
-from .devices import shared_out
+from .devices import gathered, shared_out
 from .interfaces import LatentMap, VelocityField
 from .training.scaling import Scaling
 from .transport.memory import ask_memory, empty
@@ -142,11 +142,8 @@ def _integrate(
         assert solution.ys is not None
         return solution.ys
 
-    return scaling.y_inverse(
-        jax.vmap(solve)(
-            *shared_out((scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row)))
-        )
-    )
+    each = shared_out((scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row)))
+    return gathered(scaling.y_inverse(jax.vmap(solve)(*each)))
 
 
 @eqx.filter_jit
@@ -167,7 +164,7 @@ def _expected(
         return (field(jnp.zeros(()), z, x) + field(jnp.zeros(()), -z, x)) / 2
 
     each = shared_out((scaling.x(jnp.asarray(x)), jnp.asarray(draw), jnp.asarray(row)))
-    return scaling.y_inverse(jax.vmap(one)(*each))
+    return gathered(scaling.y_inverse(jax.vmap(one)(*each)))
 
 
 def _noise(key: PRNGKeyArray, draw: Array, row: Array, dim: int) -> Float[Array, " q"]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
+from ..hosts import told
 from ..interfaces import Baseline, Tell, silent
 from ..loggers import finite
 from ..transport.collapse import Groups
@@ -227,7 +228,7 @@ def _heard(contestant: Contestant) -> Iterator[None]:
         contestant.out, contestant.best = f"not possible: {error}", None
     finally:
         logger.setLevel(level)
-        contestant.seconds += time.monotonic() - start
+        contestant.seconds += told(time.monotonic() - start)
 
 
 def _heard_one(entered: list[Contestant]) -> bool:

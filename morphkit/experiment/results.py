@@ -8,6 +8,7 @@ from jaxtyping import PRNGKeyArray
 
 from ..files import replace_file, write_json, write_text
 from ..folder import RunFolder
+from ..hosts import lost, writes
 from ..interfaces import Sampler, Scene
 from ..loggers import Log, finite
 from ..morph import Morph
@@ -43,10 +44,13 @@ def write_pages(
         drawn = sampler.draws(key, DRAWN, batch_size)
         arrays = collect(scene, morph, drawn, scene.class_names, key=key)
         replace_file(folder.figures, lambda new: np.savez_compressed(new, **arrays))  # pyright: ignore[reportArgumentType]
-        write_report(folder.path)
+        if writes():
+            write_report(folder.path)
     except OSError:
         raise
     except Exception as error:
+        if lost(error):
+            raise
         log.warn(f"the report is not complete ({type(error).__name__}: {error})")
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pooch
 
+from ..hosts import any_of_all
 from ..loggers import Log
 
 T = TypeVar("T")
@@ -34,14 +35,15 @@ def fingerprint(*parts: Any) -> str:
 
 def from_cache(path: Path, read: Callable[[Path, str], T], log: Log) -> T | None:
     """What `read`(`path`, remedy) finds; None if nothing is there or, with a warning to `log`, it
-    is bad."""
-    if not path.exists():
+    is bad. Of several processes that make a run together, all find it or none."""
+    if any_of_all(not path.exists()):
         return None
     try:
-        return read(path, "it is made again")
+        found = read(path, "it is made again")
     except ValueError as error:
         log.warn(str(error))
-        return None
+        found = None
+    return None if any_of_all(found is None) else found
 
 
 def try_to_cache(save: Callable[[], None], log: Log) -> bool:

@@ -15,8 +15,9 @@ from jaxtyping import Array, Float, PRNGKeyArray, Scalar
 from pydantic import Field
 
 from ..checks import Checked, Count, NonNegative, Positive, Share, Whole
-from ..devices import shared_out
+from ..devices import gathered, shared_out
 from ..files import load_arrays, save_arrays
+from ..hosts import any_of_all, told
 from ..interfaces import Sampler, Tell, silent
 from .flow import Networks, Noise, Time, genot_loss
 from .scaling import Scaling, Standardise
@@ -163,6 +164,11 @@ class Training(Checked):
         if held is not None:
             best = Best(_copied(networks), jnp.int32(0), none, none)
         start, (*found, best) = _resume(checkpoint, self.steps, (*state, best))
+        if told(start) != start:
+            raise ValueError(
+                f"{checkpoint} is of step {told(start)} for one process, and of step {start} for "
+                "another; choose a folder that is the same for all"
+            )
         state = tuple(found)
         saved = time.monotonic()
         if start:
@@ -173,7 +179,8 @@ class Training(Checked):
                 tell(0, self.steps, found)
         step = start
         with deferred() as stopped:
-            while step < self.steps and not stopped() and not self._rests(step, best):
+            halted = False
+            while step < self.steps and not halted and not self._rests(step, best):
                 count = min(self.steps_per_dispatch, self.steps - step)
                 if self.evaluate_every:
                     count = min(count, self.evaluate_every - step % self.evaluate_every)
@@ -190,12 +197,15 @@ class Training(Checked):
                 if self.evaluate_every and (step % self.evaluate_every == 0 or step == self.steps):
                     best, found = evaluate(step, best)
                 tell(step, self.steps, {"loss": loss} | found)
+                halted = any_of_all(stopped())
                 if checkpoint and time.monotonic() - saved > self.checkpoint_seconds:
                     _save(checkpoint, step, (*state, best))
                     saved = time.monotonic()
-            if checkpoint and stopped():
+            if checkpoint and halted:
                 _save(checkpoint, step, (*state, best))
                 logger.info(f"asked to stop: step {step} of {self.steps} is saved in {checkpoint}")
+            if halted and not stopped():
+                raise KeyboardInterrupt  # another process was asked
         if best is None:
             return _result(state)
         logger.info(
@@ -251,7 +261,7 @@ def _dispatch(
         return eqx.filter((networks, opt_state, average), eqx.is_array), loss
 
     arrays, losses = jax.lax.scan(step, arrays, indices)
-    return eqx.combine(arrays, static), losses
+    return eqx.combine(gathered(arrays), static), losses
 
 
 def _averaged(average: Networks, networks: Networks, decay: float, index: Array) -> Networks:

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..checks import Checked, Positive
-from ..devices import shared_out
+from ..devices import gathered, shared_out
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
 from .geometry import BridgeGeometry, Geometry
@@ -72,7 +72,7 @@ class EntropicMap(LatentMap):
 
     def log_conditional(self, x: Float[Array | np.ndarray, "n p"]) -> Float[Array, "n m"]:
         """log π(y_j | x) for source points `x` (n, p), as a dense array."""
-        return _log_conditional(self.potential, self.cost.at(np.asarray(x)))
+        return gathered(_log_conditional(self.potential, self.cost.at(np.asarray(x))))
 
     def __call__(
         self, x: Float[Array, "n p"], *, key: PRNGKeyArray | None = None
@@ -116,6 +116,6 @@ def _read(
 ) -> Float[Array, "n q"]:
     log = _log_conditional(potential, cost)
     if estimate == "mean":
-        return jnp.exp(log) @ targets
+        return gathered(jnp.exp(log) @ targets)
     index = log.argmax(1) if estimate == "mode" else jax.random.categorical(key, log)
-    return targets[index]
+    return gathered(targets[index])

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
-from ..devices import SPLIT, WHOLE, first_row, over_points, total
+from ..devices import GATHERED, WHOLE, first_row, over_points, total
 from ..precision import in_full_precision
 from .couplings import Convergence, Coupling, Potential
 from .drawing import ROWS, Table, choose_each
@@ -88,7 +88,7 @@ def _marginals(
         return rows, total(columns)
 
     n = len(f)
-    return over_points(part, (left, f), (right, g), (SPLIT, WHOLE))
+    return over_points(part, (left, f), (right, g), (GATHERED, WHOLE))
 
 
 def _sums(left: Array, right: Array, f: Array, g: Array) -> tuple[Array, Array]:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
 from morphkit.checks import Count, Metric
+from morphkit.devices import gathered
 from morphkit.interfaces import FusedCost
 from morphkit.transport.collapse import distinct
 from morphkit.transport.geometry import BridgeGeometry, PointGeometry, ask_bridges, near_one
@@ -71,6 +72,7 @@ class BridgeCost(FusedCost):
         ask_bridges(shape, x.size, arrays=ARRAYS, halves=halves)
         a, entry = self._factor("source", data.x, self.metric_x, x)
         b, _ = self._factor("target", data.y, self.metric_y, y)
+        b = gathered(b)  # as every device's kernel needs it
         unit = "median" if self.unit == "median" else "mean"
         return FittedBridge(BridgeGeometry(a, b, unit=unit), entry)
 

@@ -88,7 +88,8 @@ def nearest(
         return _nearest(metric, points, *whole, half=half)
 
     whole = known, ends, zero, largest, unit
-    return over_points(part, (points,), whole, Half(SPLIT, SPLIT) if half else SPLIT)
+    out: Any = Half(SPLIT, SPLIT) if half else SPLIT  # pyright: ignore[reportArgumentType]
+    return over_points(part, (points,), whole, out)
 
 
 def _nearest(

@@ -4,7 +4,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
-from morphkit.devices import SPLIT, WHOLE, over_points
+from morphkit.devices import GATHERED, WHOLE, over_points
 from morphkit.interfaces import OTSolver
 from morphkit.precision import in_full_precision
 from morphkit.transport.bridges import BridgeCoupling
@@ -69,6 +69,6 @@ class BridgeSinkhorn(OTSolver):
             return anneal(self, kernel, mu, nu)
 
         f, g, convergence = over_points(
-            part, (cost.a, x.weights), (cost.b, y.weights, scale), (SPLIT, WHOLE, WHOLE)
+            part, (cost.a, x.weights), (cost.b, y.weights, scale), (GATHERED, WHOLE, WHOLE)
         )
         return f, g, scale * self.epsilon, convergence

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Scalar
 
 from morphkit.checks import Count, Positive, Tau, Whole
-from morphkit.devices import SPLIT, WHOLE, over_points
+from morphkit.devices import GATHERED, WHOLE, over_points
 from morphkit.interfaces import OTSolver
 from morphkit.precision import in_full_precision
 from morphkit.transport.bridges import BridgeCoupling
@@ -132,6 +132,6 @@ class Sinkhorn(OTSolver):
 
         start = log_weights(y.weights) - self.tau_y * reached
         f, g, convergence = over_points(
-            part, (left, x.weights), (right, y.weights, start), (SPLIT, WHOLE, WHOLE)
+            part, (left, x.weights), (right, y.weights, start), (GATHERED, WHOLE, WHOLE)
         )
         return left, right, epsilon, f, g, convergence

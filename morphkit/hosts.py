@@ -14,8 +14,8 @@ PATIENCE_S = 60
 
 
 class Place(NamedTuple):
-    """The `process`, from 0 on, of so many `processes`, and where the first one listens, HOST:PORT
-    or, where Slurm tells, None."""
+    """The `process`, from 0 on, of so many `processes`, and the `coordinator`, HOST:PORT where the
+    first one listens; None where Slurm tells."""
 
     coordinator: str | None
     processes: int

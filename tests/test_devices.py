@@ -30,7 +30,8 @@ source = rng.permutation(501)[:60]
 target = [rng.choice(np.flatnonzero(labels[1] == labels[0][i])) for i in source]
 known = np.stack([source, target], 1)
 data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(known))
-gin = ["Training.steps = 20", "Training.batch_size = 64", "run.baselines = []", "run.evaluators = []"]
+gin = ["Training.steps = 20", "Training.batch_size = 64"]
+gin += ["run.baselines = []", "run.evaluators = []"]
 
 for count in (1, 2, 8):
     found = {}

@@ -21,6 +21,7 @@ from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
 
 from morphkit.transport import bridges as of_bridges
 from morphkit.transport import couplings, geometry, memory
+from morphkit.transport.drawing import Table
 from morphkit.transport.geometry import BridgeGeometry
 from morphkit.transport.half import Half
 from morphkit.transport.memory import UNKNOWN, ask_memory, available
@@ -223,3 +224,20 @@ def test_maps_of_baselines_take_points_in_blocks(baseline, monkeypatch):
     monkeypatch.setattr(preprocessing, "BLOCK", 2**14)
     np.testing.assert_allclose(fitted(x), wide, atol=1e-5)
     assert taken(lambda x: fitted(x), x) < 4 * 4000 * 500 / 8
+
+
+def test_tables_of_very_many_targets_are_made_by_blocks(rng, monkeypatch):
+    """From a thousand texts to a million images: nothing else is as large."""
+    monkeypatch.setattr(of_bridges, "AT_ONCE", 2**16)
+    m, count, g = 20_000, 30, jnp.asarray(rng.normal(size=20_000), "float32")
+    cost = jnp.asarray(rng.uniform(size=(m, count)), "float32")
+    factor = Half.of(cost)
+    make = of_bridges._to_targets.__wrapped__
+    table = 4 * m * count
+    assert taken(make, factor, jnp.float32(0.1), g) < 1.5 * table
+    mass, found = jax.jit(make)(factor, jnp.float32(0.1), g)
+    log = g[:, None] - (factor.least[:, None] + factor.excess) / 0.1
+    np.testing.assert_allclose(mass, jax.nn.logsumexp(log, axis=0), rtol=1e-5)
+    expected = Table.of(jnp.exp(log - jax.nn.logsumexp(log, axis=0)).T)
+    for level, other in zip(found.levels, expected.levels, strict=True):
+        np.testing.assert_allclose(level, other, atol=1e-5)

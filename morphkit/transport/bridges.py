@@ -12,6 +12,9 @@ from .couplings import Convergence, Coupling, Potential
 from .drawing import ROWS, Table, choose
 from .half import Factor, cut, entries, full, log_sums, over_rows, rows_at_once
 
+AT_ONCE = 2**25
+"""Entries of the tables of targets that are made at once."""
+
 
 class BridgeCoupling(Coupling):
     """A mixture over l bridges: π_ij = Σ_p exp(left_ip + right_jp), left_ip = f_i - a_ip / ε and
@@ -140,9 +143,28 @@ def _from_sources(a: Factor, epsilon: Array, f: Array, mass: Array) -> tuple[Tab
 
 @jax.jit
 def _to_targets(b: Factor, epsilon: Array, g: Array) -> tuple[Array, Table]:
-    log = _exponents(g, b, epsilon)
-    mass = jax.nn.logsumexp(log, axis=0)
-    return mass, Table.of(jnp.exp(log - _finite(mass)).T)
+    """The mass of each bridge, and tables of the targets that it leads to; made by blocks of
+    bridges, since of very many targets the tables alone are what memory has."""
+    m, bridges = b.shape
+    mass = log_sums(b, epsilon, g, jnp.zeros(bridges, g.dtype), axis=0)
+
+    size = min(bridges, max(1, AT_ONCE // m))
+
+    def table(p: Array) -> Table:
+        column = entries(b, jnp.arange(m), jnp.full((m, 1), p))
+        log = _exponents(g, column, epsilon)[:, 0]
+        return Table.of(jnp.exp(log - _finite(mass)[p]))
+
+    def fill(start: Array, new: Array, found: Table) -> Table:
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+        return jax.tree.map(put, found, jax.vmap(table)(start + jnp.arange(size)))
+
+    nothing = jax.tree.map(
+        lambda level: jnp.zeros((bridges, *level.shape), level.dtype),
+        jax.eval_shape(table, jnp.zeros((), jnp.int32)),
+    )
+    tables = over_rows(fill, bridges, size, nothing)
+    return mass, jax.tree.map(lambda level: level.reshape(-1, level.shape[-1]), tables)
 
 
 def _finite(mass: Float[Array, " l"]) -> Float[Array, " l"]:

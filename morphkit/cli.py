@@ -5,10 +5,11 @@ import contextlib
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from . import commands
-from .hosts import join, leave, lost, process, several
+from .hosts import any_of_all, join, leave, lost, process, several, told
 from .plain import spell_out
 
 
@@ -29,8 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        if arguments.debug:
+        if arguments.debug and not several():
             raise
+        if arguments.debug:
+            traceback.print_exc()
         print(f"{_who()}{_message(error)}", file=sys.stderr)
         return _ended(2 if _is_request_error(error) else 1)
 
@@ -49,8 +52,15 @@ def _devices(arguments: argparse.Namespace) -> Iterator[None]:
         return
     from .devices import devices
 
+    request = {name: str(value) for name, value in vars(arguments).items() if name != "command"}
+    if any_of_all(told(request) != request):
+        raise ValueError(
+            "processes that were started together ask for different things; give them one request, "
+            "or set MORPHKIT_PROCESSES=1 for runs of their own"
+        )
     with devices(arguments.devices):
         yield
+    told(None)  # the first one writes for longest
 
 
 def _who() -> str:

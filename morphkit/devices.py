@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, AxisType, Mesh, PartitionSpec
+from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float
 
 AXIS = "points"
@@ -45,13 +45,8 @@ def devices(count: int | None = None) -> Iterator[None]:
 
 def number() -> int:
     """How many devices there are to share out between."""
-    mesh = jax.sharding.get_abstract_mesh()
-    return 1 if mesh.empty else mesh.size
-
-
-def _mesh() -> Mesh | AbstractMesh:
-    mesh = jax.sharding.get_abstract_mesh()
-    return Mesh(jax.devices()[:1], (AXIS,), (AxisType.Auto,)) if mesh.empty else mesh
+    mesh = jax.sharding.get_abstract_mesh()  # a caller's own, perhaps, of other axes
+    return mesh.shape[AXIS] if AXIS in mesh.axis_names else 1
 
 
 def over_points(
@@ -64,6 +59,8 @@ def over_points(
     part that all devices are to have, or the same on all of them, as after `total`. Where the
     leading axis cannot be shared out equally, zeros are appended, and cut off results.
     """
+    if number() == 1:
+        return function(*split, *whole)
     size = jax.tree.leaves(split)[0].shape[0]
     spare = -size % number()
 
@@ -72,7 +69,13 @@ def over_points(
 
     specs = (*[SPLIT] * len(split), *[WHOLE] * len(whole))
     parts = jax.tree.map(lambda spec: SPLIT if spec == GATHERED else spec, out, is_leaf=_is_spec)
-    shared = jax.shard_map(function, mesh=_mesh(), in_specs=specs, out_specs=parts, check_vma=False)
+    shared = jax.shard_map(
+        function,
+        mesh=jax.sharding.get_abstract_mesh(),
+        in_specs=specs,
+        out_specs=parts,
+        check_vma=False,
+    )
     found = shared(*jax.tree.map(padded, split), *whole)
 
     def cut(spec: PartitionSpec | str, part: Any) -> Any:
@@ -96,16 +99,18 @@ def gathered(tree: T) -> T:
 
 def first_row(rows: int) -> Array:
     """Inside `over_points`, the index of the first of this device's `rows` among all."""
-    return jax.lax.axis_index(AXIS) * rows
+    return jnp.int32(0) if number() == 1 else jax.lax.axis_index(AXIS) * rows
 
 
 def total(part: Float[Array, "..."]) -> Float[Array, "..."]:
     """Inside `over_points`, the sum of `part` over all devices."""
-    return jax.lax.psum(part, AXIS)
+    return part if number() == 1 else jax.lax.psum(part, AXIS)
 
 
 def log_total(part: Float[Array, "..."]) -> Float[Array, "..."]:
     """Inside `over_points`, log Σ exp(`part`) over all devices."""
+    if number() == 1:
+        return part
     largest = jax.lax.pmax(part, AXIS)
     largest = jnp.where(jnp.isfinite(largest), largest, 0)
     return largest + jnp.log(total(jnp.exp(part - largest)))

@@ -165,6 +165,8 @@ def _content(arrays: Mapping[str, np.ndarray]) -> str:
 
 def save_arrays(path: Path, tree: Any) -> None:
     """Writes every array of `tree` to `path` under its tree path, by `write_tensors`."""
+    if not writes():
+        return  # what others would prepare for nothing
     leaves, _ = jax.tree_util.tree_flatten_with_path(eqx.filter(tree, eqx.is_array_like))
     write_tensors(path, {_name(path): np.array(leaf, order="C") for path, leaf in leaves})
 

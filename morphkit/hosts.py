@@ -28,16 +28,18 @@ _place = Place(None, 1, 0)
 def asked(environment: Mapping[str, str]) -> Place | None:
     """What `environment` says of this process: MORPHKIT_COORDINATOR, MORPHKIT_PROCESSES and
     MORPHKIT_PROCESS, or the variables of a Slurm step of several tasks; None of a process by
-    itself. Raises ValueError for some of them without the others, and for numbers that are none.
+    itself, as MORPHKIT_PROCESSES=1 makes it. Raises ValueError for some of them without the
+    others, and for numbers that are none.
     """
+    if environment.get("MORPHKIT_PROCESSES") == "1":
+        return None
     names = [f"MORPHKIT_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS")]
     given = [name for name in names if environment.get(name)]
     if not given:
-        if int(environment.get("SLURM_STEP_NUM_TASKS") or 1) < 2:
+        tasks, rank = (environment.get(f"SLURM_{name}") for name in ("STEP_NUM_TASKS", "PROCID"))
+        if rank is None or int(tasks or 1) < 2:
             return None
-        return Place(
-            None, int(environment["SLURM_STEP_NUM_TASKS"]), int(environment["SLURM_PROCID"])
-        )
+        return Place(None, int(tasks or 1), int(rank))
     if len(given) < len(names):
         missing = ", ".join(name for name in names if name not in given)
         raise ValueError(f"{', '.join(given)} is set, but not {missing}; set all three, or none")
@@ -67,6 +69,8 @@ def join(environment: Mapping[str, str] | None = None) -> bool:
         "coordinator_address": place.coordinator, "num_processes": place.processes,
         "process_id": place.process,
     }  # fmt: skip
+    # Or it would take SIGTERM, on which a run saves, for itself.
+    jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(**where, heartbeat_timeout_seconds=PATIENCE_S)
     except jax.errors.JaxRuntimeError as error:
@@ -117,9 +121,20 @@ def any_of_all(flag: bool) -> bool:
     return bool(np.asarray(process_allgather(np.asarray(flag))).any())
 
 
+def ends_all(error: Exception) -> bool:
+    """Whether the `error` is one that others may not have, so that a run of several processes
+    cannot go on: another process is gone, or this one is out of memory."""
+    return several() and (isinstance(error, MemoryError) or _of_device(error))
+
+
 def lost(error: Exception) -> bool:
-    """Whether the `error` says that another process is gone, which nothing here can make good."""
-    return several() and type(error).__name__ == "JaxRuntimeError"
+    """Whether the `error` says that another process is gone."""
+    own = str(error).startswith(("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT"))
+    return several() and _of_device(error) and not own
+
+
+def _of_device(error: Exception) -> bool:
+    return type(error).__name__ == "JaxRuntimeError"
 
 
 def leave(code: int) -> NoReturn:
@@ -142,6 +157,6 @@ def first_only() -> Iterator[bool]:
     try:
         yield True
     except (ValueError, OSError) as error:
-        told(str(error))
+        told(str(error) or type(error).__name__)
         raise
     told(None)

@@ -4,11 +4,14 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
+from morphkit_costs.bridge import BridgeCost
 
 from morphkit.cli import main
 from morphkit.devices import devices
+from morphkit.types import Cloud, PairedData, Pairs
 
 SOLVED = """
 import sys
@@ -24,9 +27,9 @@ from morphkit_solvers.sinkhorn import Sinkhorn
 
 assert len(jax.devices()) == 8
 rng = np.random.default_rng(0)
-labels = rng.integers(0, 10, 501), rng.integers(0, 10, 300)
+labels = rng.integers(0, 10, 504), rng.integers(0, 10, 300)
 x, y = (rng.normal(size=(10, d))[k] + rng.normal(size=(len(k), d)) for d, k in zip((9, 6), labels))
-source = rng.permutation(501)[:60]
+source = rng.permutation(504)[:60]
 target = [rng.choice(np.flatnonzero(labels[1] == labels[0][i])) for i in source]
 known = np.stack([source, target], 1)
 data = PairedData(Cloud.uniform(x), Cloud.uniform(y), Pairs.from_array(known))
@@ -34,13 +37,17 @@ gin = ["Training.steps = 20", "Training.batch_size = 64"]
 gin += ["run.baselines = []", "run.evaluators = []"]
 
 for count in (1, 2, 8):
-    found = {}
+    found, costs = {}, {}
     with devices(count):
         for name in ("single", "half"):
             bridge.SINGLE = 2**27 if name == "single" else 0
             ends.nearest.clear_cache()
             geometry = BridgeCost().prepare(data)
             found[name] = BridgeSinkhorn().solve(geometry, data.x, data.y)
+            costs[name] = geometry.matrix()
+            if count > 1:
+                rows = geometry.a if name == "single" else geometry.a.excess
+                assert rows.sharding.spec[0] == "points"
         points = PointGeometry(data.x.points[:, :6], data.y.points, "sqeuclidean")
         found["streamed"] = Sinkhorn(0.05, points=100).solve(points, data.x, data.y)
         morph = morphkit.align(x, y, known, method="global", bindings=gin)
@@ -54,6 +61,8 @@ for count in (1, 2, 8):
     np.savez(
         f"{sys.argv[1]}/{count}.npz", draws=np.asarray(draws), **predicted,
         **{name: pi.to_dense() for name, pi in found.items()},
+        **{f"{name} cost": values for name, values in costs.items()},
+        **{f"{name} sources": pi.marginal(0) for name, pi in found.items()},
         **{f"{name} marginal": pi.marginal(1) for name, pi in found.items()},
         **{f"{name} iterations": pi.convergence.iterations for name, pi in found.items()},
     )
@@ -61,7 +70,7 @@ for count in (1, 2, 8):
 
 
 def test_eight_devices_give_what_one_does(tmp_path):
-    """501 points, which nothing but one and three divides."""
+    """504 points, so that each has its part; test_hosts.py has 501, which two do not divide."""
     environment = {
         **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "PYTHONPATH": os.pathsep.join(sys.path),
@@ -79,8 +88,23 @@ def test_eight_devices_give_what_one_does(tmp_path):
             if name == "draws":
                 continue
             assert np.isfinite(several[name]).all()
-            scale = np.abs(one[name]).max()
-            np.testing.assert_allclose(several[name], one[name], atol=1e-4 * scale, err_msg=name)
+            if name == "half":  # an entry may be rounded to the next float16
+                assert np.abs(several[name] - one[name]).sum() < 2**-11
+                continue
+            scale = np.abs(one[name]).max() * (2**-11 if name == "half cost" else 1e-4)
+            np.testing.assert_allclose(several[name], one[name], atol=scale, err_msg=name)
+
+
+def test_a_mesh_of_the_callers_own_is_left_alone(rng):
+    """Its axes are not ours, and so one device does it all."""
+    data = PairedData(
+        Cloud.uniform(rng.normal(size=(20, 3))), Cloud.uniform(rng.normal(size=(15, 4))),
+        Pairs.from_array(np.stack([np.arange(5)] * 2, 1)),
+    )  # fmt: skip
+    expected = np.asarray(BridgeCost().prepare(data).matrix())
+    mesh = jax.make_mesh((1,), ("data",), (jax.sharding.AxisType.Auto,), devices=jax.devices()[:1])
+    with jax.set_mesh(mesh):
+        np.testing.assert_array_equal(BridgeCost().prepare(data).matrix(), expected)
 
 
 def test_more_devices_than_there_are_is_refused(capsys):

@@ -58,8 +58,12 @@ def slurm(k: int, port: int) -> dict[str, str]:
     return {f"SLURM_{name}": value for name, value in said.items()}
 
 
-def started(arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen:
-    code = "import sys; from morphkit.cli import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from morphkit.cli import main; sys.exit(main(sys.argv[1:]))"
+
+
+def started(
+    arguments: list[str], environment: Mapping[str, str], code: str = COMMAND
+) -> subprocess.Popen:
     path = {"PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], env=os.environ | path | environment,
@@ -72,9 +76,9 @@ def two() -> Iterator:
     """Starts two processes with the same arguments; none of them outlives the test."""
     begun: list[subprocess.Popen] = []
 
-    def start(arguments: list[str], say=ours) -> list[subprocess.Popen]:
+    def start(arguments: list[str], say=ours, code: str = COMMAND) -> list[subprocess.Popen]:
         port = free_port()
-        begun.extend(started(arguments, say(k, port)) for k in range(2))
+        begun.extend(started(arguments, say(k, port), code) for k in range(2))
         return begun[-2:]
 
     yield start
@@ -144,6 +148,64 @@ def test_asked_to_stop_one_of_them_stops_all(request_of, tmp_path, two):
     assert any((tmp_path / "two").glob("checkpoint-*"))
 
 
+FETCHED = """
+import os, signal, sys, time
+import jax
+import numpy as np
+from morphkit.devices import devices
+from morphkit.hosts import any_of_all, join, told
+from morphkit.types import Cloud, PairedData, Pairs
+from morphkit_costs.bridge import BridgeCost
+from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.sinkhorn import Sinkhorn
+
+signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+assert join()
+rng = np.random.default_rng(0)
+x, y = Cloud.uniform(rng.normal(size=(64, 3))), Cloud.uniform(rng.normal(size=(30, 4)))
+data = PairedData(x, y, Pairs.from_array(np.stack([np.arange(10)] * 2, 1)))
+with devices():
+    cost = BridgeCost().prepare(data)
+    assert not cost.a.is_fully_replicated
+    for solver in (BridgeSinkhorn(), Sinkhorn()):
+        coupling = solver.solve(cost, x, y)
+        for found in (
+            cost.matrix(), coupling.marginal(0), coupling.marginal(1), coupling.to_dense(),
+            coupling.barycentres(y.points), coupling.sample(jax.random.key(0), 9)[1],
+        ):
+            assert np.isfinite(np.asarray(found)).all()
+mine = int(os.environ["MORPHKIT_PROCESS"])
+assert told({"mine": mine}) == {"mine": 0}
+assert any_of_all(mine == 1) and not any_of_all(False)
+print("done", flush=True)
+time.sleep(60)
+"""
+
+
+def test_what_is_shared_out_can_be_fetched_and_signals_come_through(two):
+    """JAX's own service would take SIGTERM."""
+    processes = two([], code=FETCHED)
+    for process in processes:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "")
+        assert any(line == "done\n" for line in lines), process.communicate()[1][-3000:]
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+    assert [process.wait(timeout=20) for process in processes] == [7, 7]
+
+
+def test_different_requests_are_refused(request_of, tmp_path, two):
+    first, second = (
+        started([*request_of, "--out", str(tmp_path / str(k))], ours(k, port))
+        for port in [free_port()]
+        for k in range(2)
+    )
+    for process in (first, second):
+        _, said = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "ask for different things" in said
+
+
 def test_a_wrong_request_is_told_by_both(request_of, tmp_path, two):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
@@ -164,6 +226,7 @@ def test_a_process_by_itself_tells_itself():
 def test_the_environment_says_which_process_this_is():
     assert asked(ours(1, 99)) == Place("localhost:99", 2, 1)
     assert asked(slurm(1, 99)) == Place(None, 2, 1)
+    assert asked(slurm(1, 99) | {"MORPHKIT_PROCESSES": "1"}) is None
 
 
 @pytest.mark.parametrize(

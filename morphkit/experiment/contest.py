@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from threadpoolctl import threadpool_limits
 
-from ..hosts import told
+from ..hosts import any_of_all, told
 from ..interfaces import Baseline, Tell, silent
 from ..loggers import finite
 from ..transport.collapse import Groups
@@ -218,17 +218,19 @@ def _hear(contestant: Contestant, part: Part, targets: Cloud, groups: Groups) ->
 def _heard(contestant: Contestant) -> Iterator[None]:
     """Counts the seconds of `contestant`, who is out where it fails; without what it tells of its
     rounds: many are heard."""
-    start, level = time.monotonic(), logger.level
+    start, level, failed = time.monotonic(), logger.level, None
     logger.setLevel(logging.WARNING)
     try:
         # Idle threads of BLAS and OpenMP spin on the cores that XLA's work on.
         with threadpool_limits(1):
             yield
     except (ValueError, ArithmeticError, MemoryError, np.linalg.LinAlgError) as error:
-        contestant.out, contestant.best = f"not possible: {error}", None
+        failed = error
     finally:
         logger.setLevel(level)
-        contestant.seconds += told(time.monotonic() - start)
+    if any_of_all(failed is not None):  # memory may be short for one of several processes
+        contestant.out, contestant.best = f"not possible: {failed or 'in another process'}", None
+    contestant.seconds += told(time.monotonic() - start)
 
 
 def _heard_one(entered: list[Contestant]) -> bool:

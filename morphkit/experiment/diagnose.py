@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..hosts import ends_all
 from ..interfaces import FusedCost, OTSolver, Sampler
 from ..loggers import Log
 from ..transport.collapse import collapse
@@ -89,6 +90,8 @@ def _compare_relaxed(data: PairedData, cost: FusedCost, solver: OTSolver, log: L
     try:
         geometry = cost.prepare(PairedData(x, y, Pairs(pairs.source[known], pairs.target[known])))
     except (ValueError, RuntimeError) as error:  # too few pairs for it; a diagnosis ends no run
+        if ends_all(error):
+            raise
         log.info(f"whether relaxed marginals would help is not known: {error}")
         return
     source, target = pairs.source[held], pairs.target[held]

@@ -6,7 +6,7 @@ from typing import get_args
 
 import jax
 
-from ..hosts import lost
+from ..hosts import ends_all
 from ..interfaces import Better, Evaluator, LatentMap, RawMap, Scene
 from ..loggers import Log
 from ..transport.couplings import DIAGNOSTICS
@@ -64,7 +64,7 @@ def evaluate(
             try:
                 found = _declared(evaluator, evaluator.evaluate(view, key=key))
             except Exception as error:
-                if lost(error):
+                if ends_all(error):
                     raise
                 text = str(error).removeprefix(f"{who}: ") or type(error).__name__
                 failed.setdefault(text, []).append(prefix)

@@ -8,7 +8,7 @@ from jaxtyping import PRNGKeyArray
 
 from ..files import replace_file, write_json, write_text
 from ..folder import RunFolder
-from ..hosts import lost, writes
+from ..hosts import ends_all, writes
 from ..interfaces import Sampler, Scene
 from ..loggers import Log, finite
 from ..morph import Morph
@@ -49,7 +49,7 @@ def write_pages(
     except OSError:
         raise
     except Exception as error:
-        if lost(error):
+        if ends_all(error):
             raise
         log.warn(f"the report is not complete ({type(error).__name__}: {error})")
 

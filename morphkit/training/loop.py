@@ -164,10 +164,10 @@ class Training(Checked):
         if held is not None:
             best = Best(_copied(networks), jnp.int32(0), none, none)
         start, (*found, best) = _resume(checkpoint, self.steps, (*state, best))
-        if told(start) != start:
+        if any_of_all(told(start) != start):
             raise ValueError(
-                f"{checkpoint} is of step {told(start)} for one process, and of step {start} for "
-                "another; choose a folder that is the same for all"
+                f"{checkpoint} is of step {start} for this process, and of another one for others; "
+                "choose a folder that is the same for all"
             )
         state = tuple(found)
         saved = time.monotonic()

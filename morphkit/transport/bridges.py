@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
+from ..devices import gathered
 from .couplings import Convergence, Coupling, Potential
 from .drawing import ROWS, Table, choose
 from .half import Factor, cut, entries, full, log_sums, over_rows, rows_at_once
@@ -79,11 +80,11 @@ class BridgeCoupling(Coupling):
         return jnp.exp(self._leaving(i)) @ jnp.exp(self.right - _finite(self.mass)).T
 
     def barycentres(self, values: Float[Array, "m q"]) -> Float[Array, "n q"]:
-        return _through_bridges(self, values)
+        return gathered(_through_bridges(self, values))
 
     def marginal(self, axis: int) -> Float[Array, " n"]:
         if axis == 0:
-            return jnp.exp(log_sums(self.a, self.epsilon, self.f, self.mass, axis=1))
+            return gathered(jnp.exp(log_sums(self.a, self.epsilon, self.f, self.mass, axis=1)))
         leaving = log_sums(self.a, self.epsilon, self.f, jnp.zeros_like(self.mass), axis=0)
         return jnp.exp(log_sums(self.b, self.epsilon, self.g, leaving, axis=1))
 

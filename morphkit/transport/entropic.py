@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..checks import Checked, Positive
-from ..devices import gathered, shared_out
+from ..devices import gathered, number, shared_out
 from ..interfaces import FittedCost, LatentMap
 from .couplings import Potential
 from .geometry import BridgeGeometry, Geometry
@@ -84,6 +84,7 @@ class EntropicMap(LatentMap):
             assert predicted is not None
             return predicted
         size = min(max(1, BLOCK // len(self.targets)), max(1, len(points)))
+        size += -size % number()
         found = empty((len(points), self.targets.shape[1]))
         for k, start in enumerate(range(0, max(len(points), 1), size)):
             block = points[start : start + size]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, Scalar
 
 from ..checks import Statistic
+from ..devices import gathered
 from ..precision import in_full_precision
 from .half import Factor, full
 from .memory import ask_memory
@@ -298,7 +299,7 @@ class BridgeGeometry(Geometry):
         return BridgeGeometry(self.a[rows], self.b[cols], unit=self.unit)
 
     def matrix(self) -> Float[Array, "n m"]:
-        return min_plus(full(self.a), full(self.b))
+        return gathered(min_plus(full(self.a), full(self.b)))
 
     @in_full_precision
     def softened(self, temperature: Scalar | float) -> Float[Array, "n m"]:

@@ -41,7 +41,9 @@ for count in (1, 2, 8):
             geometry = BridgeCost().prepare(data)
             found[name] = BridgeSinkhorn().solve(geometry, data.x, data.y)
         points = PointGeometry(data.x.points[:, :6], data.y.points, "sqeuclidean")
-        found["streamed"] = Sinkhorn(0.05, points=100).solve(points, data.x, data.y)
+        for name in ("streamed", "tiled"):
+            solver = Sinkhorn(0.05, points=100, tiled=name == "tiled")
+            found[name] = solver.solve(points, data.x, data.y)
         morph = morphkit.align(x, y, known, method="global", bindings=gin)
         predicted = {
             "morph": morph(x, key=jax.random.key(1)), "expected": morph(x, reduce="expected"),

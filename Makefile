@@ -50,6 +50,7 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/densities.py
 	$(BIN)/python benchmarks/arrays.py
 	$(BIN)/python benchmarks/performance.py
+	$(BIN)/python benchmarks/thin.py
 	$(BIN)/morphkit paper --out runs/paper/cpu
 	$(BIN)/python benchmarks/paper.py
 

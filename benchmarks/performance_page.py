@@ -202,6 +202,15 @@ process of its own. A solve above 30 s is timed once, with its compilation; `–
 takes more than {limit:.0f} s. *Cost* is from the points. *Peak* is the most memory of a process
 that has nothing to compile, *added* what that is above its memory before the cost.
 """
+THIN = """\
+## Between points, without a stored cost
+
+A cost between points is computed by blocks of rows whenever it is needed (`Sinkhorn.points`). On a
+GPU `Sinkhorn.tiled` does it in tiles that never leave the chip. Nobody has run that on a GPU yet;
+`python benchmarks/thin.py --gpu` compares the two there, beside FlashSinkhorn's published times.
+
+--8<-- "benchmarks/results/thin.md"
+"""
 
 
 def write(results: Path, folder: Path) -> None:
@@ -247,8 +256,10 @@ def write(results: Path, folder: Path) -> None:
         *largest(growth),
         "",
         *draws(growth),
+        "",
+        THIN,
     ]
-    (folder / "performance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "performance.md").write_text("\n".join(lines), encoding="utf-8")
 
 
 def draws(growth: list[Row]) -> Iterator[str]:

@@ -49,7 +49,9 @@ for count in (1, 2, 8):
                 rows = geometry.a if name == "single" else geometry.a.excess
                 assert rows.sharding.spec[0] == "points"
         points = PointGeometry(data.x.points[:, :6], data.y.points, "sqeuclidean")
-        found["streamed"] = Sinkhorn(0.05, points=100).solve(points, data.x, data.y)
+        for name in ("streamed", "tiled"):
+            solver = Sinkhorn(0.05, points=100, tiled=name == "tiled")
+            found[name] = solver.solve(points, data.x, data.y)
         morph = morphkit.align(x, y, known, method="global", bindings=gin)
         predicted = {
             "morph": morph(x, key=jax.random.key(1)), "expected": morph(x, reduce="expected"),

@@ -1,6 +1,7 @@
 """Linear entropic optimal transport (Eq. 1)."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import fields
 
 import equinox as eqx
@@ -26,7 +27,7 @@ from morphkit.transport.streamed import EntropicCoupling
 from morphkit.types import Cloud
 
 from .bridge_sinkhorn import BridgeSinkhorn
-from .scaling import DenseKernel, StreamedKernel, anneal, log_weights, sinkhorn
+from .scaling import DenseKernel, Kernel, StreamedKernel, anneal, log_weights, sinkhorn
 
 logger = logging.getLogger("morphkit")
 
@@ -52,6 +53,11 @@ class Sinkhorn(OTSolver):
     `streamed_iterations` times, by default `max_iterations`. At a hundred thousand points a side
     one of these takes as long as all that comes before. Iterations and error are those of the whole
     problem.
+
+    With `tiled` these iterations go by tiles that never leave the chip of a GPU, where blocks are
+    written to its memory (`tiles.TiledKernel`, by Pallas). It has never run on a GPU, and only
+    `python benchmarks/thin.py --gpu` can tell whether it is faster on one. Elsewhere it is
+    interpreted, which is for tests only, and slow.
     """
 
     # Not static: with arrays here (made outside jit) one program serves all values.
@@ -64,6 +70,7 @@ class Sinkhorn(OTSolver):
     dense_bytes: Whole = eqx.field(static=True, default=2**24)
     points: Count = eqx.field(static=True, default=8000)
     streamed_iterations: Count | None = eqx.field(static=True, default=None)
+    tiled: bool = eqx.field(static=True, default=False)
 
     @in_full_precision
     def solve(
@@ -85,6 +92,11 @@ class Sinkhorn(OTSolver):
                 f"the {n} × {m} cost has more than Sinkhorn.points² entries: computed by blocks, "
                 f"from a solution between at most {self.points} points a side"
             )
+            if self.tiled and jax.default_backend() != "gpu":
+                logger.warning(
+                    "Sinkhorn.tiled is for GPUs: its kernel is interpreted on "
+                    f"{jax.default_backend()}, which is slow"
+                )
             return EntropicCoupling(*self._streamed(cost, x, y))
         return self._solve(DenseGeometry(dense(cost, arrays=5), unit=cost.unit), x, y)
 
@@ -120,13 +132,14 @@ class Sinkhorn(OTSolver):
 
         f, _, _ = anneal(self, kernel, x.take(i).weights, y.take(j).weights)
         most = self.max_iterations if self.streamed_iterations is None else self.streamed_iterations
-        reached = StreamedKernel(left[i], right).log_to_target(f)
+        computed = self._computed
+        reached = computed(left[i], right).log_to_target(f)
 
         def part(
             left: Array, mu: Array, right: Array, nu: Array, start: Array
         ) -> tuple[Array, Array, Convergence]:
             return sinkhorn(
-                StreamedKernel(left, right, shared=True), mu, nu, start=start, tau_x=self.tau_x,
+                computed(left, right, shared=True), mu, nu, start=start, tau_x=self.tau_x,
                 tau_y=self.tau_y, threshold=self.threshold, max_iterations=most,
             )  # fmt: skip
 
@@ -135,3 +148,12 @@ class Sinkhorn(OTSolver):
             part, (left, x.weights), (right, y.weights, start), (GATHERED, WHOLE, WHOLE)
         )
         return left, right, epsilon, f, g, convergence
+
+    @property
+    def _computed(self) -> Callable[..., Kernel]:
+        """The kernel that is computed from its factors whenever it is needed."""
+        if not self.tiled:
+            return StreamedKernel
+        from .tiles import TiledKernel  # Pallas is experimental: only for who asks for it
+
+        return TiledKernel

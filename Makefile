@@ -51,6 +51,8 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/arrays.py
 	$(BIN)/python benchmarks/performance.py
 	$(BIN)/python benchmarks/thin.py
+	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/scale_devices.py
 	$(BIN)/morphkit paper --out runs/paper/cpu
 	$(BIN)/python benchmarks/paper.py
 

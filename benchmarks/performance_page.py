@@ -211,6 +211,19 @@ GPU `Sinkhorn.tiled` does it in tiles that never leave the chip. Nobody has run 
 
 --8<-- "benchmarks/results/thin.md"
 """
+SCALE = """\
+## ImageNet's own size
+
+Images of ImageNet's number against a thousand texts, and one-to-one clouds, each phase with its
+seconds and memory. Then what a phase cannot do without, held against this machine and against GPUs.
+
+--8<-- "benchmarks/results/scale.md"
+
+Shared out between devices that are forced on one CPU, nothing can be faster. What can be seen is
+what sharing out costs.
+
+--8<-- "benchmarks/results/scale_devices.md"
+"""
 
 
 def write(results: Path, folder: Path) -> None:
@@ -258,6 +271,7 @@ def write(results: Path, folder: Path) -> None:
         *draws(growth),
         "",
         THIN,
+        SCALE,
     ]
     (folder / "performance.md").write_text("\n".join(lines), encoding="utf-8")
 

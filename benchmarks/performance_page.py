@@ -220,7 +220,8 @@ seconds and memory. Then what a phase cannot do without, held against this machi
 --8<-- "benchmarks/results/scale.md"
 
 Shared out between devices that are forced on one CPU, nothing can be faster. What can be seen is
-what sharing out costs. Making the cost exchanges nothing between devices: what it loses is not communication.
+what sharing out costs. Making the cost exchanges nothing between devices: what it loses is not
+communication.
 
 --8<-- "benchmarks/results/scale_devices.md"
 """

@@ -6,9 +6,6 @@ around 1,000 centres, texts one point a centre; pairs are a share of the images,
 One-to-one data are two linear views of 100 shared dimensions, 1,000 points of them paired.
 """
 
-import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from scale_page import CELLS, CLASSES, DIM, STEPS, write
-from tables import measure
+from tables import apart, measure, one_or_all
 
 SHARED, DRAWS, FEW = 100, 1_000_000, 10_000
 LINES = Path(__file__).parent / "results" / "scale.jsonl"
@@ -155,9 +152,7 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
 
 
 def run(cell: tuple) -> dict:
-    command = [sys.executable, __file__, "--one", json.dumps(cell)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return {"cell": list(cell)} | json.loads(done.stdout.splitlines()[-1])
+    return {"cell": list(cell)} | apart(__file__, list(cell))
 
 
 def limits() -> dict[str, float]:
@@ -180,15 +175,5 @@ def limits() -> dict[str, float]:
     return best
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", help="a cell, in this process: JSON")
-    asked = parser.parse_args().one
-    if asked:
-        print(json.dumps(one(*json.loads(asked))))
-        return
-    measure(LINES, CELLS, run, write)
-
-
 if __name__ == "__main__":
-    main()
+    one_or_all(__doc__, one, lambda: measure(LINES, CELLS, run, write))

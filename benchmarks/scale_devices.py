@@ -6,20 +6,16 @@ forced on one CPU, whose cores they share: with D of them the same problem takes
 if sharing out is free (strong scaling), and one of D times the points takes D times as long (weak).
 """
 
-import argparse
-import json
 import os
 import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 from scale import CLASSES, DIM, written
-from tables import measure
+from tables import apart, measure, one_or_all
 
 LINES = Path(__file__).parent / "results" / "scale_devices.jsonl"
 PAGE = LINES.with_suffix(".md")
@@ -64,11 +60,7 @@ def one(n: int, count: int) -> dict[str, float]:
 def run(cell: tuple) -> dict:
     _, n, count = cell
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={count}"
-    done = subprocess.run(
-        [sys.executable, __file__, "--one", json.dumps([n, count])], stdout=subprocess.PIPE,
-        text=True, check=True, env=os.environ | {"XLA_FLAGS": flags},
-    )  # fmt: skip
-    return {"cell": list(cell)} | json.loads(done.stdout.splitlines()[-1])
+    return {"cell": list(cell)} | apart(__file__, [n, count], XLA_FLAGS=flags)
 
 
 def write(there: dict[tuple, dict]) -> None:
@@ -95,15 +87,5 @@ def write(there: dict[tuple, dict]) -> None:
     PAGE.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--one", help="a cell, in this process: JSON")
-    asked = parser.parse_args().one
-    if asked:
-        print(json.dumps(one(*json.loads(asked))))
-        return
-    measure(LINES, CELLS, run, write)
-
-
 if __name__ == "__main__":
-    main()
+    one_or_all(__doc__, one, lambda: measure(LINES, CELLS, run, write))

@@ -64,7 +64,9 @@ def write(there: dict[tuple, dict]) -> None:
         *PHASES,
         *dict.fromkeys(n for line in lines for n in line["phases"] if n not in PHASES),
     ]
+    bridges = [line for line in lines if line["cell"][0] == "bridge" and not line["cell"][3]]
     text = [
+        *(f"{finding(line)}\n" for line in bridges[-1:]),
         f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
         "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
@@ -84,6 +86,17 @@ def write(there: dict[tuple, dict]) -> None:
         text.append("| " + " | ".join(cells) + " |")
     text += ["", *doubled(lines), "", *against_limits(lines)]
     PAGE.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def finding(line: dict) -> str:
+    """The coupling of the most images, in a sentence."""
+    _, n, pairs, _ = line["cell"]
+    phases = [line["phases"][name] for name in ("cost", "solve")]
+    return (
+        f"**The coupling of {n:,} images with {CLASSES:,} texts, {pairs / n:.0%} of them paired, "
+        f"takes {seconds(sum(phase['seconds'] for phase in phases))} and "
+        f"{max(phase['peak_gb'] for phase in phases):.1f} GB.**"
+    )
 
 
 def doubled(lines: list[dict]) -> Iterator[str]:

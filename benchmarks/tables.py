@@ -1,9 +1,12 @@
 """Lines of JSON that a killed benchmark goes on from, and what tables make of them."""
 
+import argparse
 import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -48,6 +51,24 @@ def measure(
         append(path, line)
         forget_programs()
     write(read(path, "cell"))
+
+
+def apart(script: str, asked: list, **environment: str) -> dict:
+    """What `script --one` says of `asked`, in a process of its own with more in its
+    `environment`."""
+    done = subprocess.run(
+        [sys.executable, script, "--one", json.dumps(asked)], stdout=subprocess.PIPE, text=True,
+        check=True, env=os.environ | environment,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def one_or_all(text: str | None, one: Callable[..., dict], others: Callable[[], None]) -> None:
+    """The script of `apart`: says what `one` finds, or does the `others` if it is not asked to."""
+    parser = argparse.ArgumentParser(description=text)
+    parser.add_argument("--one", help="a cell, in this process: JSON")
+    asked = parser.parse_args().one
+    print(json.dumps(one(*json.loads(asked)))) if asked else others()
 
 
 def append(path: Path, line: dict) -> None:

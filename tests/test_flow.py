@@ -490,3 +490,15 @@ def test_without_steps_networks_stay_as_they_start(paired):
     for a, b in zip(before, leaves(found), strict=True):
         np.testing.assert_array_equal(a, b)
     assert not told
+
+
+def test_processes_that_find_different_checkpoints_do_not_train(paired, tmp_path, monkeypatch):
+    """As where each has a folder of its own: all of them say so, and none waits for the others."""
+    monkeypatch.setattr(loop, "told", lambda step: step + 10)
+    sampler = TrueAlignment().sampler(paired, BridgeCost(), Sinkhorn())
+    scaling = Scaling.fit(paired.x.points, paired.y.points, "each")
+    with pytest.raises(ValueError, match=r"checkpoint is of step 0 for this process, and of ano"):
+        Training(steps=20, batch_size=16).fit(
+            small_networks(), scaling, sampler, key=jax.random.key(0),
+            checkpoint=tmp_path / "checkpoint",
+        )  # fmt: skip

@@ -84,54 +84,38 @@ def nearest(
     if len(points) == 0:
         return jnp.zeros((0, ends.size), points.dtype)
 
-    def part(points: Array, *whole: Any) -> Factor:
-        return _nearest(metric, points, *whole, half=half)
+    def part(
+        points: Array, known: Array, ends: Ends, zero: Any, largest: Array, unit: Array
+    ) -> Factor:
+        # Of one device's points; what is not an argument would stay on another mesh.
+        n, count = len(points), len(known)
+        zeros = zero[0] - first_row(n)
+        rows = min(n, ROWS)
+        step = min(count, max(1, BLOCK // rows))
 
-    whole = known, ends, zero, largest, unit
+        def block(start: Array) -> Float[Array, "rows size"]:
+            some = near_one(jax.lax.dynamic_slice_in_dim(points, start, rows), largest)
+
+            def fold(k: Array, best: Float[Array, "size rows"]) -> Float[Array, "size rows"]:
+                # The last may come again.
+                these = jnp.minimum(k * step + jnp.arange(step), count - 1)
+                # Ends x points: a minimum over what is transposed takes thrice as long as that.
+                left, right = factors(metric, some, known[these])
+                return best.at[ends.bridge[these]].min(jnp.maximum(right @ left.T, 0))
+
+            furthest = jnp.full((ends.size, rows), jnp.inf, points.dtype)
+            found = jax.lax.fori_loop(0, -(-count // step), fold, furthest)
+            here = jnp.where((zeros >= start) & (zeros < start + rows), zeros - start, rows)
+            return found.at[zero[1], here].set(0, mode="drop").T / unit
+
+        def fill(start: Array, new: Array, filled: Factor) -> Factor:
+            costs = block(start)
+            put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=start, axis=0)
+            return jax.tree.map(put, filled, Half.of(costs) if half else costs)
+
+        empty = jnp.zeros((n, ends.size), jnp.float16 if half else points.dtype)
+        filled = Half(jnp.zeros(n, points.dtype), empty) if half else empty
+        return over_rows(fill, n, rows, filled)
+
     out: Any = Half(SPLIT, SPLIT) if half else SPLIT  # pyright: ignore[reportArgumentType]
-    return over_points(part, (points,), whole, out)
-
-
-def _nearest(
-    metric: str,
-    points: Float[Array, "n d"],
-    known: Float[Array, "k d"],
-    ends: Ends,
-    zero: tuple[Int[Array, " z"], Int[Array, " z"]],
-    largest: Scalar,
-    unit: Scalar,
-    *,
-    half: bool,
-) -> Factor:
-    """`nearest` of one device's points."""
-    n, count = len(points), len(known)
-    zeros = zero[0] - first_row(n)
-    rows = min(n, ROWS)
-    step = min(count, max(1, BLOCK // rows))
-
-    def block(start: Array) -> Float[Array, "rows size"]:
-        some = near_one(jax.lax.dynamic_slice_in_dim(points, start, rows), largest)
-
-        def fold(k: Array, best: Float[Array, "size rows"]) -> Float[Array, "size rows"]:
-            these = jnp.minimum(k * step + jnp.arange(step), count - 1)  # the last may come again
-            # Ends x points: a minimum over what is transposed takes thrice as long as the product.
-            left, right = factors(metric, some, known[these])
-            return best.at[ends.bridge[these]].min(jnp.maximum(right @ left.T, 0))
-
-        furthest = jnp.full((ends.size, rows), jnp.inf, points.dtype)
-        found = jax.lax.fori_loop(0, -(-count // step), fold, furthest)
-        here = jnp.where((zeros >= start) & (zeros < start + rows), zeros - start, rows)
-        return found.at[zero[1], here].set(0, mode="drop").T / unit
-
-    def fill(start: Array, new: Array, filled: Factor) -> Factor:
-        costs = block(start)
-        part = Half.of(costs) if half else costs
-
-        def put(whole: Array, part: Array) -> Array:
-            return jax.lax.dynamic_update_slice_in_dim(whole, part, start, 0)
-
-        return jax.tree.map(put, filled, part)
-
-    empty = jnp.zeros((n, ends.size), jnp.float16 if half else points.dtype)
-    filled = Half(jnp.zeros(n, points.dtype), empty) if half else empty
-    return over_rows(fill, n, rows, filled)
+    return over_points(part, (points,), (known, ends, zero, largest, unit), out)

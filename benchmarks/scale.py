@@ -138,7 +138,8 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
     )
     found = {"iterations": int(state.iterations), "error": float(state.error)}
     unpaired = ~np.isin(np.asarray(i), known)
-    found["matching"] = float(np.mean((truth[np.asarray(i)] == np.asarray(j))[unpaired]))
+    if unpaired.any():
+        found["matching"] = float(np.mean((truth[np.asarray(i)] == np.asarray(j))[unpaired]))
     if latent_map is not None:
         y = watch("predict all", lambda: latent_map.expected(x))
         if method == "refined":

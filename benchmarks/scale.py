@@ -10,12 +10,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scale_page import CELLS, CLASSES, DIM, STEPS, write
 from tables import apart, measure, one_or_all
+
+if TYPE_CHECKING:
+    from morphkit.interfaces import LatentMap
 
 SHARED, DRAWS, FEW = 100, 1_000_000, 10_000
 LINES = Path(__file__).parent / "results" / "scale.jsonl"
@@ -64,19 +69,70 @@ class Watch:
         found = jax.block_until_ready(function())
         seconds = time.perf_counter() - start
         status = Path("/proc/self/status").read_text(encoding="utf-8")
-        peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-        self.phases[name] = {"seconds": seconds, "peak_gb": int(peak) * 1024 / 1e9}
+        memory = {
+            name: int(line.split()[1]) * 1024 / 1e9
+            for line in status.splitlines()
+            for name, what in (("peak_gb", "VmHWM:"), ("mapped_gb", "RssFile:"))
+            if line.startswith(what)
+        }
+        self.phases[name] = {"seconds": seconds} | memory
         print(name, self.phases[name], file=sys.stderr, flush=True)
         return found
 
 
 def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
-    """A cell, in this process."""
+    """A cell, in this process; its predictions in one that has the map and nothing else."""
+    watch, found = Watch(), {"limits": limits()}
+    with tempfile.TemporaryDirectory() as folder:
+        if method == "one-to-one":
+            order = np.random.default_rng(3).permutation(n)
+            path, other = views(Path(folder), n)
+            truth, y = np.argsort(order), np.load(other)[order]
+            known = np.arange(pairs)
+        else:
+            path, truth = written(Path(folder), n)
+            y = np.random.default_rng(4).normal(size=(CLASSES, DIM)).astype(np.float32)
+            known = np.sort(np.random.default_rng(5).permutation(n)[:pairs])
+        x = np.load(path, mmap_mode="r")
+        latent_map = learned(watch, found, method, x, y, truth, known, ends)
+        if latent_map is not None:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+                texts = y if method == "refined" else None
+                phases, ranked = apart.submit(predicted, latent_map, path, texts).result()
+            watch.phases |= phases
+            if ranked is not None:
+                unknown = np.setdiff1d(np.arange(n), known)
+                found["retrieved"] = float(np.mean((ranked == truth)[unknown]))
+    return found | {"phases": watch.phases}
+
+
+def predicted(
+    latent_map: "LatentMap", path: Path, texts: np.ndarray | None
+) -> tuple[dict[str, Any], np.ndarray | None]:
+    """Seconds and memory of predicting the points of a file, and of finding the text of each, and
+    which it is."""
+    watch, x = Watch(), np.load(path, mmap_mode="r")
+    y = watch("predict all", lambda: latent_map.expected(x))
+    ranked = None if texts is None else watch("retrieve", lambda: nearest(y, texts))
+    return watch.phases, ranked
+
+
+def learned(
+    watch: Watch,
+    found: dict[str, Any],
+    method: str,
+    x: np.ndarray,
+    y: np.ndarray,
+    truth: np.ndarray,
+    known: np.ndarray,
+    ends: int | None,
+) -> "LatentMap | None":
+    """The map that a coupling ends with, if it does, after a few steps of training; how the
+    coupling was goes into `found`. Nothing else of it is kept."""
     import functools
 
     import equinox as eqx
     import jax
-    import jax.numpy as jnp
     from morphkit_aligners.aligners import CouplingSampler
     from morphkit_aligners.refined import RefinedAlignment
     from morphkit_costs.bridge import BridgeCost
@@ -91,19 +147,8 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
     from morphkit.transport.half import Half
     from morphkit.types import Cloud, PairedData, Pairs
 
-    can, watch, stored = limits(), Watch(), 0
-    with tempfile.TemporaryDirectory() as folder:
-        if method == "one-to-one":
-            order = np.random.default_rng(3).permutation(n)
-            x, y = (np.load(path, mmap_mode="r") for path in views(Path(folder), n))
-            truth, y = np.argsort(order), y[order]
-            known = np.arange(pairs)
-        else:
-            path, truth = written(Path(folder), n)
-            x = np.load(path, mmap_mode="r")
-            y = np.random.default_rng(4).normal(size=(CLASSES, DIM)).astype(np.float32)
-            known = np.sort(np.random.default_rng(5).permutation(n)[:pairs])
-        clouds = watch("load", lambda: (Cloud.uniform(x), Cloud.uniform(y)))
+    stored = 0
+    clouds = watch("load", lambda: (Cloud.uniform(x), Cloud.uniform(y)))
     data = PairedData(*clouds, Pairs.from_array(np.stack([known, truth[known]], 1)))
     assert watch("repeated points", lambda: collapse(data)) is None
 
@@ -118,7 +163,7 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
         solver = Sinkhorn(0.025 if one_to_one else 0.05, streamed_iterations=3)
         aligner = RefinedAlignment(rounds=5, weight=0.9 if one_to_one else 0.6, whole=0)
         sampler = watch("refine and solve", lambda: aligner.sampler(data, cost, solver))
-    coupling, latent_map = sampler.coupling, sampler.map
+    coupling = sampler.coupling
     assert coupling is not None
     state = coupling.convergence
 
@@ -136,20 +181,22 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
         f"train {STEPS} steps",
         lambda: train(data, sampler, networks, training, key=jax.random.key(2)).networks,
     )
-    found = {"iterations": int(state.iterations), "error": float(state.error)}
-    unpaired = ~np.isin(np.asarray(i), known)
-    if unpaired.any():
-        found["matching"] = float(np.mean((truth[np.asarray(i)] == np.asarray(j))[unpaired]))
-    if latent_map is not None:
-        y = watch("predict all", lambda: latent_map.expected(x))
-        if method == "refined":
-            targets = clouds[1].points
-            ranked = watch("retrieve", lambda: jnp.argmax(y @ targets.T, axis=1))
-            unknown = np.setdiff1d(np.arange(n), known)
-            found["retrieved"] = float(np.mean((np.asarray(ranked) == truth)[unknown]))
+    found |= {"iterations": int(state.iterations), "error": float(state.error), "bytes": stored}
     weights = eqx.filter(networks, eqx.is_inexact_array)
     found["weights"] = sum(leaf.size for leaf in jax.tree.leaves(weights))
-    return found | {"phases": watch.phases, "limits": can, "bytes": stored}
+    i, j = np.asarray(i), np.asarray(j)
+    unpaired = ~np.isin(i, known)
+    if unpaired.any():
+        found["matching"] = float(np.mean((truth[i] == j)[unpaired]))
+    return sampler.map
+
+
+def nearest(points: Any, targets: np.ndarray) -> np.ndarray:
+    """The target of the largest inner product with each point, by blocks of points."""
+    import jax.numpy as jnp
+
+    blocks = range(0, len(points), 50_000)
+    return np.concatenate([jnp.argmax(points[k : k + 50_000] @ targets.T, axis=1) for k in blocks])
 
 
 def run(cell: tuple) -> dict:

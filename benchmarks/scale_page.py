@@ -70,7 +70,8 @@ def write(there: dict[tuple, dict]) -> None:
         f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
         "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
-        "*matching* is the share of those of unpaired points that are right.",
+        "*matching* is the share of those of unpaired points that are right. All are predicted, "
+        "and their text found, in another process, which has the map alone.",
         "",
         "| | points | pairs | " + " | ".join(names) + " | peak | iterations | error | matching |",
         "|---|---|---|" + "---|" * (len(names) + 4),
@@ -84,7 +85,7 @@ def write(there: dict[tuple, dict]) -> None:
         matching = f"{line['matching']:.3f}" if "matching" in line else "–"
         cells += [f"{peak:.1f} GB", str(line["iterations"]), f"{line['error']:.1e}", matching]
         text.append("| " + " | ".join(cells) + " |")
-    text += ["", *doubled(lines), "", *against_limits(lines)]
+    text += ["", *doubled(lines), *predictions(lines), "", *against_limits(lines)]
     PAGE.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -110,6 +111,19 @@ def doubled(lines: list[dict]) -> Iterator[str]:
         yield (
             f"- From {few['cell'][1]:,} to {many['cell'][1]:,} points at {FIXED:,} pairs, cost and "
             f"solve take {after / before:.2f} times as long."
+        )
+
+
+def predictions(lines: list[dict]) -> Iterator[str]:
+    """What it takes to predict the most points of few targets."""
+    refined = [line for line in lines if line["cell"][0] == "refined"]
+    if refined:
+        line = max(refined, key=lambda line: line["cell"][1])
+        phase = line["phases"]["predict all"]
+        yield (
+            f"- {line['cell'][1]:,} predictions take {seconds(phase['seconds'])}. Their process "
+            f"has {phase['peak_gb']:.1f} GB at most, and {phase['mapped_gb']:.1f} GB of these are "
+            "mapped files, whose memory the system takes back where it is short."
         )
 
 

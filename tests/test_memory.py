@@ -2,6 +2,7 @@
 
 import os
 import tracemalloc
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +19,15 @@ from morphkit_costs.geodesic import GeodesicBridgeCost
 from morphkit_costs.kcca import KCCACost
 from morphkit_costs.knn import HeatGeometry, KNNCost
 from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
+from morphkit_solvers.sinkhorn import Sinkhorn
 
+import morphkit
 from morphkit.transport import bridges as of_bridges
 from morphkit.transport import couplings, geometry, memory
 from morphkit.transport.drawing import Table
-from morphkit.transport.geometry import BridgeGeometry
+from morphkit.transport.geometry import BridgeGeometry, PointGeometry
 from morphkit.transport.half import Half
-from morphkit.transport.memory import UNKNOWN, ask_memory, available
+from morphkit.transport.memory import UNKNOWN, ask_memory, available, budget
 from morphkit.transport.sharpening import sharpen
 from morphkit.types import Cloud, PairedData, Pairs
 
@@ -53,6 +56,45 @@ def test_the_machines_and_the_containers_word_are_taken(tmp_path, monkeypatch):
     machine.write_text("MemTotal:  9000 kB\n")
     container.unlink()
     assert available() == UNKNOWN
+
+
+def test_a_budget_leaves_what_the_process_has_not_taken_of_it(tmp_path, monkeypatch):
+    status = tmp_path / "status"
+    status.write_text("VmRSS:  900000 kB\nRssAnon:  300000 kB\nRssFile:  600000 kB\n")
+    monkeypatch.setattr(memory, "STATUS", status)
+    assert budget() is None
+    monkeypatch.setenv("MORPHKIT_MEMORY", "1 GiB")
+    assert available() == 2**30 - 300000 * 2**10
+    with pytest.raises(MemoryError, match=r"a table takes 0\.8 GiB, and 0\.7 GiB are available"):
+        ask_memory("a table", 2**30 - 2**28, "sell the house")
+    monkeypatch.setenv("MORPHKIT_MEMORY", "100 MB")
+    assert available() == 0
+    status.unlink()
+    assert available() == 10**8
+    monkeypatch.setenv("MORPHKIT_MEMORY", "1000 TB")
+    assert available() < 10**13  # no more than there is
+
+
+def test_a_budget_is_kept_by_a_solver(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
+    x = Cloud.uniform(jax.random.normal(jax.random.key(0), (500, 3)))
+    cost = PointGeometry(x.points, x.points, "sqeuclidean")
+    whole, drawn = Sinkhorn(max_iterations=1), Sinkhorn(max_iterations=1, points=400)
+    arrays = ((whole, 5 * 4 * 500**2, "500 × 500.*lower `points`"),
+              (drawn, 3 * 4 * 400**2, "400 × 400 drawn points.*lower Sinkhorn.points"))  # fmt: skip
+    for solver, size, message in arrays:
+        monkeypatch.setenv("MORPHKIT_MEMORY", str(size - 1))
+        with pytest.raises(MemoryError, match=message):
+            solver.solve(cost, x, x)
+        monkeypatch.setenv("MORPHKIT_MEMORY", str(size))
+        solver.solve(cost, x, x)
+
+
+@pytest.mark.parametrize("wrong", ["much", "-1 GB", "12 apples"])
+def test_a_budget_that_is_no_size_is_refused_before_a_run_begins(wrong, monkeypatch, tmp_path):
+    monkeypatch.setenv("MORPHKIT_MEMORY", wrong)
+    with pytest.raises(ValueError, match=f"MORPHKIT_MEMORY = '{wrong}' is no size; give one"):
+        morphkit.run(Path(__file__).parent.parent / "gin" / "quickstart.gin", out=tmp_path / "run")
 
 
 def paired(n, m, pairs, targets=None):

@@ -13,6 +13,7 @@ from ..interfaces import LatentMap, RawBaseline, RawMap, Sampler, Scene
 from ..loggers import Log
 from ..morph import Morph
 from ..tracking import Results
+from ..transport.memory import budget
 from ..types import PairedData
 from ..wiring.records import record
 from .chosen import choose
@@ -46,6 +47,7 @@ def run(
     common with this one, and `swept` says which sweep it is of. Raises whatever a part of it
     raises; what was trained by then is kept, and the same request goes on from there.
     """
+    budget()  # one that is no size is told before features are made
     shared = shared or Shared()
     key_field, key_train, key_eval = jax.random.split(jax.random.key(experiment.seed), 3)
     with Log(

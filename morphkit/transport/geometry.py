@@ -187,8 +187,8 @@ def dense(geometry: Geometry, *, arrays: int = 1) -> Float[Array, "n m"]:
     several = f", {arrays} times held at once," if arrays > 1 else ""
     ask_memory(
         f"a dense {n} × {m} cost{several}", arrays * 4 * n * m,
-        "use a solver that needs none (solver.BridgeSinkhorn, for the bridge cost), fewer points, "
-        "or local alignment",
+        "use a solver that needs none (solver.BridgeSinkhorn for the bridge cost, solver.Sinkhorn "
+        "with lower `points` for a cost between points), fewer points, or local alignment",
     )  # fmt: skip
     return geometry.matrix()
 

@@ -1,16 +1,19 @@
 """Memory is asked for before it is taken: a refusal is better than a process that is killed."""
 
 import math
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Float
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 UNKNOWN = 4 * 2**30
 """Bytes that are taken to be available where the machine does not say."""
 
 MEMINFO = Path("/proc/meminfo")
+STATUS = Path("/proc/self/status")
 
 CONTAINER = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -48,10 +51,44 @@ def ask_memory(what: str, size: int, advice: str) -> None:
 
 def available() -> int:
     """Bytes that can be taken now: of the accelerator where JAX computes on one, else of the
-    machine (Linux: MemAvailable, at most what its container may have); UNKNOWN elsewhere."""
+    machine (Linux: MemAvailable, at most what its container may have); UNKNOWN elsewhere.
+
+    At most what is left of `budget`. Of a machine's memory this process has taken what is its own
+    (Linux: RssAnon), mapped files left out. Raises ValueError as `budget` does.
+    """
+    most = budget()
     device = jax.local_devices()[0].memory_stats()
     if device and "bytes_limit" in device:
-        return device["bytes_limit"] - device["bytes_in_use"]
+        limit, taken = device["bytes_limit"], device["bytes_in_use"]
+        return (limit if most is None else min(limit, most)) - taken
+    there = _of_machine()
+    return there if most is None else max(0, min(there, most - _taken()))
+
+
+def budget() -> int | None:
+    """The most bytes that a process may have, by the environment variable MORPHKIT_MEMORY ("12 GB",
+    "512 MiB", or a number of bytes); None where it is not set. Raises ValueError for a value that
+    is no size."""
+    asked = os.environ.get("MORPHKIT_MEMORY")
+    if not asked:
+        return None
+    try:
+        return TypeAdapter(ByteSize).validate_python(asked)
+    except ValidationError:
+        raise ValueError(
+            f"MORPHKIT_MEMORY = {asked!r} is no size; give one such as '12 GB', '512 MiB' or a "
+            "number of bytes, or unset it"
+        ) from None
+
+
+def _taken() -> int:
+    if not STATUS.exists():
+        return 0
+    lines = STATUS.read_text(encoding="utf-8").splitlines()
+    return next((int(k.split()[1]) * 2**10 for k in lines if k.startswith("RssAnon")), 0)
+
+
+def _of_machine() -> int:
     if not MEMINFO.exists():
         return UNKNOWN
     lines = MEMINFO.read_text(encoding="utf-8").splitlines()

@@ -1,6 +1,7 @@
 """Linear entropic optimal transport (Eq. 1)."""
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import fields
 
@@ -23,6 +24,7 @@ from morphkit.transport.geometry import (
     dense,
     factors,
 )
+from morphkit.transport.memory import ask_memory
 from morphkit.transport.streamed import EntropicCoupling
 from morphkit.types import Cloud
 
@@ -77,7 +79,8 @@ class Sinkhorn(OTSolver):
         self, cost: Geometry, x: Cloud, y: Cloud
     ) -> DenseCoupling | BridgeCoupling | EntropicCoupling:
         """See `OTSolver.solve`. Raises MemoryError where there is no memory for five arrays of the
-        size of a cost that is stored: three, the coupling and its table."""
+        size of a cost that is stored: three, the coupling and its table; or for three of the size
+        of the cost between the drawn points."""
         n, m = cost.shape
         if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
             logger.info(
@@ -92,6 +95,11 @@ class Sinkhorn(OTSolver):
                 f"the {n} × {m} cost has more than Sinkhorn.points² entries: computed by blocks, "
                 f"from a solution between at most {self.points} points a side"
             )
+            drawn = min(n, self.points), min(m, self.points)
+            ask_memory(
+                f"the cost between {drawn[0]} × {drawn[1]} drawn points, three times held at once,",
+                3 * 4 * math.prod(drawn), "lower Sinkhorn.points",
+            )  # fmt: skip
             if self.tiled and jax.default_backend() != "gpu":
                 logger.warning(
                     "Sinkhorn.tiled is for GPUs: its kernel is interpreted on "

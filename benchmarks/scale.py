@@ -4,8 +4,13 @@
 a cell, each in a process of its own) and writes scale.md beside it. Images are n points (384-d)
 around 1,000 centres, texts one point a centre; pairs are a share of the images, with their text.
 One-to-one data are two linear views of 100 shared dimensions, 1,000 points of them paired.
+
+Where there is an NVIDIA GPU it measures what is for one, and writes scale_gpu.jsonl and .md: the
+paper's largest network trained for its 10,000 steps, and up to a million points one-to-one.
 """
 
+import functools
+import shutil
 import sys
 import tempfile
 import time
@@ -16,14 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scale_page import CELLS, CLASSES, DIM, STEPS, write
+from scale_page import CELLS, CLASSES, DIM, ON_A_GPU, STEPS, write
 from tables import apart, measure, one_or_all
 
 if TYPE_CHECKING:
-    from morphkit.interfaces import LatentMap
+    from morphkit.interfaces import LatentMap, Sampler
+    from morphkit.types import PairedData
 
 SHARED, DRAWS, FEW = 100, 1_000_000, 10_000
-LINES = Path(__file__).parent / "results" / "scale.jsonl"
+RESULTS = Path(__file__).parent / "results"
 
 
 def written(folder: Path, n: int) -> tuple[Path, np.ndarray]:
@@ -56,7 +62,8 @@ def views(folder: Path, n: int) -> list[Path]:
 
 
 class Watch:
-    """Seconds and peak memory of phases; the operating system forgets the last one's peak."""
+    """Seconds and peak memory of phases, that of the GPU where there is one; the operating system
+    forgets the last one's peak."""
 
     def __init__(self) -> None:
         self.phases: dict[str, dict[str, float]] = {}
@@ -75,14 +82,19 @@ class Watch:
             for name, what in (("peak_gb", "VmHWM:"), ("mapped_gb", "RssFile:"))
             if line.startswith(what)
         }
+        of_gpu = jax.local_devices()[0].memory_stats() or {}
+        if "peak_bytes_in_use" in of_gpu:  # never reset: that of all phases until now
+            memory["peak_gb"] = of_gpu["peak_bytes_in_use"] / 1e9
         self.phases[name] = {"seconds": seconds} | memory
         print(name, self.phases[name], file=sys.stderr, flush=True)
         return found
 
 
-def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
+def one(
+    method: str, n: int, pairs: int, ends: int | None, size: str = "small", steps: int = STEPS
+) -> dict[str, Any]:
     """A cell, in this process; its predictions in one that has the map and nothing else."""
-    watch, found = Watch(), {"limits": limits()}
+    watch, found = Watch(), {"limits": limits(), "device": device()}
     with tempfile.TemporaryDirectory() as folder:
         if method == "one-to-one":
             order = np.random.default_rng(3).permutation(n)
@@ -94,7 +106,8 @@ def one(method: str, n: int, pairs: int, ends: int | None) -> dict[str, Any]:
             y = np.random.default_rng(4).normal(size=(CLASSES, DIM)).astype(np.float32)
             known = np.sort(np.random.default_rng(5).permutation(n)[:pairs])
         x = np.load(path, mmap_mode="r")
-        latent_map = learned(watch, found, method, x, y, truth, known, ends)
+        train = functools.partial(trained, watch, found, size, steps)
+        latent_map = learned(watch, found, method, x, y, truth, known, ends, train)
         if latent_map is not None:
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
                 texts = y if method == "refined" else None
@@ -126,23 +139,19 @@ def learned(
     truth: np.ndarray,
     known: np.ndarray,
     ends: int | None,
+    train: Callable[["PairedData", "Sampler"], None],
 ) -> "LatentMap | None":
-    """The map that a coupling ends with, if it does, after a few steps of training; how the
+    """The map that a coupling ends with, if it does, once `train` has had its sampler; how the
     coupling was goes into `found`. Nothing else of it is kept."""
-    import functools
-
     import equinox as eqx
     import jax
     from morphkit_aligners.aligners import CouplingSampler
     from morphkit_aligners.refined import RefinedAlignment
     from morphkit_costs.bridge import BridgeCost
     from morphkit_costs.canonical import CanonicalCost
-    from morphkit_fields.adaln import AdaLN
     from morphkit_solvers.bridge_sinkhorn import BridgeSinkhorn
     from morphkit_solvers.sinkhorn import Sinkhorn
 
-    from morphkit.experiment.train import build_networks, train
-    from morphkit.training.loop import Training
     from morphkit.transport.collapse import collapse
     from morphkit.transport.half import Half
     from morphkit.types import Cloud, PairedData, Pairs
@@ -174,21 +183,37 @@ def learned(
         return draw(coupling, jax.random.key(0))
 
     i, j = watch("draw", drawn)
-    field = functools.partial(AdaLN, size="small")
-    networks = build_networks(field, DIM, DIM, False, jax.random.key(1))
-    training = Training(steps=STEPS)
-    watch(
-        f"train {STEPS} steps",
-        lambda: train(data, sampler, networks, training, key=jax.random.key(2)).networks,
-    )
+    train(data, sampler)
     found |= {"iterations": int(state.iterations), "error": float(state.error), "bytes": stored}
-    weights = eqx.filter(networks, eqx.is_inexact_array)
-    found["weights"] = sum(leaf.size for leaf in jax.tree.leaves(weights))
     i, j = np.asarray(i), np.asarray(j)
     unpaired = ~np.isin(i, known)
     if unpaired.any():
         found["matching"] = float(np.mean((truth[i] == j)[unpaired]))
     return sampler.map
+
+
+def trained(
+    watch: Watch, found: dict[str, Any], size: str, steps: int, data: "PairedData",
+    sampler: "Sampler",
+) -> None:  # fmt: skip
+    """Trains adaLN of this size, in each precision that counts here."""
+    import equinox as eqx
+    import jax
+    from morphkit_fields.adaln import AdaLN
+
+    from morphkit.experiment.train import build_networks, train
+    from morphkit.training.loop import Training
+
+    for precision in ("float32", "bfloat16") if size == "large" else ("float32",):
+        field = functools.partial(AdaLN, size=size)
+        networks = build_networks(field, DIM, DIM, False, jax.random.key(1))
+        weights = eqx.filter(networks, eqx.is_inexact_array)
+        found["weights"] = sum(leaf.size for leaf in jax.tree.leaves(weights))
+        training = Training(steps=steps, precision=precision)
+        watch(
+            f"train {steps:,} steps" + (", bfloat16" if precision == "bfloat16" else ""),
+            lambda: train(data, sampler, networks, training, key=jax.random.key(2)).networks,  # noqa: B023
+        )
 
 
 def nearest(points: Any, targets: np.ndarray) -> np.ndarray:
@@ -200,28 +225,47 @@ def nearest(points: Any, targets: np.ndarray) -> np.ndarray:
 
 
 def run(cell: tuple) -> dict:
-    return {"cell": list(cell)} | apart(__file__, list(cell))
+    # What predicts is a process beside this one, and a GPU is to have room for both.
+    return {"cell": list(cell)} | apart(__file__, list(cell), XLA_PYTHON_CLIENT_PREALLOCATE="false")
+
+
+def device() -> str:
+    import jax
+
+    return jax.devices()[0].device_kind
 
 
 def limits() -> dict[str, float]:
-    """What this machine can do at most: GFLOP/s of a float32 product of matrices, and GB/s of a sum
-    over an array that no cache holds; the best of a few."""
+    """What this machine can do at most: GFLOP/s of a product of matrices in float32, in full, and
+    in bfloat16, and GB/s of a sum over an array that no cache holds; the best of a few."""
     import jax
     import jax.numpy as jnp
 
-    square, long = jnp.ones((4096, 4096)), jnp.ones(2**28)
-    product, total = jax.jit(lambda a: a @ a), jax.jit(jnp.sum)
-    product(square).block_until_ready(), total(long).block_until_ready()
-    best = {"gflops": 0.0, "gbs": 0.0}
-    for _ in range(3):
-        start = time.perf_counter()
-        product(square).block_until_ready()
-        between = time.perf_counter()
-        total(long).block_until_ready()
-        best["gflops"] = max(best["gflops"], 2 * 4096**3 / (between - start) / 1e9)
-        best["gbs"] = max(best["gbs"], 4 * 2**28 / (time.perf_counter() - between) / 1e9)
-    return best
+    def best(function: Callable[[jax.Array], jax.Array], argument: jax.Array, work: float) -> float:
+        compiled, least = jax.jit(function), float("inf")
+        compiled(argument).block_until_ready()
+        for _ in range(3):
+            start = time.perf_counter()
+            compiled(argument).block_until_ready()
+            least = min(least, time.perf_counter() - start)
+        return work / least / 1e9
+
+    square, work = jnp.ones((4096, 4096)), 2.0 * 4096**3
+    found = {
+        "gflops": best(lambda a: jnp.matmul(a, a, precision="highest"), square, work),
+        "gbs": best(jnp.sum, jnp.ones(2**28), 4.0 * 2**28),
+    }
+    if jax.default_backend() == "gpu":  # a CPU computes in float32 all the same
+        found["bfloat16"] = best(lambda a: a @ a, square.astype(jnp.bfloat16), work)
+    return found
+
+
+def everything() -> None:
+    gpu = shutil.which("nvidia-smi") is not None
+    cells, name = (ON_A_GPU, "scale_gpu") if gpu else (CELLS, "scale")
+    page = functools.partial(write, RESULTS / f"{name}.md", cells)
+    measure(RESULTS / f"{name}.jsonl", cells, run, page)
 
 
 if __name__ == "__main__":
-    one_or_all(__doc__, one, lambda: measure(LINES, CELLS, run, write))
+    one_or_all(__doc__, one, everything)

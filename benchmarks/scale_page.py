@@ -1,4 +1,4 @@
-"""The page of what scale.py measured, results/scale.md."""
+"""The page of what scale.py measured, results/scale.md or, on a GPU, scale_gpu.md."""
 
 import itertools
 import os
@@ -6,7 +6,6 @@ import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-PAGE = Path(__file__).parent / "results" / "scale.md"
 CLASSES, DIM, STEPS, BATCH, RANK = 1_000, 384, 200, 256, 200
 FIXED = 12_800
 DOUBLED = (160_000, 320_000, 640_000, 1_280_000)
@@ -20,7 +19,12 @@ CELLS = [
     ("one-to-one", 20_000, 1_000, None),
     ("one-to-one", 100_000, 1_000, None),
 ]
-"""Method, points, pairs, and ends of a bridge at most."""
+"""Method, points, pairs, and ends of a bridge at most; the network and its steps, if others."""
+ON_A_GPU = [
+    ("bridge", 1_280_000, FIXED, None, "large", 10_000),
+    ("one-to-one", 200_000, 1_000, None),
+    ("one-to-one", 1_000_000, 1_000, None),
+]
 
 
 def work(line: dict, phase: str) -> tuple[float, float] | None:
@@ -30,7 +34,7 @@ def work(line: dict, phase: str) -> tuple[float, float] | None:
     one reading of the factor in each iteration. Training: three products for each weight and draw.
     The prediction: to canonical coordinates, to the targets, and their mean.
     """
-    method, n, pairs, ends = line["cell"]
+    method, n, pairs, ends = line["cell"][:4]
     m = n if method == "one-to-one" else CLASSES
     if phase == "cost":
         used = min(pairs, CLASSES * ends) if ends else pairs
@@ -39,15 +43,16 @@ def work(line: dict, phase: str) -> tuple[float, float] | None:
         entries = n * CLASSES
         return 4.0 * entries * line["iterations"], line["bytes"] * entries * line["iterations"]
     if phase.startswith("train"):
-        return 6.0 * line["weights"] * BATCH * STEPS, 0.0
+        steps = int(phase.split()[1].replace(",", ""))
+        return 6.0 * line["weights"] * BATCH * steps, 0.0
     if phase == "predict all":
         return 2.0 * n * (DIM * RANK + RANK * m + m * DIM), 8.0 * n * DIM
     return None
 
 
 PHASES = ("load", "repeated points", "cost", "solve", "refine and solve", "draw")
-GPU = ("A100", 19_500.0, 1_555.0)
-"""GFLOP/s of float32 and GB/s, by NVIDIA's data sheet."""
+GPU = ("A100", {"gflops": 19_500.0, "gbs": 1_555.0, "bfloat16": 312_000.0})
+"""GFLOP/s and GB/s, by NVIDIA's data sheet."""
 
 
 def seconds(value: float | None) -> str:
@@ -58,8 +63,11 @@ def seconds(value: float | None) -> str:
     return f"{value:.0f} s" if value >= 10 else f"{value:.1f} s"
 
 
-def write(there: dict[tuple, dict]) -> None:
-    lines = [there[cell] for cell in CELLS if cell in there]
+def write(page: Path, cells: list[tuple], there: dict[tuple, dict]) -> None:
+    lines = [there[cell] for cell in cells if cell in there]
+    if not lines:
+        return
+    gpu = lines[0].get("device", "cpu").replace("cpu", "no GPU")
     names = [
         *PHASES,
         *dict.fromkeys(n for line in lines for n in line["phases"] if n not in PHASES),
@@ -67,7 +75,7 @@ def write(there: dict[tuple, dict]) -> None:
     bridges = [line for line in lines if line["cell"][0] == "bridge" and not line["cell"][3]]
     text = [
         *([f"{finding(max(bridges, key=lambda line: line['cell'][1]))}\n"] if bridges else []),
-        f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, no GPU), "
+        f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, {gpu}), "
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
         "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
         "*matching* is the share of those of unpaired points that are right. All are predicted, "
@@ -77,21 +85,22 @@ def write(there: dict[tuple, dict]) -> None:
         "|---|---|---|" + "---|" * (len(names) + 4),
     ]
     for line in lines:
-        method, n, pairs, ends = line["cell"]
+        method, n, pairs, ends, *network = line["cell"]
         taken = [line["phases"].get(name, {}).get("seconds") for name in names]
         peak = max(phase["peak_gb"] for phase in line["phases"].values())
         some = f", {ends} ends a bridge" if ends else ""
+        some += f", adaLN {network[0]}" if network else ""
         cells = [f"{method}{some}", f"{n:,}", f"{pairs:,}", *map(seconds, taken)]
         matching = f"{line['matching']:.3f}" if "matching" in line else "–"
         cells += [f"{peak:.1f} GB", str(line["iterations"]), f"{line['error']:.1e}", matching]
         text.append("| " + " | ".join(cells) + " |")
     text += ["", *doubled(lines), *predictions(lines), "", *against_limits(lines)]
-    PAGE.write_text("\n".join(text) + "\n", encoding="utf-8")
+    page.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
 def finding(line: dict) -> str:
     """The coupling of the most images, in a sentence."""
-    _, n, pairs, _ = line["cell"]
+    n, pairs = line["cell"][1:3]
     phases = [line["phases"][name] for name in ("cost", "solve")]
     return (
         f"**The coupling of {n:,} images with {CLASSES:,} texts, {pairs / n:.0%} of them paired, "
@@ -136,8 +145,8 @@ def against_limits(lines: list[dict]) -> Iterator[str]:
         for name, phase in line["phases"].items():
             if (least := work(line, name)) is None:
                 continue
-            here = bound(least, line["limits"]["gflops"], line["limits"]["gbs"])
-            gpus = [seconds(bound(least, *GPU[1:]) / count) for count in (1, 8, 64)]
+            here = bound(name, least, line["limits"])
+            gpus = [seconds(bound(name, least, GPU[1]) / count) for count in (1, 8, 64)]
             cells = [
                 line["cell"][0], f"{line['cell'][1]:,}", f"{line['cell'][2]:,}", name,
                 seconds(phase["seconds"]), seconds(here), f"{here / phase['seconds']:.0%}", *gpus,
@@ -149,11 +158,13 @@ def against_limits(lines: list[dict]) -> Iterator[str]:
         yield (
             f"Limits are those measured in the cell's own process (at best {best['gflops']:.0f} "
             f"GFLOP/s and {best['gbs']:.0f} GB/s). GPUs are {GPU[0]}s by their data sheet, at "
-            f"{GPU[1] / 1000} TFLOP/s and {GPU[2]:,.0f} GB/s, nothing else counted: a bound, which "
-            "was not measured."
+            f"{GPU[1]['gflops'] / 1000} TFLOP/s and {GPU[1]['gbs']:,.0f} GB/s, nothing else "
+            "counted: a bound, which was not measured."
         )
 
 
-def bound(least: tuple[float, float], gflops: float, gbs: float) -> float:
+def bound(phase: str, least: tuple[float, float], limits: dict[str, float]) -> float:
+    """Seconds at the limits of a machine, of a phase that cannot do without `least`."""
     operations, size = least
-    return max(operations / gflops, size / gbs) / 1e9
+    gflops = limits.get("bfloat16", limits["gflops"]) if "bfloat16" in phase else limits["gflops"]
+    return max(operations / gflops, size / limits["gbs"]) / 1e9

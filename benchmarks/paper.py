@@ -36,10 +36,9 @@ def main() -> None:
             left.append(name)
             continue
         told = read(path)
-        minutes = sum(told["seconds"].values()) / 60
         rows.append(
             f"| {name} | {figure.claim} | {told['found']} | {ANSWERS[told['agrees']].lower()} | "
-            f"{told['scale']}, {seeds_of(told)} | {minutes:.0f} |"
+            f"{told['scale']}, {seeds_of(told)} | {told['seconds'] / 60:.0f} |"
         )
         pictures += [
             f"**{name}. {figure.title}** (`benchmarks/results/paper/{path.stem}.csv`)", "",

@@ -315,7 +315,10 @@ def test_from_sweep_to_page(tmp_path, capsys):
     assert told["runs"] == 2
     assert told["scale"] == "smoke"
     assert told["seeds"] == [1, 1]
-    assert told["seconds"]["fig05b"] > 0
+    runs = [json.loads(p.read_text()) for p in tmp_path.glob("fig05b/*/metrics.json")]
+    took = [run[name] for run in runs for name in run if name.startswith("time/")]
+    assert sum(took) > 0
+    assert told["seconds"] == pytest.approx(sum(took), abs=0.1)
     page = (tmp_path / "index.html").read_text()
     assert "Accuracy declines as the features of images overlap more." in page
     assert page.count("data:image/png;base64") == 2

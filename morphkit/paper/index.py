@@ -52,7 +52,7 @@ def seeds_of(told: dict[str, Any]) -> str:
 def _section(out: Path, told: dict[str, Any]) -> Section:
     stem = out / f"fig{told['figure'].lower()}"
     image = base64.b64encode(stem.with_suffix(".png").read_bytes()).decode()
-    seconds = sum(told["seconds"].values())
+    seconds = told["seconds"]
     took = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
     seeds = seeds_of(told)
     notes = [

@@ -13,7 +13,8 @@ from ..api import search
 from ..experiment.search import Trial, read_search
 from ..files import read_json, replace_file, write_json
 from ..folder import SweepFolder
-from ..report.labels import read_runs
+from ..report.labels import Run, read_runs
+from ..report.tables import under
 from ..sweeping import Planned, Tell, plan, say, submit, sweep
 from .bridges import FIGURES
 from .figure import Figure, Made
@@ -22,6 +23,7 @@ from .index import write_index
 Scale = Literal["smoke", "cpu", "full"]
 
 SECONDS = "seconds.json"
+"""How long a search took, in its folder."""
 
 PLACE = "papers/bridges"
 """Where the gin files are."""
@@ -106,7 +108,7 @@ def _computed(
     jobs: int | None, tell: Tell,
 ) -> Path:  # fmt: skip
     """The folder of the sweep of `file`, in which all is finished."""
-    start, folder = time.monotonic(), out / file
+    folder = out / file
     asked: dict[str, Any] = {"files": _asked(file, scale), "bindings": bindings, "out": folder}
     if figure.searches:
         runs = plan(**asked)
@@ -121,23 +123,16 @@ def _computed(
                 f"{swept.total - swept.finished} of {swept.total} runs of {file} are not finished: "
                 f"{name} {why}"
             )
-    seconds = _seconds(out)
-    seconds[file] = round(seconds.get(file, 0.0) + time.monotonic() - start, 1)
-    write_json(out / SECONDS, seconds)
     return folder
-
-
-def _seconds(out: Path) -> dict[str, float]:
-    """What each sweep in `out` took, in all calls together."""
-    path = out / SECONDS
-    return read_json(path, dict[str, float], "remove it") if path.exists() else {}
 
 
 def _searched(one: Planned, asked: dict[str, Any], tell: Tell) -> None:
     folder = one.folder.path
     if not read_search(folder):
         tell(f"search {one.cell.name}")
+        start = time.monotonic()
         search(asked["files"], [*asked["bindings"], *one.cell.bindings], out=folder)
+        write_json(folder / SECONDS, round(time.monotonic() - start, 1))
 
 
 def _made(
@@ -146,10 +141,10 @@ def _made(
     """Draws `figure` of what the folders `sources` hold, and keeps it in `out`."""
     if figure.searches:
         material: Any = _trials(sources)
-        runs = sum(map(len, material.values()))
+        runs, seconds = sum(map(len, material.values())), sum(map(_searching, sources))
     else:
         material = read_runs(sources)
-        runs = len(material)
+        runs, seconds = len(material), sum(map(_running, material))
     made = figure.make(material)
     stem = out / f"fig{figure.name.lower()}"
     png, svg, table, told = (stem.with_suffix(f".{end}") for end in ("png", "svg", "csv", "json"))
@@ -161,8 +156,17 @@ def _made(
             ),
         )
     replace_file(table, lambda new: _write_rows(made.rows, new))
-    write_json(told, _provenance(figure, made, runs, _seconds(out), scale, bindings))
+    write_json(told, _provenance(figure, made, runs, seconds, scale, bindings))
     return Done(figure.name, (png, svg, table, told), made.found, made.agrees)
+
+
+def _running(run: Run) -> float:
+    """Seconds that a run took, in the call that finished it."""
+    return sum(under(run.metrics, "time/").values())
+
+
+def _searching(source: Path) -> float:
+    return sum(read_json(path, float, "remove it") for path in source.glob(f"*/{SECONDS}"))
 
 
 def _undated(path: Path) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def _write_rows(rows: Sequence[Sequence[Any]], path: Path) -> None:
 
 
 def _provenance(
-    figure: Figure, made: Made, runs: int, seconds: dict[str, float], scale: Scale,
+    figure: Figure, made: Made, runs: int, seconds: float, scale: Scale,
     bindings: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Where the numbers of `figure` come from, as JSON."""
@@ -192,7 +196,7 @@ def _provenance(
         "found": made.found, "agrees": made.agrees, "scale": scale, "bindings": list(bindings),
         "gin": [_asked(file, scale)[0] for file in figure.files], "runs": runs,
         "seeds": [min(seeds), max(seeds)],
-        "seconds": {file: seconds[file] for file in figure.files},
+        "seconds": round(seconds, 1),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "command": f"morphkit paper {figure.name} --scale {scale}",
         "versions": {name: version(name) for name in ("morphkit-align", "jax", "ott-jax")},

@@ -41,7 +41,7 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/geodesic.py
 	$(BIN)/python benchmarks/imagenet.py
 	$(BIN)/python benchmarks/neural.py
-	$(BIN)/python benchmarks/matching.py
+	$(BIN)/python benchmarks/square.py
 	$(BIN)/python benchmarks/choice.py
 	$(BIN)/python benchmarks/recorded.py
 	$(BIN)/python benchmarks/morphs.py

@@ -389,6 +389,29 @@ def test_runs_on_other_data_are_never_averaged(tmp_path):
     }
 
 
+def test_only_runs_on_the_same_data_compete(tmp_path):
+    """Of four morphs on two data the best on each is marked, and only two and two are told apart;
+    one that is alone on its data has nothing to be better than."""
+    errors = {("a", "global"): 1.0, ("a", "true"): 2.0, ("b", "global"): 4.0, ("b", "true"): 3.0,
+              ("c", "true"): 0.5}  # fmt: skip
+    dirs = [
+        write_run(
+            tmp_path / f"{data}{aligner}{seed}",
+            {"morph/paired_mse": error + 0.01 * seed},
+            data={"component": f"data.{data.upper()}", "arguments": {}},
+            directions=DIRECTIONS, aligner=aligner, seed=seed, paired_fraction=1.0,
+        )
+        for (data, aligner), error in errors.items() for seed in range(5)
+    ]  # fmt: skip
+    *_, markdown = write_comparison(dirs, tmp_path, markdown=True)
+    text = markdown.read_text()
+    assert "best on each data in bold" in text
+    marked = {line.split(":")[0].strip("| ") + line.split(":")[1].split("|")[0] for line in
+              text.splitlines() if "**" in line}  # fmt: skip
+    assert marked == {"A global ", "B true "}
+    assert "2 Wilcoxon-Mann-Whitney tests" in text
+
+
 def test_aligned_runs_on_the_same_arrays_are_one_row(tmp_path):
     """Their arrays lie in each run's folder, and each seed holds out other pairs."""
     dirs = [

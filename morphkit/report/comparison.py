@@ -1,5 +1,6 @@
 """Reports: pure functions of run directories, which they read and write HTML and PNG to."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from csv import writer as csv_writer
@@ -50,8 +51,9 @@ def write_comparison(
     `out` is the HTML file, or a directory for `comparison.html`. Runs are grouped by the bindings
     that `by` names and by paired fraction; without `by`, by the axes of their sweep or by what
     their morph says of features, aligner, cost and solver (and field, anchor and training where
-    these differ). The best are marked where the runs agree which values are better, and morphs of
-    FEWEST seeds or more are told apart by Wilcoxon-Mann-Whitney tests (Holm). A baseline that
+    these differ). The best on each data are marked where the runs agree which values are better,
+    and morphs of FEWEST seeds or more on the same data are told apart by Wilcoxon-Mann-Whitney
+    tests (Holm). A baseline that
     several runs of one seed fitted counts once. With `markdown` the tables are a Markdown file too,
     with `csv` one CSV file, a line a row and fraction. Returns the paths. Raises ValueError if a
     directory is neither, or for a binding that no run has.
@@ -62,6 +64,7 @@ def write_comparison(
     labels = named(runs, by)
     directions = _directions([run.directions for run in runs])
     cells: dict[str, Values] = {}
+    rows_on: dict[str, set[str]] = {}
     for run, (label, data) in zip(runs, labels, strict=True):
         values = {
             (_named(row, label, data), metric): value
@@ -74,6 +77,7 @@ def write_comparison(
             if f"coupling {name}" in directions or "accuracy" in name
         }
         for (row, metric), value in values.items():
+            rows_on.setdefault(data, set()).add(row)
             by_fraction = cells.setdefault(metric, {}).setdefault(row, {})
             by_seed = by_fraction.setdefault(run.story["paired_fraction"], {})
             by_seed.setdefault(run.story["seed"], []).append(value)
@@ -86,11 +90,12 @@ def write_comparison(
     failed = sum(run.metrics.get("coupling/converged", 1.0) < 1 for run in runs)
     out = Path(out)
     page = out if out.suffix == ".html" else out / "comparison.html"
+    alike = list(rows_on.values())
     morphs = list(dict.fromkeys(label for label, _ in labels))
     tables = [
         Section(
-            metric, _mean_table(rows, ours, directions.get(metric)),
-            [*_note(directions, metric), *_differences(cells[metric], morphs)],
+            metric, _mean_table(rows, ours, directions.get(metric), alike),
+            [*_note(directions, metric), *_differences(cells[metric], morphs, alike)],
         )
         for metric, rows in means.items()
     ]  # fmt: skip
@@ -103,7 +108,8 @@ def write_comparison(
             "By number of pairs", lambda: _plot_comparison(means, ours, directions), path
         )
         warnings += problem
-    lead = f"{len(runs)} runs; mean ± standard deviation (number of seeds); best in bold."
+    best = "best on each data in bold" if len(alike) > 1 else "best in bold"
+    lead = f"{len(runs)} runs; mean ± standard deviation (number of seeds); {best}."
     text = render(
         title="Comparison of runs", lead=lead, warnings=warnings, sections=pictures + tables,
         config="",
@@ -147,15 +153,16 @@ def _write_csv(
                     writer.writerow([metric, better, row, int(row in ours), fraction, *stats])
 
 
-def _differences(rows: Values, morphs: Sequence[str]) -> list[str]:
-    """Which `morphs` differ in one metric, of which `rows` has the values, at the same fraction."""
+def _differences(rows: Values, morphs: Sequence[str], alike: Sequence[set[str]]) -> list[str]:
+    """Which `morphs` differ in one metric, of which `rows` has the values, at the same fraction and
+    on the same data, as sets of `alike` are."""
     fractions = sorted({f for name in morphs for f in rows.get(name, {})})
     tests, found = [], []
-    for fraction in fractions:
+    for fraction, same in itertools.product(fractions, alike):
         seeds = {
             name: np.array([np.mean(v) for v in rows[name][fraction].values()])
             for name in morphs
-            if fraction in rows.get(name, {})
+            if name in same and fraction in rows.get(name, {})
         }
         known = {n: v for n, v in seeds.items() if len(v) >= FEWEST and np.isfinite(v).all()}
         tests += [(fraction, test) for test in compare(known)] if len(known) > 1 else []
@@ -190,12 +197,22 @@ def _ordered(rows: Stats, ours: set[str]) -> list[str]:
     return sorted(rows, key=lambda row: (row not in ours, row))
 
 
-def _mean_table(rows: Stats, ours: set[str], better: str | None) -> Table:
+def _mean_table(
+    rows: Stats, ours: set[str], better: str | None, alike: Sequence[set[str]]
+) -> Table:
+    """The table of one metric. Only rows of the same set of `alike` are on the same data, and a
+    row that is alone on its own is not called the best."""
     fractions = sorted({fraction for by_fraction in rows.values() for fraction in by_fraction})
-    best = [
-        best_of({name: cells[f][0] for name, cells in rows.items() if f in cells}, better)
-        for f in fractions
-    ]
+
+    def best_at(fraction: float) -> set[str]:
+        found = set()
+        for same in alike:
+            there = {n: rows[n][fraction][0] for n in same & rows.keys() if fraction in rows[n]}
+            if len(there) > 1 or len(alike) == 1:
+                found |= best_of(there, better)
+        return found
+
+    best = list(map(best_at, fractions))
 
     def cell(stats: tuple[float, float, int]) -> str:
         mean, deviation, count = stats

@@ -5,21 +5,17 @@ runs/paper/cpu, to benchmarks/results/paper, pictures to docs/paper, and writes 
 all that is there.
 """
 
-import json
 import shutil
 import sys
 from pathlib import Path
 
+from morphkit.files import read_json
 from morphkit.paper.bridges import FIGURES
-from morphkit.paper.index import ANSWERS, seeds_of
+from morphkit.paper.index import ANSWERS, REMEDY, Told, seeds_of
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = RESULTS / "paper"
 PICTURES = Path(__file__).parent.parent / "docs" / "paper"
-
-
-def read(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def main() -> None:
@@ -29,16 +25,17 @@ def main() -> None:
     for told in made.glob("fig*.json"):
         for end, folder in (("json", KEPT), ("csv", KEPT), ("png", PICTURES)):
             shutil.copy(told.with_suffix(f".{end}"), folder)
-    rows, pictures, left = [], [], []
+    rows, pictures, left, machines = [], [], [], set()
     for name, figure in FIGURES.items():
         path = KEPT / f"fig{name.lower()}.json"
         if not path.exists():
             left.append(name)
             continue
-        told = read(path)
+        told = read_json(path, Told, REMEDY)
+        machines.add(told.machine)
         rows.append(
-            f"| {name} | {figure.claim} | {told['found']} | {ANSWERS[told['agrees']].lower()} | "
-            f"{told['scale']}, {seeds_of(told)} | {told['seconds'] / 60:.0f} |"
+            f"| {name} | {figure.claim} | {told.found} | {ANSWERS[told.agrees].lower()} | "
+            f"{told.scale}, {seeds_of(told)} | {told.seconds / 60:.0f} |"
         )
         pictures += [
             f"**{name}. {figure.title}** (`benchmarks/results/paper/{path.stem}.csv`)", "",
@@ -46,9 +43,8 @@ def main() -> None:
         ]  # fmt: skip
     text = []
     if rows:
-        machines = sorted({read(path)["machine"] for path in KEPT.glob("fig*.json")})
         head = "| figure | what the paper claims | what was found | here | scale, seeds | minutes |"
-        text = [f"{'; '.join(machines)}.", "", head, "|---|---|---|---|---|---|", *rows, ""]
+        text = [f"{'; '.join(sorted(machines))}.", "", head, "|---|---|---|---|---|---|", *rows, ""]
     if left:
         text += [f"Not made yet: {', '.join(left)}.", ""]
     text += pictures

@@ -217,8 +217,8 @@ SCALE = """\
 Images of ImageNet's number against a thousand texts, and one-to-one clouds, each phase with its
 seconds and memory. Then what a phase cannot do without, held against this machine and against GPUs.
 On a GPU `python benchmarks/scale.py` trains adaLN-Large for 10,000 steps of 256, in float32 and in
-bfloat16, with the share of the card's matrix rate, and couples up to a million points one-to-one.
-Nobody has run that yet.
+bfloat16, with the share of the card's matrix rate, and couples up to a million points one-to-one,
+into `benchmarks/results/scale_gpu.md`. Nobody has run that yet.
 
 --8<-- "benchmarks/results/scale.md"
 

@@ -94,7 +94,12 @@ def one(
     method: str, n: int, pairs: int, ends: int | None, size: str = "small", steps: int = STEPS
 ) -> dict[str, Any]:
     """A cell, in this process; its predictions in one that has the map and nothing else."""
-    watch, found = Watch(), {"limits": limits(), "device": device()}
+    import jax
+
+    kind = jax.devices()[0].device_kind
+    if size == "large" and steps > STEPS and jax.default_backend() == "cpu":
+        raise RuntimeError("this cell is for a GPU, and JAX has none: install jax[cuda12]")
+    watch, found = Watch(), {"limits": limits(), "device": kind}
     with tempfile.TemporaryDirectory() as folder:
         if method == "one-to-one":
             order = np.random.default_rng(3).permutation(n)
@@ -109,9 +114,9 @@ def one(
         train = functools.partial(trained, watch, found, size, steps)
         latent_map = learned(watch, found, method, x, y, truth, known, ends, train)
         if latent_map is not None:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as apart:
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
                 texts = y if method == "refined" else None
-                phases, ranked = apart.submit(predicted, latent_map, path, texts).result()
+                phases, ranked = pool.submit(predicted, latent_map, path, texts).result()
             watch.phases |= phases
             if ranked is not None:
                 unknown = np.setdiff1d(np.arange(n), known)
@@ -229,12 +234,6 @@ def run(cell: tuple) -> dict:
     return {"cell": list(cell)} | apart(__file__, list(cell), XLA_PYTHON_CLIENT_PREALLOCATE="false")
 
 
-def device() -> str:
-    import jax
-
-    return jax.devices()[0].device_kind
-
-
 def limits() -> dict[str, float]:
     """What this machine can do at most: GFLOP/s of a product of matrices in float32, in full, and
     in bfloat16, and GB/s of a sum over an array that no cache holds; the best of a few."""
@@ -250,13 +249,19 @@ def limits() -> dict[str, float]:
             least = min(least, time.perf_counter() - start)
         return work / least / 1e9
 
-    square, work = jnp.ones((4096, 4096)), 2.0 * 4096**3
+    # Four in a row, so that on a GPU a call is little of it.
+    square, work = jnp.ones((4096, 4096)), 4 * 2.0 * 4096**3
+
+    def product(a: jax.Array, precision: str | None = None) -> jax.Array:
+        one = functools.partial(jnp.matmul, precision=precision)
+        return functools.reduce(one, [a] * 4, a)
+
     found = {
-        "gflops": best(lambda a: jnp.matmul(a, a, precision="highest"), square, work),
+        "gflops": best(lambda a: product(a, "highest"), square, work),
         "gbs": best(jnp.sum, jnp.ones(2**28), 4.0 * 2**28),
     }
     if jax.default_backend() == "gpu":  # a CPU computes in float32 all the same
-        found["bfloat16"] = best(lambda a: a @ a, square.astype(jnp.bfloat16), work)
+        found["bfloat16"] = best(product, square.astype(jnp.bfloat16), work)
     return found
 
 

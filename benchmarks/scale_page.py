@@ -78,8 +78,8 @@ def write(page: Path, cells: list[tuple], there: dict[tuple, dict]) -> None:
         f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, {gpu}), "
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
         "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
-        "*matching* is the share of those of unpaired points that are right. All are predicted, "
-        "and their text found, in another process, which has the map alone.",
+        "*matching* is the share of those of unpaired points that are right. Where there is a map, "
+        "another process, which has nothing else, predicts all, and finds the text of images.",
         "",
         "| | points | pairs | " + " | ".join(names) + " | peak | iterations | error | matching |",
         "|---|---|---|" + "---|" * (len(names) + 4),
@@ -153,14 +153,19 @@ def against_limits(lines: list[dict]) -> Iterator[str]:
             ]  # fmt: skip
             yield "| " + " | ".join(cells) + " |"
     if lines:
-        best = {k: max(line["limits"][k] for line in lines) for k in ("gflops", "gbs")}
+        names = {name for line in lines for name in line["limits"]}
+        best = {k: max(line["limits"].get(k, 0) for line in lines) for k in sorted(names)}
         yield ""
         yield (
-            f"Limits are those measured in the cell's own process (at best {best['gflops']:.0f} "
-            f"GFLOP/s and {best['gbs']:.0f} GB/s). GPUs are {GPU[0]}s by their data sheet, at "
-            f"{GPU[1]['gflops'] / 1000} TFLOP/s and {GPU[1]['gbs']:,.0f} GB/s, nothing else "
-            "counted: a bound, which was not measured."
+            f"Limits are those measured in the cell's own process, at best {rates(best)}. GPUs are "
+            f"{GPU[0]}s by their data sheet, {rates(GPU[1])}, nothing else counted: a bound, which "
+            "was not measured."
         )
+
+
+def rates(limits: dict[str, float]) -> str:
+    half = f", {limits['bfloat16']:,.0f} in bfloat16" if "bfloat16" in limits else ""
+    return f"{limits['gflops']:,.0f} GFLOP/s{half} and {limits['gbs']:,.0f} GB/s"
 
 
 def bound(phase: str, least: tuple[float, float], limits: dict[str, float]) -> float:

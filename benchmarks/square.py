@@ -1,4 +1,4 @@
-"""What the square of c_XY in Eq. 3, which Eq. 1 has not, does to matching.
+"""What squaring c_XY (Eq. 3, not Eq. 1) does to matching.
 
 `python benchmarks/square.py` runs what is missing of two sweeps in runs/square, and writes
 benchmarks/results/square.md.

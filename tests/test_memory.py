@@ -32,6 +32,11 @@ from morphkit.transport.sharpening import sharpen
 from morphkit.types import Cloud, PairedData, Pairs
 
 
+@pytest.fixture(autouse=True)
+def no_budget(monkeypatch):
+    monkeypatch.delenv("MORPHKIT_MEMORY", raising=False)
+
+
 def test_no_more_is_available_than_the_machine_has():
     assert 0 < available() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
@@ -65,7 +70,7 @@ def test_a_budget_leaves_what_the_process_has_not_taken_of_it(tmp_path, monkeypa
     assert budget() is None
     monkeypatch.setenv("MORPHKIT_MEMORY", "1 GiB")
     assert available() == 2**30 - 300000 * 2**10
-    with pytest.raises(MemoryError, match=r"a table takes 0\.8 GiB, and 0\.7 GiB are available"):
+    with pytest.raises(MemoryError, match=r"0\.7 GiB of MORPHKIT_MEMORY = '1 GiB' are available"):
         ask_memory("a table", 2**30 - 2**28, "sell the house")
     monkeypatch.setenv("MORPHKIT_MEMORY", "100 MB")
     assert available() == 0
@@ -75,13 +80,27 @@ def test_a_budget_leaves_what_the_process_has_not_taken_of_it(tmp_path, monkeypa
     assert available() < 10**13  # no more than there is
 
 
-def test_a_budget_is_kept_by_a_solver(tmp_path, monkeypatch):
+def test_on_an_accelerator_a_budget_is_of_its_memory(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 9 * 10**9, "bytes_in_use": 5 * 10**9}
+
+    monkeypatch.setattr(memory.jax, "local_devices", lambda: [Device()])
+    assert available() == 4 * 10**9
+    monkeypatch.setenv("MORPHKIT_MEMORY", "7 GB")
+    assert available() == 2 * 10**9
+    monkeypatch.setenv("MORPHKIT_MEMORY", "3 GB")
+    assert available() == 0
+
+
+def test_a_budget_is_asked_by_a_solver(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
     x = Cloud.uniform(jax.random.normal(jax.random.key(0), (500, 3)))
     cost = PointGeometry(x.points, x.points, "sqeuclidean")
     whole, drawn = Sinkhorn(max_iterations=1), Sinkhorn(max_iterations=1, points=400)
     arrays = ((whole, 5 * 4 * 500**2, "500 × 500.*lower `points`"),
-              (drawn, 3 * 4 * 400**2, "400 × 400 drawn points.*lower Sinkhorn.points"))  # fmt: skip
+              (drawn, 4 * (3 * 400**2 + 2 * 1000 * 5), "400 × 400 drawn.*lower Sinkhorn.points"),
+    )  # fmt: skip
     for solver, size, message in arrays:
         monkeypatch.setenv("MORPHKIT_MEMORY", str(size - 1))
         with pytest.raises(MemoryError, match=message):
@@ -90,11 +109,12 @@ def test_a_budget_is_kept_by_a_solver(tmp_path, monkeypatch):
         solver.solve(cost, x, x)
 
 
-@pytest.mark.parametrize("wrong", ["much", "-1 GB", "12 apples"])
+@pytest.mark.parametrize("wrong", ["much", "-1 GB", "12 apples", "1,5 GB", "12 GB or so", "1.2.3"])
 def test_a_budget_that_is_no_size_is_refused_before_a_run_begins(wrong, monkeypatch, tmp_path):
     monkeypatch.setenv("MORPHKIT_MEMORY", wrong)
     with pytest.raises(ValueError, match=f"MORPHKIT_MEMORY = '{wrong}' is no size; give one"):
         morphkit.run(Path(__file__).parent.parent / "gin" / "quickstart.gin", out=tmp_path / "run")
+    assert not list(tmp_path.glob("run/*.jsonl"))  # nothing was begun
 
 
 def paired(n, m, pairs, targets=None):

@@ -341,6 +341,7 @@ def test_a_search_is_done_once_for_two_figures(tmp_path, capsys):
     assert capsys.readouterr().err.count("search features=features") == 1
     told = json.loads((tmp_path / "fig20.json").read_text())
     assert told["runs"] == 4
+    assert told["seconds"] > 0
 
 
 @needs("tiny_imagenet")

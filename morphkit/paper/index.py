@@ -3,8 +3,8 @@
 import base64
 import math
 from csv import reader
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..files import read_json, write_text
 from ..report.page import Section, render
@@ -15,23 +15,45 @@ REMEDY = "remove it, and make the figure again"
 ANSWERS: dict[bool | None, str] = {True: "Agrees", False: "Does not agree", None: "Undecided"}
 
 
+@dataclass
+class Told:
+    """What the JSON file beside a figure tells, as far as pages need it.
+
+    The `claim` of the paper about the `figure` of this `title`, what was `found`, and whether it
+    `agrees` (None: undecided). It was made of so many `runs` at a `scale`, `seconds` in all, by a
+    `command` on a `machine`; `seeds` are the least and the most of a line.
+    """
+
+    figure: str
+    title: str
+    claim: str
+    found: str
+    agrees: bool | None
+    scale: str
+    runs: int
+    seeds: list[int]
+    seconds: float
+    machine: str
+    command: str
+
+
 def write_index(out: Path) -> Path:
     """Writes `out`/index.html, a page without external resources, of the figures that are in the
     folder `out`: an index, and of each its picture, the paper's claim, whether this run agrees,
     its numbers, and where they come from. Returns its path. Raises ValueError, naming it, for a
     file that is damaged."""
-    told = [read_json(path, dict[str, Any], REMEDY) for path in sorted(out.glob("fig*.json"))]
-    told.sort(key=lambda one: (int("".join(filter(str.isdigit, one["figure"]))), one["figure"]))
+    told = [read_json(path, Told, REMEDY) for path in sorted(out.glob("fig*.json"))]
+    told.sort(key=lambda one: (int("".join(filter(str.isdigit, one.figure))), one.figure))
     contents = Table(
         ["here", "runs", ""],
         [
-            Row(f"Figure {one['figure']}",
-                [ANSWERS[one["agrees"]].lower(), str(one["runs"]), one["title"]], set(),
-                href=f"#figure-{one['figure'].lower()}")
+            Row(f"Figure {one.figure}",
+                [ANSWERS[one.agrees].lower(), str(one.runs), one.title], set(),
+                href=f"#figure-{one.figure.lower()}")
             for one in told
         ],
     )  # fmt: skip
-    scales = ", ".join(dict.fromkeys(one["scale"] for one in told))
+    scales = ", ".join(dict.fromkeys(one.scale for one in told))
     text = render(
         title="Model alignment using inter-modal bridges: the figures",
         lead=f"{len(told)} figures at scale {scales}; lines are means over seeds, shades and "
@@ -43,24 +65,24 @@ def write_index(out: Path) -> Path:
     return out / "index.html"
 
 
-def seeds_of(told: dict[str, Any]) -> str:
+def seeds_of(told: Told) -> str:
     """How many seeds the lines of a figure have, by what is `told` of it: the least and the most,
     where they differ."""
-    return "–".join(dict.fromkeys(map(str, told["seeds"])))
+    return "–".join(dict.fromkeys(map(str, told.seeds)))
 
 
-def _section(out: Path, told: dict[str, Any]) -> Section:
-    stem = out / f"fig{told['figure'].lower()}"
+def _section(out: Path, told: Told) -> Section:
+    stem = out / f"fig{told.figure.lower()}"
     image = base64.b64encode(stem.with_suffix(".png").read_bytes()).decode()
-    seconds = told["seconds"]
+    seconds = told.seconds
     took = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
     seeds = seeds_of(told)
     notes = [
-        f"The paper: {told['claim']}",
-        f"{ANSWERS[told['agrees']]}: {told['found']}.",
-        f"{told['command']}: {told['runs']} runs, {seeds} seeds, {took} ({told['machine']}).",
+        f"The paper: {told.claim}",
+        f"{ANSWERS[told.agrees]}: {told.found}.",
+        f"{told.command}: {told.runs} runs, {seeds} seeds, {took} ({told.machine}).",
     ]
-    return Section(f"Figure {told['figure']}: {told['title']}", _table(stem), notes, image)
+    return Section(f"Figure {told.figure}: {told.title}", _table(stem), notes, image)
 
 
 def _table(stem: Path) -> Table | None:

@@ -53,10 +53,9 @@ def write_comparison(
     their morph says of features, aligner, cost and solver (and field, anchor and training where
     these differ). The best on each data are marked where the runs agree which values are better,
     and morphs of FEWEST seeds or more on the same data are told apart by Wilcoxon-Mann-Whitney
-    tests (Holm). A baseline that
-    several runs of one seed fitted counts once. With `markdown` the tables are a Markdown file too,
-    with `csv` one CSV file, a line a row and fraction. Returns the paths. Raises ValueError if a
-    directory is neither, or for a binding that no run has.
+    tests (Holm). A baseline that several runs of one seed fitted counts once. With `markdown` the
+    tables are a Markdown file too, with `csv` one CSV file, a line a row and fraction. Returns the
+    paths. Raises ValueError if a directory is neither, or for a binding that no run has.
     """
     if not dirs:
         raise ValueError("dirs: nothing to compare; pass at least one run directory.")
@@ -201,7 +200,7 @@ def _mean_table(
     rows: Stats, ours: set[str], better: str | None, alike: Sequence[set[str]]
 ) -> Table:
     """The table of one metric. Only rows of the same set of `alike` are on the same data, and a
-    row that is alone on its own is not called the best."""
+    row that is alone on its data is not called the best."""
     fractions = sorted({fraction for by_fraction in rows.values() for fraction in by_fraction})
 
     def best_at(fraction: float) -> set[str]:

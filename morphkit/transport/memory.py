@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ UNKNOWN = 4 * 2**30
 
 MEMINFO = Path("/proc/meminfo")
 STATUS = Path("/proc/self/status")
+SIZE = re.compile(r"\s*\d+(\.\d+)?\s*[A-Za-z]*\s*")
 
 CONTAINER = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -43,8 +45,10 @@ def ask_memory(what: str, size: int, advice: str) -> None:
     """
     there = available()
     if size > there:
+        asked = os.environ.get("MORPHKIT_MEMORY")
+        of = f" of MORPHKIT_MEMORY = {asked!r}" if asked else ""
         raise MemoryError(
-            f"{what} takes {size / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB are available; "
+            f"{what} takes {size / 2**30:.1f} GiB, and {there / 2**30:.1f} GiB{of} are available; "
             f"{advice}"
         )
 
@@ -60,20 +64,21 @@ def available() -> int:
     device = jax.local_devices()[0].memory_stats()
     if device and "bytes_limit" in device:
         limit, taken = device["bytes_limit"], device["bytes_in_use"]
-        return (limit if most is None else min(limit, most)) - taken
+        return max(0, (limit if most is None else min(limit, most)) - taken)
     there = _of_machine()
     return there if most is None else max(0, min(there, most - _taken()))
 
 
 def budget() -> int | None:
-    """The most bytes that a process may have, by the environment variable MORPHKIT_MEMORY ("12 GB",
-    "512 MiB", or a number of bytes); None where it is not set. Raises ValueError for a value that
-    is no size."""
+    """The most bytes that a process may have once it has what it asks for, by the environment
+    variable MORPHKIT_MEMORY ("12 GB", "512 MiB", or a number of bytes); None where it is not set.
+    Raises ValueError for a value that is no size."""
     asked = os.environ.get("MORPHKIT_MEMORY")
     if not asked:
         return None
     try:
-        return TypeAdapter(ByteSize).validate_python(asked)
+        # What is after a size, as in "1,5 GB", would not be looked at.
+        return TypeAdapter(ByteSize).validate_python(asked if SIZE.fullmatch(asked) else "")
     except ValidationError:
         raise ValueError(
             f"MORPHKIT_MEMORY = {asked!r} is no size; give one such as '12 GB', '512 MiB' or a "

@@ -80,7 +80,7 @@ class Sinkhorn(OTSolver):
     ) -> DenseCoupling | BridgeCoupling | EntropicCoupling:
         """See `OTSolver.solve`. Raises MemoryError where there is no memory for five arrays of the
         size of a cost that is stored: three, the coupling and its table; or for three of the size
-        of the cost between the drawn points."""
+        of the cost between the drawn points, and twice the factors of the whole."""
         n, m = cost.shape
         if isinstance(cost, BridgeGeometry) and 4 * n * m > self.dense_bytes:
             logger.info(
@@ -97,8 +97,10 @@ class Sinkhorn(OTSolver):
             )
             drawn = min(n, self.points), min(m, self.points)
             ask_memory(
-                f"the cost between {drawn[0]} × {drawn[1]} drawn points, three times held at once,",
-                3 * 4 * math.prod(drawn), "lower Sinkhorn.points",
+                f"the cost between {drawn[0]} × {drawn[1]} drawn points, three times held at once, "
+                f"and the factors of all {n} + {m}, twice,",
+                4 * (3 * math.prod(drawn) + 2 * (n + m) * (cost.u.shape[1] + 2)),
+                "lower Sinkhorn.points, or give fewer points",
             )  # fmt: skip
             if self.tiled and jax.default_backend() != "gpu":
                 logger.warning(

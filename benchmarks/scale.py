@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from morphkit.interfaces import LatentMap, Sampler
     from morphkit.types import PairedData
 
-SHARED, DRAWS, FEW = 100, 1_000_000, 10_000
+SHARED, DRAWS, FEW, PART = 100, 1_000_000, 10_000, 100_000
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -127,11 +127,23 @@ def one(
 def predicted(
     latent_map: "LatentMap", path: Path, texts: np.ndarray | None
 ) -> tuple[dict[str, Any], np.ndarray | None]:
-    """Seconds and memory of predicting the points of a file, and of finding the text of each, and
-    which it is."""
-    watch, x = Watch(), np.load(path, mmap_mode="r")
-    y = watch("predict all", lambda: latent_map.expected(x))
-    ranked = None if texts is None else watch("retrieve", lambda: nearest(y, texts))
+    """Seconds and memory of predicting the points of a file into another, and of finding the text
+    of each, and which it is."""
+    watch, x, kept = Watch(), np.load(path, mmap_mode="r"), path.with_name("predicted")
+    parts = range(0, len(x), PART)
+
+    def predict() -> None:
+        with kept.open("wb") as file:
+            for k in parts:
+                np.asarray(latent_map.expected(x[k : k + PART])).tofile(file)
+
+    def retrieve(texts: np.ndarray) -> np.ndarray:
+        with kept.open("rb") as file:
+            rows = (np.fromfile(file, np.float32, PART * DIM).reshape(-1, DIM) for _ in parts)
+            return np.concatenate([np.argmax(y @ texts.T, axis=1) for y in rows])
+
+    watch("predict all", predict)
+    ranked = None if texts is None else watch("retrieve", lambda: retrieve(texts))
     return watch.phases, ranked
 
 
@@ -219,14 +231,6 @@ def trained(
             f"train {steps:,} steps" + (", bfloat16" if precision == "bfloat16" else ""),
             lambda: train(data, sampler, networks, training, key=jax.random.key(2)).networks,  # noqa: B023
         )
-
-
-def nearest(points: Any, targets: np.ndarray) -> np.ndarray:
-    """The target of the largest inner product with each point, by blocks of points."""
-    import jax.numpy as jnp
-
-    blocks = range(0, len(points), 50_000)
-    return np.concatenate([jnp.argmax(points[k : k + 50_000] @ targets.T, axis=1) for k in blocks])
 
 
 def run(cell: tuple) -> dict:

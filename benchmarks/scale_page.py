@@ -79,7 +79,8 @@ def write(page: Path, cells: list[tuple], there: dict[tuple, dict]) -> None:
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
         "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
         "*matching* is the share of those of unpaired points that are right. Where there is a map, "
-        "another process, which has nothing else, predicts all, and finds the text of images.",
+        "another process, which has nothing else, predicts all into a file, 100,000 at a time, and "
+        "finds the text of images.",
         "",
         "| | points | pairs | " + " | ".join(names) + " | peak | iterations | error | matching |",
         "|---|---|---|" + "---|" * (len(names) + 4),

@@ -68,7 +68,7 @@ def test_no_text_file_is_in_the_encoding_of_the_locale(folder):
         for call in (node for node in calls if isinstance(node, ast.Call)):
             name, text = ast.unparse(call.func), ast.unparse(call)
             opens = re.search(r"(^open|\.open|\.read_text|\.write_text)$", name)
-            binary = re.search(r", '[rwa+]*b[+]*'", text)
+            binary = re.search(r"[(,] ?'[rwa][+]?b[+]?'", text)
             if opens and name != "Image.open" and not binary and "encoding=" not in text:
                 wrong.append(f"{file}:{call.lineno}")
     assert not wrong

@@ -2,20 +2,45 @@
 
 `python benchmarks/paper.py [DIR]` copies numbers and their origins from DIR, by default
 runs/paper/cpu, to benchmarks/results/paper, pictures to docs/paper, and writes results/paper.md of
-all that is there.
+all that is there. What the runs found goes beside it, without their morphs, an archive a sweep:
+unpacked, the same command goes on from it, and draws without computing again.
 """
 
 import shutil
 import sys
+import tarfile
 from pathlib import Path
 
 from morphkit.files import read_json
+from morphkit.folder import SweepFolder
 from morphkit.paper.bridges import FIGURES
 from morphkit.paper.index import ANSWERS, REMEDY, Told, seeds_of
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = RESULTS / "paper"
 PICTURES = Path(__file__).parent.parent / "docs" / "paper"
+FOUND = "metrics.json", "trials.csv"
+"""What a finished run and a finished search have."""
+ARCHIVED = "config.gin", "run.json", "log.jsonl", "seconds.json", *FOUND
+
+
+def archive(sweep: Path) -> None:
+    """What is finished of a `sweep`, as a file that is the same for the same runs."""
+    folders = [sweep / name for name in SweepFolder(sweep).runs]
+    done = [path for path in folders if (path / FOUND[0]).exists() or (path / FOUND[1]).exists()]
+    if not done:
+        return
+    kept = [sweep / "sweep.json", *(path / name for path in done for name in ARCHIVED)]
+    kept.append(done[0] / "figures.npz")  # the names of the classes
+
+    def ownerless(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        member.uid = member.gid = member.mtime = 0
+        member.uname = member.gname = ""
+        return member
+
+    with tarfile.open(KEPT / f"{sweep.name}.tar.xz", "w:xz") as file:
+        for path in filter(Path.is_file, kept):
+            file.add(path, path.relative_to(sweep.parent), filter=ownerless)
 
 
 def main() -> None:
@@ -25,6 +50,8 @@ def main() -> None:
     for told in made.glob("fig*.json"):
         for end, folder in (("json", KEPT), ("csv", KEPT), ("png", PICTURES)):
             shutil.copy(told.with_suffix(f".{end}"), folder)
+    for sweep in made.glob("*/sweep.json"):
+        archive(sweep.parent)
     rows, pictures, left, machines = [], [], [], set()
     for name, figure in FIGURES.items():
         path = KEPT / f"fig{name.lower()}.json"

@@ -21,14 +21,19 @@ from morphkit.training.loop import Training
 from morphkit.types import Cloud, Dataset, PairedData, Pairs
 
 
+def same_extractors() -> None:
+    """Extractors come from benchmarks/cache, where MORPHKIT_CACHE names no other folder: the same
+    training rounds differently on another machine and ends elsewhere, and the rows of a table are
+    to be of the same latents."""
+    os.environ.setdefault("MORPHKIT_CACHE", str(Path(__file__).parent / "cache"))
+
+
 def mnist() -> Features:
     """The image and text VAE latents of gin/mnist/image_to_text.gin: 10,000 to learn from,
-    10,000 to test on. The VAEs are those in benchmarks/cache, where MORPHKIT_CACHE names no other
-    folder: the same training rounds differently on another machine and ends elsewhere, and the
-    rows of a table are to be of the same latents."""
+    10,000 to test on; see `same_extractors`."""
     from morphkit_extractors.vae import VAEImage, VAEText
 
-    os.environ.setdefault("MORPHKIT_CACHE", str(Path(__file__).parent / "cache"))
+    same_extractors()
     image = functools.partial(VAEImage, channels=(32, 64, 128), epochs=4, batch_size=64)
     with tempfile.TemporaryDirectory() as folder, Log(Path(folder), wandb="disabled") as log:
         return features_of(MNIST().load(), image, VAEText, log)  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ from morphkit.cli import main
 from morphkit.experiment.search import Trial, read_search, write_search
 from morphkit.paper import image_text, recordings
 from morphkit.paper.bridges import FIGURES
-from morphkit.paper.clouds import NEIGHBOURS, apart_and_alike, class_overlap
+from morphkit.paper.clouds import NEIGHBOURS, apart_and_alike, class_overlap, overlap_among
 from morphkit.paper.index import write_index
 from morphkit.paper.lines import Line, Value, baselines, bound, lines_of, wins
 from morphkit.paper.making import PLACE, named, paper
@@ -251,6 +251,9 @@ def test_overlap_of_classes_is_that_of_their_neighbours():
     apart, alike = apart_and_alike(shares, 2)
     assert set(apart) == {0, 3}
     assert set(alike) == {1, 2}
+    among = [overlap_among(np.array(c), points, labels) for c in ([3, 9], [3, 5], [5, 7])]
+    assert among[:2] == [0, 0]
+    assert among[2] == pytest.approx(other[(labels == 5) | (labels == 7)].mean())
 
 
 # The catalogue

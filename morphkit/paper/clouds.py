@@ -132,7 +132,7 @@ def noise_to_texts(runs: Runs) -> Made:
         f"{right['apart']:.0%} of the draws are nearest to the text of their class, among those "
         f"shown, where classes lie apart, {right['alike']:.0%} where they overlap"
     )
-    return Made(picture, rows, right["apart"] > right["alike"], found)
+    return Made(picture, rows, right["apart"] > max(right["alike"], 0.5), found)
 
 
 def _limits(values: Float[np.ndarray, " n"]) -> tuple[float, float]:

@@ -22,6 +22,10 @@ PICTURES = Path(__file__).parent.parent / "docs" / "paper"
 FOUND = "metrics.json", "trials.csv"
 """What a finished run and a finished search have."""
 ARCHIVED = "config.gin", "run.json", "log.jsonl", "seconds.json", *FOUND
+DRAWN_BY_MORPH = "fig04", "fig15"
+"""Sweeps whose pictures need more than that."""
+DRAWN_BY_NAMES = "fig11a", "fig11b"
+"""Sweeps whose pictures need the names of the classes, too."""
 
 
 def archive(sweep: Path) -> None:
@@ -31,7 +35,8 @@ def archive(sweep: Path) -> None:
     if not done:
         return
     kept = [sweep / "sweep.json", *(path / name for path in done for name in ARCHIVED)]
-    kept.append(done[0] / "figures.npz")  # the names of the classes
+    if sweep.name in DRAWN_BY_NAMES:
+        kept.append(done[0] / "figures.npz")
 
     def ownerless(member: tarfile.TarInfo) -> tarfile.TarInfo:
         member.uid = member.gid = member.mtime = 0
@@ -51,7 +56,8 @@ def main() -> None:
         for end, folder in (("json", KEPT), ("csv", KEPT), ("png", PICTURES)):
             shutil.copy(told.with_suffix(f".{end}"), folder)
     for sweep in made.glob("*/sweep.json"):
-        archive(sweep.parent)
+        if sweep.parent.name not in DRAWN_BY_MORPH:
+            archive(sweep.parent)
     rows, pictures, left, machines = [], [], [], set()
     for name, figure in FIGURES.items():
         path = KEPT / f"fig{name.lower()}.json"

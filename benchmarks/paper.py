@@ -21,7 +21,9 @@ KEPT = RESULTS / "paper"
 PICTURES = Path(__file__).parent.parent / "docs" / "paper"
 FOUND = "metrics.json", "trials.csv"
 """What a finished run and a finished search have."""
-ARCHIVED = "config.gin", "run.json", "log.jsonl", "seconds.json", *FOUND
+ARCHIVED = (
+    "config.gin", "run.json", "morph/manifest.json", "log.jsonl", "seconds.json", *FOUND,
+)  # fmt: skip
 DRAWN_BY_MORPH = "fig04", "fig15"
 """Sweeps whose pictures need more than that."""
 DRAWN_BY_NAMES = "fig11a", "fig11b"

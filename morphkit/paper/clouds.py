@@ -54,7 +54,8 @@ def class_overlap(
 def overlap_among(
     those: Int[np.ndarray, " k"], points: Float[np.ndarray, "n p"], labels: Int[np.ndarray, " n"]
 ) -> float:
-    """Eq. 21 among the points of `those` classes alone: more classes overlap more."""
+    """Eq. 21 among those of `points` alone whose `labels` are `those` classes: more classes overlap
+    more."""
     own = np.isin(labels, those)
     return 1 - float(np.diag(class_overlap(points[own], labels[own])[1]).mean())
 

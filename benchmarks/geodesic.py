@@ -7,22 +7,16 @@ runs/geodesic, and writes benchmarks/results/geodesic.md.
 from pathlib import Path
 
 from problems import same_extractors
-from tables import measured_by, summary
-
-from morphkit.report.labels import read_runs
-from morphkit.sweeping import sweep
+from tables import measured_by, runs_of, summary
 
 RESULTS = Path(__file__).parent / "results"
-OUT = RESULTS.parent.parent / "runs" / "geodesic"
 METRIC = "coupling/matching_accuracy_exact"
 
 
 def main() -> None:
     same_extractors()
-    swept = sweep(["gin/mnist/geodesic.gin"], out=OUT)
-    assert swept.finished == swept.total, swept.failed
     found: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for run in read_runs([OUT]):
+    for run in runs_of(["gin/mnist/geodesic.gin"], "geodesic"):
         labels = run.labels
         row = found.setdefault((labels["bridge"], labels["read"]), {})
         row.setdefault(labels["run.paired_fraction"], []).append(run.metrics[METRIC])

@@ -11,7 +11,7 @@ import sys
 import tarfile
 from pathlib import Path
 
-from morphkit.files import read_json
+from morphkit.files import read_json, replace_file
 from morphkit.folder import SweepFolder
 from morphkit.paper.bridges import FIGURES
 from morphkit.paper.index import ANSWERS, REMEDY, Told, seeds_of
@@ -31,9 +31,10 @@ DRAWN_BY_NAMES = "fig11a", "fig11b"
 
 
 def archive(sweep: Path) -> None:
-    """What is finished of a `sweep`, as a file that is the same for the same runs."""
+    """What is finished of a `sweep`, as a file that is the same for the same runs. Ends the script
+    where the file has runs that the sweep has not: they would be lost."""
     folders = [sweep / name for name in SweepFolder(sweep).runs]
-    done = [path for path in folders if (path / FOUND[0]).exists() or (path / FOUND[1]).exists()]
+    done = [path for path in folders if any((path / name).exists() for name in FOUND)]
     if not done:
         return
     kept = [sweep / "sweep.json", *(path / name for path in done for name in ARCHIVED)]
@@ -45,9 +46,21 @@ def archive(sweep: Path) -> None:
         member.uname = member.gname = ""
         return member
 
-    with tarfile.open(KEPT / f"{sweep.name}.tar.xz", "w:xz") as file:
-        for path in filter(Path.is_file, kept):
-            file.add(path, path.relative_to(sweep.parent), filter=ownerless)
+    names = {path: str(path.relative_to(sweep.parent)) for path in kept if path.is_file()}
+    target = KEPT / f"{sweep.name}.tar.xz"
+    if target.exists():
+        with tarfile.open(target) as file:
+            if lost := set(file.getnames()).difference(names.values()):
+                sys.exit(
+                    f"{target} has {min(lost)}, {sweep} has not: unpack it into {sweep.parent}"
+                )
+
+    def write(new: Path) -> None:
+        with tarfile.open(new, "w:xz") as file:
+            for path, name in names.items():
+                file.add(path, name, filter=ownerless)
+
+    replace_file(target, write)
 
 
 def main() -> None:

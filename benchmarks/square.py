@@ -7,10 +7,7 @@ benchmarks/results/square.md.
 import statistics
 from pathlib import Path
 
-from tables import measured_by, summary
-
-from morphkit.report.labels import read_runs
-from morphkit.sweeping import sweep
+from tables import measured_by, runs_of, summary
 
 RESULTS, PLACE = Path(__file__).parent / "results", "papers/bridges"
 DATA = {"MNIST": "fig06a", "Tiny ImageNet": "fig06b"}
@@ -21,10 +18,7 @@ def measured() -> dict[tuple[str, float, bool], list[float]]:
     """The matching accuracies of all seeds, by data, α and whether c_XY is squared."""
     found: dict[tuple[str, float, bool], list[float]] = {}
     for data, figure in DATA.items():
-        out = RESULTS.parent.parent / "runs" / "square" / figure
-        swept = sweep([f"{PLACE}/{figure}.gin", f"{PLACE}/square.gin"], out=out)
-        assert swept.finished == swept.total, swept.failed
-        for run in read_runs([out]):
+        for run in runs_of([f"{PLACE}/{figure}.gin", f"{PLACE}/square.gin"], f"square/{figure}"):
             labels = run.labels
             squared = labels["FusedGromovWasserstein.squared"] == "True"
             key = data, float(labels["FusedGromovWasserstein.alpha"]), squared

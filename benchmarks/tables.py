@@ -11,6 +11,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from morphkit.experiment.sharing import forget_programs
+from morphkit.report.labels import Run, read_runs
+from morphkit.sweeping import sweep
+
+
+def runs_of(files: list[str], name: str) -> list[Run]:
+    """All runs of the sweep that gin `files` describe, in runs/`name`; what is missing is run."""
+    out = Path(__file__).parent.parent / "runs" / name
+    swept = sweep(files, out=out)
+    assert swept.finished == swept.total, swept.failed
+    return read_runs([out])
 
 
 def measured_by(name: str, seeds: int) -> str:

@@ -37,10 +37,7 @@ docs: $(VENV)/.tools
 bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/local.py
-	$(BIN)/python benchmarks/mnist.py
 	$(BIN)/python benchmarks/geodesic.py
-	$(BIN)/python benchmarks/imagenet.py
-	$(BIN)/python benchmarks/neural.py
 	$(BIN)/python benchmarks/square.py
 	$(BIN)/python benchmarks/choice.py
 	$(BIN)/python benchmarks/recorded.py

@@ -3,22 +3,15 @@
 import functools
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from morphkit.data.imagenet import ImageNetFeatures
 from morphkit.data.mnist import MNIST
-from morphkit.experiment.train import build_networks, train
 from morphkit.features.extract import Features, features_of
-from morphkit.interfaces import Sampler
 from morphkit.loggers import Log
-from morphkit.morph import Morph
-from morphkit.training.loop import Training
-from morphkit.types import Cloud, Dataset, PairedData, Pairs
+from morphkit.types import Cloud, PairedData, Pairs
 
 
 def same_extractors() -> None:
@@ -46,12 +39,7 @@ def mnist_clouds() -> tuple[Cloud, Cloud]:
 
 def tiny_imagenet_clouds() -> tuple[Cloud, Cloud]:
     """10,000 images of 200 classes by MobileNetV2, and the text of each one's class by MiniLM."""
-    return training_clouds(ImageNetFeatures().load())
-
-
-def training_clouds(data: Dataset) -> tuple[Cloud, Cloud]:
-    """Of inputs that are features already."""
-    train = data.train
+    train = ImageNetFeatures().load().train
     x = Cloud.uniform(train.source, train.source_labels)  # pyright: ignore[reportArgumentType]
     return x, Cloud.uniform(train.target, train.target_labels)  # pyright: ignore[reportArgumentType]
 
@@ -61,11 +49,3 @@ def pair(x: Cloud, y: Cloud, number: int, seed: int) -> PairedData:
     `number`."""
     known = np.sort(np.random.default_rng(seed).permutation(x.size)[:number])
     return PairedData(x, y, Pairs.from_array(np.stack([known, known], 1)))
-
-
-def trained(
-    data: PairedData, sampler: Sampler, training: Training, field: Any, keys: Sequence[PRNGKeyArray]
-) -> Morph:
-    """The morph of a run: `field` builds its velocity field, `keys` are for that and training."""
-    networks = build_networks(field, data.x.dim, data.y.dim, False, keys[0])
-    return train(data, sampler, networks, training, key=keys[1])

@@ -31,19 +31,15 @@ def measured_by(name: str, seeds: int) -> str:
     )
 
 
-def read(path: Path, *names: str) -> dict[tuple, dict]:
-    """The lines of a file, if there is one, by their values of `names`; by the items of the value,
-    if one name is given."""
+def read(path: Path) -> dict[tuple, dict]:
+    """The lines of a file, if there is one, by their "cell"."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines]
-    if len(names) == 1:
-        return {tuple(line[names[0]]): line for line in found}
-    return {tuple(line[name] for name in names): line for line in found}
+    return {tuple(line["cell"]): line for line in map(json.loads, lines)}
 
 
 def missing(path: Path, cells: Iterable[tuple]) -> list[tuple]:
     """Those of `cells` that no line of a file has as its "cell"."""
-    there = read(path, "cell")
+    there = read(path)
     return [cell for cell in cells if cell not in there]
 
 
@@ -60,7 +56,7 @@ def measure(
         print(json.dumps(line)[:400], flush=True)
         append(path, line)
         forget_programs()
-    write(read(path, "cell"))
+    write(read(path))
 
 
 def apart(script: str, asked: list, **environment: str) -> dict:
@@ -87,15 +83,10 @@ def append(path: Path, line: dict) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def deviation(numbers: list[float]) -> float:
-    """Of a sample; nought of a single number."""
-    return statistics.stdev(numbers) if len(numbers) > 1 else 0.0
-
-
 def summary(numbers: list[float], seeds: int, digits: int = 3) -> str:
     """Mean ± standard deviation, and the number of seeds where it is not the usual one."""
     if not numbers:
         return "–"
-    spread = f" ± {deviation(numbers):.{digits}f}" if len(numbers) > 1 else ""
+    spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
     fewer = "" if len(numbers) == seeds else f" ({len(numbers)})"
     return f"{statistics.mean(numbers):.{digits}f}{spread}{fewer}"

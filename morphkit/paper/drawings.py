@@ -110,9 +110,9 @@ def _columns(look: dict[str, dict[str, Any]], width: float) -> int:
     return min(len(look), max(1, int(15 * width / (6 + max(map(len, look))))))
 
 
-def bars(lines: Sequence[Line], ylabel: str, *, log: bool = False) -> Picture:
+def bars(lines: Sequence[Line], ylabel: str) -> Picture:
     """A group of bars at each x, a bar a line, with deviations; a panel of `lines` beside the
-    other. `ylabel` names what is drawn, on a `log` scale if asked."""
+    other. `ylabel` names what is drawn, from nought."""
     panels = list(dict.fromkeys(line.panel for line in lines)) or ["nothing to show"]
     names = list(dict.fromkeys(line.name for line in lines))
     with rc_context(STYLE):
@@ -131,8 +131,6 @@ def bars(lines: Sequence[Line], ylabel: str, *, log: bool = False) -> Picture:
                 )  # fmt: skip
             axis.set_xticks(range(len(places)), [str(place) for place in places])
             axis.set(title=panel)
-            if log:
-                axis.set_yscale("log")
         axes[0].set_ylabel(ylabel)
         if lines:
             axes[0].legend()

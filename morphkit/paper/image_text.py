@@ -296,4 +296,4 @@ def runtime(runs: Runs) -> Made:
     agrees = None
     if len(ratios) == 2:
         agrees = 1 + SLOWER < ratios["MNIST"] < ratios["ImageNet"]
-    return Made.of(bars(lines, "seconds of a step", log=True), lines, agrees, found)
+    return Made.of(bars(lines, "seconds of a step"), lines, agrees, found)

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test paper-smoke lint types docs bench clean
+.PHONY: quickstart test paper-smoke paper-smoke-1 paper-smoke-2 lint types docs bench clean
 
 $(VENV)/.package: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -20,9 +20,15 @@ quickstart: $(VENV)/.package
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
-# Most of its time is compilation: what is forgotten between runs is read again.
+# Most of its time is compilation: one core, so two processes; what is forgotten between runs is read
+# again. Figures of one sweep are in one process.
+SMOKE := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax-paper $(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
 paper-smoke: $(VENV)/.tools
-	JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax-paper $(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
+	$(MAKE) --jobs=2 paper-smoke-1 paper-smoke-2
+paper-smoke-1:
+	$(SMOKE) 4 5 6 10B 11 17 18 19 20
+paper-smoke-2:
+	$(SMOKE) 7 8 9 12 15 16
 
 lint: $(VENV)/.tools
 	$(BIN)/ruff check .

@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import chisquare
 
 from morphkit.transport import drawing
+from morphkit.transport.collapse import Groups
 from morphkit.transport.drawing import Table, choose, choose_each
+from morphkit.types import Cloud
 
 
 def probabilities(table: Table) -> np.ndarray:
@@ -82,3 +84,15 @@ def test_entries_without_weight_have_no_share_and_sums_never_fall():
 def test_blocks_are_filled(size):
     levels = Table.of(jnp.ones((3, size))).levels
     assert sum(level.size for level in levels) < 1.01 * 3 * size
+
+
+def test_drawing_again_compiles_nothing(caplog):
+    weights = np.random.default_rng(0).uniform(size=(3, 300)).astype(np.float32)
+    table = Table.of(jnp.asarray(weights))
+    _, groups = Groups.of(Cloud.uniform(np.repeat(weights[:, :2], 4, axis=0)))
+    for k in range(2):
+        caplog.clear()
+        with jax.log_compiles():
+            table.draws(jax.random.key(k), 50)
+            groups.draw(jax.random.key(k), jnp.arange(3))
+    assert not [m for m in caplog.messages if m.startswith("Compiling")]

@@ -12,6 +12,7 @@ from morphkit_baselines.generative import (
     FusedLatentVAE,
     FusedVAE,
     PerceptronVAE,
+    _trained,
     fused,
     translation,
 )
@@ -171,6 +172,22 @@ def test_beta_is_chosen_on_held_out_pairs(rng):
     assert error[30.0] > 0.9
     assert error[0.01] < 0.4
     assert error[(30.0, 0.01)] == pytest.approx(error[0.01], rel=1e-5)
+
+
+def test_one_program_trains_on_any_number_of_pairs(batch):
+    """Held-out pairs, and the folds of a choice, make many."""
+    asked = FusedLatentVAE(latent=3, width=5, layers=2, steps=50, batch_size=8, beta=0.1)
+    traced = []
+
+    def counted(models, pairs, key, beta):
+        traced.append(key is not None)
+        return fused(models, pairs, key, beta)
+
+    for count in (20, 15):
+        pairs = tuple(np.asarray(side)[:count] for side in batch)
+        _trained(models(), counted, pairs, asked, jax.random.key(0))
+        programs = sum(traced) if count == 20 else programs
+    assert sum(traced) == programs > 0
 
 
 def test_few_pairs_are_trained_on_for_all_steps(images):

@@ -288,6 +288,17 @@ def test_figures_are_named_as_people_do():
         named(["3"])
 
 
+def test_every_figure_is_made_at_the_least_scale_and_no_sweep_by_two_processes():
+    lines = (Path(__file__).parent.parent / "Makefile").read_text().splitlines()
+    parts = [
+        named(line.removeprefix("\t$(SMOKE) ").split())
+        for line in lines if line.startswith("\t$(SMOKE) ")
+    ]  # fmt: skip
+    assert sorted(f.name for part in parts for f in part) == sorted(f.name for f in named([]))
+    files = [{file for figure in part for file in figure.files} for part in parts]
+    assert sum(map(len, files)) == len(set().union(*files))
+
+
 def test_a_figure_that_needs_something_says_what(tmp_path):
     with pytest.raises(ValueError, match=r"figure 10A needs the recordings of Majaj"):
         paper(["10A"], out=tmp_path / "out", scale="smoke")

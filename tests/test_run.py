@@ -338,7 +338,9 @@ def test_align_and_predict_from_the_command_line(arrays, tmp_path, monkeypatch, 
     out = tmp_path / "out"
     assert main(["align", "--method", "global", "--source", "x.npy", "--target", "y.npy",
                  "--pairs", "pairs.csv", "--out", str(out), *SET]) == 0  # fmt: skip
-    assert "nearest anchor" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "nearest anchor" in said.out
+    assert "\nbaselines 5/5" in said.err
     predicted = tmp_path / "deep" / "predicted.npy"
     assert main(["predict", str(out), "--input", "x.npy", "--output", str(predicted),
                  "--draws", "3", "--reduce", "mean"]) == 0  # fmt: skip

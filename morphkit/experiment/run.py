@@ -171,19 +171,21 @@ def fitted(
 ) -> dict[str, LatentMap | RawMap]:
     """The baselines of `experiment`, fitted on the training data of `scene`, or as `shared` has
     them, by the name of their row. One that this data is not for (ValueError) is left out, and
-    `log` says why."""
+    `log` shows the progress, and says why."""
     data, inputs = scene.train, scene.inputs
 
     def fit() -> tuple[dict[str, LatentMap | RawMap], list[str]]:
         maps, left = {}, []
-        for row, baseline in experiment.rows.items():
-            try:
-                if isinstance(baseline, RawBaseline) and inputs is not None:
-                    maps[row] = baseline.fit_raw(data, inputs)
-                else:
-                    maps[row] = baseline.fit(data)
-            except ValueError as error:
-                left.append(f"{row} is left out: {error}")
+        with log.progress("baselines") as tell:
+            for k, (row, baseline) in enumerate(experiment.rows.items(), 1):
+                try:
+                    if isinstance(baseline, RawBaseline) and inputs is not None:
+                        maps[row] = baseline.fit_raw(data, inputs)
+                    else:
+                        maps[row] = baseline.fit(data)
+                except ValueError as error:
+                    left.append(f"{row} is left out: {error}")
+                tell(k, len(experiment.rows), {})
         return maps, left
 
     identity = fingerprint([record(b) for b in experiment.baselines], *contents(data))

@@ -75,6 +75,7 @@ class Groups(eqx.Module):
         labels = None if cloud.labels is None else cloud.labels[first]
         return Cloud(cloud.points[first], jnp.asarray(total, jnp.float32), labels), groups
 
+    @eqx.filter_jit
     def draw(self, key: PRNGKeyArray, group: Int[Array, " num"]) -> Int[Array, " num"]:
         """A member of each of the groups `group` (num,), drawn by `key` and share."""
         u = jax.random.uniform(key, group.shape)

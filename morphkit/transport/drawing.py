@@ -98,6 +98,7 @@ def _cumulative(weights: Float[Array, "r k"]) -> Float[Array, "r k"]:
     return cdf / cdf[..., -1:]
 
 
+@jax.jit
 def _bisected(
     key: PRNGKeyArray, cdf: Float[Array, "r k"], row: Int[Array, " num"]
 ) -> Int[Array, " num"]:

@@ -1,6 +1,7 @@
 """The paper's baselines that are trained end to end on the known pairs (App. G.1.2, Table 3)."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import equinox as eqx
@@ -275,8 +276,9 @@ def _trained(
     for candidate in asked.beta if len(held) else ():
         found, state, least, last = models, start, np.inf, 0
         for k in range(0, asked.steps, EVERY):
-            step, weight = jnp.asarray(k), jnp.asarray(candidate)
-            found, state = _descend(found, state, loss, told, asked, key, step, weight)
+            batches, noise = _drawn(told, asked.batch_size, key, k)
+            weight = jnp.asarray(candidate)
+            found, state = _descend(found, state, loss, batches, asked, noise, weight)
             error = float(_error(found, loss, asked_of))
             if error < least:
                 least, last = error, k + EVERY
@@ -286,8 +288,8 @@ def _trained(
             best, beta, steps = least, candidate, last
     found, state, arrays = models, start, _rows(pairs, order)
     for k in range(0, steps, EVERY):
-        step, weight = jnp.asarray(k), jnp.asarray(beta)
-        found, state = _descend(found, state, loss, arrays, asked, key, step, weight)
+        batches, noise = _drawn(arrays, asked.batch_size, key, k)
+        found, state = _descend(found, state, loss, batches, asked, noise, jnp.asarray(beta))
     return found
 
 
@@ -299,26 +301,43 @@ def _optimiser(asked: Any) -> optax.GradientTransformation:
     return optax.adam(asked.learning_rate)
 
 
+def _drawn(
+    pairs: tuple[Array, Array], batch_size: int, key: PRNGKeyArray, first: int
+) -> tuple[tuple[Array, Array], PRNGKeyArray]:
+    """Of `pairs` the batches of EVERY steps from the step `first` on, (EVERY, size, ...), by `key`,
+    and a key for the noise of each. They are not drawn in `_descend`, which would be compiled for
+    every number of pairs."""
+    rows, noise = _chosen(key, jnp.asarray(first), len(pairs[0]), min(batch_size, len(pairs[0])))
+    return (pairs[0][rows], pairs[1][rows]), noise
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _chosen(key: PRNGKeyArray, first: Array, count: int, size: int) -> tuple[Array, PRNGKeyArray]:
+    """For each of EVERY steps from `first` on `size` of `count` rows, none twice, and a key."""
+
+    def step(number: Array) -> tuple[Array, PRNGKeyArray]:
+        chosen, noise = jax.random.split(jax.random.fold_in(key, number))
+        return jax.random.choice(chosen, count, (size,), replace=False), noise
+
+    return jax.vmap(step)(first + jnp.arange(EVERY))
+
+
 @eqx.filter_jit
 def _descend(
-    models: Models, state: Any, loss: Loss, pairs: tuple[Array, Array], asked: Any,
-    key: PRNGKeyArray, first: Array, beta: Array,
+    models: Models, state: Any, loss: Loss, batches: tuple[Array, Array], asked: Any,
+    noise: PRNGKeyArray, beta: Array,
 ) -> tuple[Models, Any]:  # fmt: skip
-    """EVERY steps of Adam from the step `first` on, each on a batch of `pairs`, with `beta`."""
+    """A step of Adam on each of `batches`, by the keys `noise`, with `beta`."""
     weights, rest = eqx.partition(models, eqx.is_inexact_array)
-    size = min(asked.batch_size, len(pairs[0]))
 
-    def step(carry: Any, number: Array) -> tuple[Any, None]:
+    def step(carry: Any, drawn: tuple[Array, Array, PRNGKeyArray]) -> tuple[Any, None]:
         weights, state = carry
-        chosen, noise = jax.random.split(jax.random.fold_in(key, number))
-        batch = jax.random.choice(chosen, len(pairs[0]), (size,), replace=False)
-        gradient = jax.grad(
-            lambda w: loss(eqx.combine(w, rest), (pairs[0][batch], pairs[1][batch]), noise, beta)
-        )(weights)
+        x, y, key = drawn
+        gradient = jax.grad(lambda w: loss(eqx.combine(w, rest), (x, y), key, beta))(weights)
         updates, state = _optimiser(asked).update(gradient, state)
         return (optax.apply_updates(weights, updates), state), None
 
-    (weights, state), _ = jax.lax.scan(step, (weights, state), first + jnp.arange(EVERY))
+    (weights, state), _ = jax.lax.scan(step, (weights, state), (*batches, noise))
     return eqx.combine(weights, rest), state
 
 

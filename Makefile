@@ -20,8 +20,8 @@ quickstart: $(VENV)/.package
 test: $(VENV)/.tools
 	$(BIN)/python -m pytest
 
-# Most of its time is compilation: one core, so two processes; what is forgotten between runs is read
-# again. Figures of one sweep are in one process.
+# Most of its time is compilation, which keeps one core busy: hence two processes, and a cache for
+# what is forgotten between runs. Figures of one sweep have to be in one process.
 SMOKE := JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax-paper $(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
 paper-smoke: $(VENV)/.tools
 	$(MAKE) --jobs=2 paper-smoke-1 paper-smoke-2

@@ -177,7 +177,7 @@ def test_beta_is_chosen_on_held_out_pairs(rng):
 def test_one_program_trains_on_any_number_of_pairs(batch):
     """Held-out pairs, and the folds of a choice, make many."""
     asked = FusedLatentVAE(latent=3, width=5, layers=2, steps=50, batch_size=8, beta=0.1)
-    traced = []
+    traced, programs = [], []
 
     def counted(models, pairs, key, beta):
         traced.append(key is not None)
@@ -186,8 +186,8 @@ def test_one_program_trains_on_any_number_of_pairs(batch):
     for count in (20, 15):
         pairs = tuple(np.asarray(side)[:count] for side in batch)
         _trained(models(), counted, pairs, asked, jax.random.key(0))
-        programs = sum(traced) if count == 20 else programs
-    assert sum(traced) == programs > 0
+        programs.append(sum(traced))
+    assert programs[0] == programs[1] > 0
 
 
 def test_few_pairs_are_trained_on_for_all_steps(images):

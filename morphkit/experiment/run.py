@@ -170,8 +170,8 @@ def fitted(
     experiment: Experiment, scene: Scene, log: Log, shared: Shared
 ) -> dict[str, LatentMap | RawMap]:
     """The baselines of `experiment`, fitted on the training data of `scene`, or as `shared` has
-    them, by the name of their row. One that this data is not for (ValueError) is left out, and
-    `log` shows the progress, and says why."""
+    them, by the name of their row; `log` shows the progress. One that this data is not for
+    (ValueError) is left out, and `log` says why."""
     data, inputs = scene.train, scene.inputs
 
     def fit() -> tuple[dict[str, LatentMap | RawMap], list[str]]:

@@ -275,9 +275,9 @@ def _trained(
     start = _optimiser(asked).init(eqx.filter(models, eqx.is_inexact_array))
     for candidate in asked.beta if len(held) else ():
         found, state, least, last = models, start, np.inf, 0
+        weight = jnp.asarray(candidate)
         for k in range(0, asked.steps, EVERY):
-            batches, noise = _drawn(told, asked.batch_size, key, k)
-            weight = jnp.asarray(candidate)
+            batches, noise = _batches(told, key, k, asked.batch_size)
             found, state = _descend(found, state, loss, batches, asked, noise, weight)
             error = float(_error(found, loss, asked_of))
             if error < least:
@@ -286,10 +286,10 @@ def _trained(
                 break
         if least < best:
             best, beta, steps = least, candidate, last
-    found, state, arrays = models, start, _rows(pairs, order)
+    found, state, arrays, weight = models, start, _rows(pairs, order), jnp.asarray(beta)
     for k in range(0, steps, EVERY):
-        batches, noise = _drawn(arrays, asked.batch_size, key, k)
-        found, state = _descend(found, state, loss, batches, asked, noise, jnp.asarray(beta))
+        batches, noise = _batches(arrays, key, k, asked.batch_size)
+        found, state = _descend(found, state, loss, batches, asked, noise, weight)
     return found
 
 
@@ -301,25 +301,21 @@ def _optimiser(asked: Any) -> optax.GradientTransformation:
     return optax.adam(asked.learning_rate)
 
 
-def _drawn(
-    pairs: tuple[Array, Array], batch_size: int, key: PRNGKeyArray, first: int
+@partial(jax.jit, static_argnames="batch_size")
+def _batches(
+    pairs: tuple[Array, Array], key: PRNGKeyArray, first: int, batch_size: int
 ) -> tuple[tuple[Array, Array], PRNGKeyArray]:
     """Of `pairs` the batches of EVERY steps from the step `first` on, (EVERY, size, ...), by `key`,
-    and a key for the noise of each. They are not drawn in `_descend`, which would be compiled for
-    every number of pairs."""
-    rows, noise = _chosen(key, jnp.asarray(first), len(pairs[0]), min(batch_size, len(pairs[0])))
-    return (pairs[0][rows], pairs[1][rows]), noise
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _chosen(key: PRNGKeyArray, first: Array, count: int, size: int) -> tuple[Array, PRNGKeyArray]:
-    """For each of EVERY steps from `first` on `size` of `count` rows, none twice, and a key."""
+    and a key for the noise of each. Not drawn in `_descend`, which would be compiled for every
+    number of pairs."""
+    count = len(pairs[0])
 
     def step(number: Array) -> tuple[Array, PRNGKeyArray]:
         chosen, noise = jax.random.split(jax.random.fold_in(key, number))
-        return jax.random.choice(chosen, count, (size,), replace=False), noise
+        return jax.random.choice(chosen, count, (min(batch_size, count),), replace=False), noise
 
-    return jax.vmap(step)(first + jnp.arange(EVERY))
+    rows, noise = jax.vmap(step)(first + jnp.arange(EVERY))
+    return (pairs[0][rows], pairs[1][rows]), noise
 
 
 @eqx.filter_jit

@@ -296,6 +296,7 @@ def test_sigterm_saves_the_state_and_says_so(arrays, tmp_path):
 def test_a_callers_wandb_run_is_left_alone(arrays, tmp_path, monkeypatch):
     import wandb
 
+    wandb.teardown()  # a session that another test began would not see these variables
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_PROJECT", "theirs")
     x, y = np.load(arrays / "x.npy"), np.load(arrays / "y.npy")

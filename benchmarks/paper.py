@@ -22,7 +22,8 @@ PICTURES = Path(__file__).parent.parent / "docs" / "paper"
 FOUND = "metrics.json", "trials.csv"
 """What a finished run and a finished search have."""
 ARCHIVED = (
-    "config.gin", "run.json", "morph/manifest.json", "log.jsonl", "seconds.json", *FOUND,
+    "config.gin", "run.json", "choice.json", "morph/manifest.json", "log.jsonl", "seconds.json",
+    *FOUND,
 )  # fmt: skip
 DRAWN_BY_MORPH = "fig04", "fig15"
 """Sweeps whose pictures need more than that."""

@@ -387,3 +387,7 @@ def test_a_sweep_of_which_nothing_is_finished_has_no_tables(file, tmp_path):
     SweepFolder(tmp_path).keep({"a": {"run.seed": "0"}})
     with pytest.raises(ValueError, match="no run of the sweep"):
         write_comparison([tmp_path], tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "trials.csv").touch()
+    with pytest.raises(ValueError, match="of searches, not of runs"):
+        write_comparison([tmp_path], tmp_path)

@@ -29,12 +29,14 @@ class Run(NamedTuple):
 
 def read_runs(dirs: Sequence[Path]) -> list[Run]:
     """The finished runs in `dirs`, each that of a run or of a sweep. Raises ValueError for a folder
-    of neither, and for a sweep of which nothing is finished."""
+    of neither, and for a sweep of searches or one of which nothing is finished."""
     found = []
     for dir in dirs:
         labels = SweepFolder(dir).runs
         finished = {dir / name: said for name, said in labels.items() if _finished(dir / name)}
         if labels and not finished:
+            if any((dir / name / "trials.csv").exists() for name in labels):
+                raise ValueError(f"{dir} is a sweep of searches, not of runs; leave it out")
             raise ValueError(f"no run of the sweep in {dir} is finished; run it again")
         for place, said in finished.items() if labels else [(dir, {})]:
             known = read_metrics(place), read_story(place), read_directions(place)

@@ -261,13 +261,16 @@ def test_overlap_of_classes_is_that_of_their_neighbours():
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_figure_is_a_sweep_at_every_scale(scale, tmp_path):
+    seed = tmp_path / "seed.gin"
+    seed.write_text("SEEDS = (0,)\nMNIST_SEEDS = (0,)\nFIELD_SEEDS = (0,)\n")
     given = ["Recordings.path = 'it.nc'", "Recordings.pretrain = 'store'"]
     for file in FILES:
         bindings = given if file == "fig10a" else []
-        runs = plan([f"{PLACE}/{file}.gin", f"{PLACE}/{scale}.gin"], bindings, out=tmp_path / file)
+        files = [f"{PLACE}/{file}.gin", f"{PLACE}/{scale}.gin", str(seed)]
+        runs = plan(files, bindings, out=tmp_path / file)
         assert runs
         if scale == "full" and file not in ("fig15", "fig20") and "06" not in file:
-            steps = {one.experiment.training.steps for one in runs}
+            steps = {run.experiment.training.steps for run in runs}
             assert steps <= {10_000, 400, 1000, 0}, file  # 400 of what is chosen, 1000 are timed
 
 

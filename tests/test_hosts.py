@@ -16,12 +16,10 @@ import morphkit
 from morphkit.cli import main
 from morphkit.hosts import Place, asked, told, writes
 
-SMALL = ["run.field = @field.MLP", "MLP.layers = 1", "MLP.hidden = 32"]
-FEW = [
-    part for binding in ["run.baselines = []", "Training.batch_size = 64", *SMALL]
-    for part in ("--set", binding)
-]  # fmt: skip
-LONG = ["--set", "Training.steps_per_dispatch = 10", "--set", "Training.steps = 1000"]
+FEW = ["--set", "run.baselines = []", "--set", "Training.batch_size = 64"]
+
+
+LONG = ["--set", "Training.steps_per_dispatch = 10", "--set", "Training.steps = 600"]
 SAVING = ["--set", "Training.checkpoint_seconds = 0.0"]
 
 

@@ -10,6 +10,7 @@ paper's largest network trained for its 10,000 steps, and up to a million points
 """
 
 import functools
+import os
 import shutil
 import sys
 import tempfile
@@ -99,7 +100,7 @@ def one(
     kind = jax.devices()[0].device_kind
     if size == "large" and steps > STEPS and jax.default_backend() == "cpu":
         raise RuntimeError("this cell is for a GPU, and JAX has none: install jax[cuda12]")
-    watch, found = Watch(), {"limits": limits(), "device": kind}
+    watch, found = Watch(), {"limits": limits(), "device": kind, "cores": os.cpu_count()}
     with tempfile.TemporaryDirectory() as folder:
         if method == "one-to-one":
             order = np.random.default_rng(3).permutation(n)
@@ -213,7 +214,8 @@ def trained(
     watch: Watch, found: dict[str, Any], size: str, steps: int, data: "PairedData",
     sampler: "Sampler",
 ) -> None:  # fmt: skip
-    """Trains adaLN of this size, in each precision that counts here."""
+    """Trains adaLN of this size, in each precision that counts here. The first dispatch compiles:
+    what follows tells how long all steps run."""
     import equinox as eqx
     import jax
     from morphkit_fields.adaln import AdaLN
@@ -226,11 +228,16 @@ def trained(
         networks = build_networks(field, DIM, DIM, False, jax.random.key(1))
         weights = eqx.filter(networks, eqx.is_inexact_array)
         found["weights"] = sum(leaf.size for leaf in jax.tree.leaves(weights))
-        training = Training(steps=steps, precision=precision)
-        watch(
-            f"train {steps:,} steps" + (", bfloat16" if precision == "bfloat16" else ""),
-            lambda: train(data, sampler, networks, training, key=jax.random.key(2)).networks,  # noqa: B023
-        )
+        training, told = Training(steps=steps, precision=precision), []
+
+        def tell(step: int, steps: int, numbers: dict[str, float]) -> None:
+            told.append((step, time.perf_counter()))  # noqa: B023
+
+        fit = functools.partial(train, data, sampler, networks, training, key=jax.random.key(2))
+        name = f"train {steps:,} steps" + (", bfloat16" if precision == "bfloat16" else "")
+        watch(name, lambda: fit(tell=tell).networks)  # noqa: B023
+        (first, start), (last, end) = told[0], told[-1]
+        watch.phases[name]["running"] = (end - start) * steps / (last - first)
 
 
 def run(cell: tuple) -> dict:

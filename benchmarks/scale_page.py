@@ -68,6 +68,7 @@ def write(page: Path, cells: list[tuple], there: dict[tuple, dict]) -> None:
     if not lines:
         return
     gpu = lines[0].get("device", "cpu").replace("cpu", "no GPU")
+    cores = lines[0].get("cores", os.cpu_count())
     names = [
         *PHASES,
         *dict.fromkeys(n for line in lines for n in line["phases"] if n not in PHASES),
@@ -75,7 +76,7 @@ def write(page: Path, cells: list[tuple], there: dict[tuple, dict]) -> None:
     bridges = [line for line in lines if line["cell"][0] == "bridge" and not line["cell"][3]]
     text = [
         *([f"{finding(max(bridges, key=lambda line: line['cell'][1]))}\n"] if bridges else []),
-        f"`python benchmarks/scale.py` ({platform.machine()}, {os.cpu_count()} cores, {gpu}), "
+        f"`python benchmarks/scale.py` ({platform.machine()}, {cores} cores, {gpu}), "
         "each row once, in a process of its own that compiles everything. *Peak* is the most "
         "memory of all phases. *Draw* is a million draws, of one-to-one data ten thousand; "
         "*matching* is the share of those of unpaired points that are right. Where there is a map, "
@@ -95,7 +96,8 @@ def write(page: Path, cells: list[tuple], there: dict[tuple, dict]) -> None:
         matching = f"{line['matching']:.3f}" if "matching" in line else "–"
         cells += [f"{peak:.1f} GB", str(line["iterations"]), f"{line['error']:.1e}", matching]
         text.append("| " + " | ".join(cells) + " |")
-    text += ["", *doubled(lines), *predictions(lines), "", *against_limits(lines)]
+    found = [*doubled(lines), *predictions(lines), *trained(lines)]
+    text += ["", *found, "", *against_limits(lines)]
     page.write_text("\n".join(text) + "\n", encoding="utf-8")
 
 
@@ -137,6 +139,23 @@ def predictions(lines: list[dict]) -> Iterator[str]:
         )
 
 
+def trained(lines: list[dict]) -> Iterator[str]:
+    """How long a large network trains, without its compilation."""
+    for line in lines:
+        for name, phase in line["phases"].items():
+            if "running" not in phase or line["cell"][4:5] != ["large"]:
+                continue
+            least, took = work(line, name), phase["running"]
+            assert least is not None
+            steps, _, precision = name.removeprefix("train ").partition(", ")
+            yield (
+                f"- adaLN large, {line['weights'] / 1e6:.0f} million weights: {steps} of {BATCH} "
+                f"in {precision or 'float32'} take {seconds(took)}, "
+                f"{bound(name, least, line['limits']) / took:.0%} of the rate of a product of "
+                "matrices on this card."
+            )
+
+
 def against_limits(lines: list[dict]) -> Iterator[str]:
     """How long each phase would take if it did nothing but what it cannot do without, here and on
     GPUs that share the points."""
@@ -148,16 +167,19 @@ def against_limits(lines: list[dict]) -> Iterator[str]:
                 continue
             here = bound(name, least, line["limits"])
             gpus = [seconds(bound(name, least, GPU[1]) / count) for count in (1, 8, 64)]
+            took = phase.get("running", phase["seconds"])
             cells = [
                 line["cell"][0], f"{line['cell'][1]:,}", f"{line['cell'][2]:,}", name,
-                seconds(phase["seconds"]), seconds(here), f"{here / phase['seconds']:.0%}", *gpus,
+                seconds(took), seconds(here), f"{here / took:.0%}", *gpus,
             ]  # fmt: skip
             yield "| " + " | ".join(cells) + " |"
     if lines:
         names = {name for line in lines for name in line["limits"]}
         best = {k: max(line["limits"].get(k, 0) for line in lines) for k in sorted(names)}
+        running = any("running" in phase for line in lines for phase in line["phases"].values())
         yield ""
         yield (
+            f"{'Training of the large network is without its compilation. ' if running else ''}"
             f"Limits are those measured in the cell's own process, at best {rates(best)}. GPUs are "
             f"{GPU[0]}s by their data sheet, {rates(GPU[1])}, nothing else counted: a bound, which "
             "was not measured."

@@ -6,7 +6,7 @@ cores, for all libraries. A library that is not installed is left out; for GeomL
 `pip install geomloss pykeops` and a C++ compiler.
 
 `python benchmarks/thin.py --gpu` times blocks of rows and tiles instead, at the sizes that
-FlashSinkhorn (arXiv 2602.03067) was published with. It needs a GPU.
+FlashSinkhorn (arXiv 2602.03067) was published with, and writes thin_gpu.md. It needs a GPU.
 """
 
 import argparse
@@ -33,6 +33,7 @@ from thin_page import (
     Cell,
     spread,
     write,
+    write_gpu,
 )  # fmt: skip
 from thin_solvers import OURS, SETTINGS, Setting, error, points, scalings
 from tuning import timed
@@ -86,12 +87,15 @@ def run(cell: Cell) -> dict:
 
 
 def on_a_gpu() -> None:
+    found = {}
     for n in PUBLISHED:
         for name, solve in scalings().items():
             asked = *points(n), EPSILON[ITERATED], ITERATIONS, 0.0
             runs = [timed(lambda: solve(*asked))[0] for _ in range(6)]  # noqa: B023
-            print(f"{n:,} points, {name}: {spread([1e3 * s for s in runs[1:]])} ms", flush=True)
-        print(f"{n:,} points, FlashSinkhorn as published, A100: {PUBLISHED[n]:,} ms", flush=True)
+            found[n, name] = spread([1e3 * s for s in runs[1:]])
+            print(f"{n:,} points, {name}: {found[n, name]} ms", flush=True)
+        found[n, "published"] = f"{PUBLISHED[n]:,}"
+    write_gpu(LINES.with_name("thin_gpu.md"), jax.devices()[0].device_kind, found)
 
 
 def main() -> None:

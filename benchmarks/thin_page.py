@@ -94,3 +94,21 @@ rows of OTT's.
 """,
         encoding="utf-8",
     )
+
+
+def write_gpu(path: Path, device: str, found: dict[tuple[int, str], str]) -> None:
+    """Milliseconds by points a side, and "streamed", "tiled" or "published"."""
+    sizes = dict.fromkeys(n for n, _ in found)
+    names = "streamed", "tiled", "published"
+    table = [f"| {n:,} | {' | '.join(found[n, name] for name in names)} |" for n in sizes]
+    path.write_text(
+        f"""`python benchmarks/thin.py --gpu` ({device}, one run): milliseconds of {ITERATIONS}
+iterations in {DIM} dimensions at ε = {EPSILON[ITERATED]}, after one that compiles; the median of
+five (least to largest).
+
+| n = m | by blocks | `tiled` | FlashSinkhorn, A100, as published |
+|---|---|---|---|
+{chr(10).join(table)}
+""",
+        encoding="utf-8",
+    )

@@ -14,9 +14,10 @@ occupy a GPU. Each program writes sums of its own, so there is nothing to synchr
 rows are the same with the sides exchanged: a second pass, instead of additions from many programs
 to one place.
 
-This has never run on a GPU. It is tested by Pallas's interpreter, and for CUDA as far as the code
-that Pallas hands over to Triton. Two products an iteration, where blocks of rows make one, should
-pay at low ranks; the sizes of tiles are the largest that WARPS hold without spilling.
+It is tested by Pallas's interpreter, and for CUDA as far as the code that Pallas hands over to
+Triton. On an H200 it takes twice as long as blocks of rows at 64 dimensions: two products an
+iteration, where blocks make one. The sizes of tiles are the largest that WARPS hold without
+spilling.
 """
 
 import equinox as eqx

@@ -229,7 +229,9 @@ def test_searches_are_read_back_and_drawn(tmp_path):
     found = recordings.taus({"block2": trials()})
     assert found.agrees
     assert "0.99 has the largest mean aes" in found.found
-    assert recordings.regression({"block2": trials()}).found.count("degree") == 2
+    drawn = recordings.regression({"block2": trials()})
+    assert drawn.found.count("degree") == 2
+    assert drawn.seeds == 2
     (tmp_path / "trials.csv").write_text("tau_x\nnonsense\n")
     with pytest.raises(ValueError, match=r"trials\.csv is damaged"):
         read_search(tmp_path)

@@ -17,13 +17,15 @@ HEAD = ["panel", "line", "kind", "x", "mean", "deviation", "seeds"]
 class Made(NamedTuple):
     """A figure as runs make it: the `picture`, the numbers behind it as `rows` of a table, the
     first being its head, whether the paper's claim `agrees` with them (None where they do not
-    decide), and what was `found`, in a sentence; `lines` where it is made of such."""
+    decide), and what was `found`, in a sentence; `lines` where it is made of such, else how many
+    `seeds` it is of."""
 
     picture: Picture
     rows: list[list[Any]]
     agrees: bool | None
     found: str
     lines: Sequence[Line] = ()
+    seeds: int = 1
 
     @classmethod
     def of(cls, picture: Picture, lines: Sequence[Line], agrees: bool | None, found: str) -> "Made":

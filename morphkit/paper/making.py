@@ -190,7 +190,8 @@ def _provenance(
     bindings: Sequence[str],
 ) -> dict[str, Any]:  # fmt: skip
     """Where the numbers of `figure` come from, as JSON."""
-    seeds = {count for line in made.lines for count in line.seeds if line.kind != "bound"} or {1}
+    seeds = {count for line in made.lines for count in line.seeds if line.kind != "bound"}
+    seeds = seeds or {made.seeds}
     return {
         "figure": figure.name, "title": figure.title, "claim": figure.claim,
         "found": made.found, "agrees": made.agrees, "scale": scale, "bindings": list(bindings),

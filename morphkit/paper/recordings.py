@@ -154,9 +154,8 @@ def regression(trials: Trials) -> Made:
         axis.legend()
     found = f"adjusted R² is {' and '.join(parts)} over {len(every)} couplings, against {EXPLAINED}"
     linear = fits[1].adjusted_r2
-    return Made(
-        picture, rows, bool(linear >= EXPLAINED - CLOSE) if np.isfinite(linear) else None, found
-    )
+    agrees = bool(linear >= EXPLAINED - CLOSE) if np.isfinite(linear) else None
+    return Made(picture, rows, agrees, found, seeds=len({trial.seed for trial in every}))
 
 
 def taus(trials: Mapping[str, list[Trial]]) -> Made:

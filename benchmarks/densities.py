@@ -36,6 +36,7 @@ NAMES = {
     "images": "AUROC of η, images without a pair",
     "new images": "AUROC of η_θ, new images",
     "eta_r2": "share of η's variance explained by η_θ, the same images",
+    "xi_r2": "share of ξ's variance explained by ξ_θ, the same texts",
     "marginal_distance": "energy distance, predictions to texts",
     "reweighted_distance": "the same, weighted by η_θ and ξ_θ",
 }

@@ -81,7 +81,9 @@ def test_a_run_is_called_by_what_it_is_made_of(logged):
         "Arrays, GlobalAlignment, BridgeCost, Sinkhorn, 100 % of pairs, seed 0"
     )
     assert run.run_group == run.display_name.removesuffix(", seed 0")
-    assert list(run.tags) == ["GlobalAlignment", "BridgeCost", "Sinkhorn", "pilot"]
+    assert list(run.tags) == [
+        "GlobalAlignment", "BridgeCost", "Sinkhorn", "100% pairs", "seed 0", "pilot"
+    ]  # fmt: skip
     assert (run.job_type, run.project) == ("run", "morphkit")
 
 

@@ -124,7 +124,7 @@ def test_table_picture_and_report_are_media(logged):
     out, found = logged
     media = values(found["history"][-1].item)
     kinds = {"results/_type": "table-file", "overview/_type": "image-file",
-             "report/_type": "html-file"}  # fmt: skip
+             "coupling_picture/_type": "image-file", "report/_type": "html-file"}  # fmt: skip
     assert {name: media[name] for name in kinds} == kinds
     (table,) = out.glob("wandb/offline-run-*/files/media/table/*.json")
     content = json.loads(table.read_text())

@@ -61,7 +61,10 @@ def dashboard(shown: Sequence[Path | Part], entity: str, project: str, name: str
             name="coupling",
             panels=[_coupling(key, title, wr) for key, title in COUPLING.items()],
         ),
-        ws.Section(name="pictures", panels=[wr.MediaBrowser(media_keys=["overview"])]),
+        ws.Section(
+            name="pictures",
+            panels=[wr.MediaBrowser(media_keys=[key]) for key in ("overview", "coupling_picture")],
+        ),
     ]
     columns = ("aligner.name", "cost.name", "solver.name", SHARE, "seed")
     return ws.Workspace(

@@ -222,8 +222,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("show", "Describe one component: signature, doc, gin snippet.")
     sub.add_argument("name", metavar="NAME", help="such as cost.BridgeCost")
 
-    sub = command("dashboard", "Make a W&B workspace for runs like those in DIR.")
-    sub.add_argument("directories", nargs="+", metavar="DIR", help="a run's folder, or a sweep's")
+    sub = command(
+        "dashboard",
+        "Make a W&B workspace for runs like those in DIR; a report for several, or for figures.",
+    )
+    sub.add_argument(
+        "directories", nargs="+", metavar="DIR",
+        help="a run's folder, or a sweep's, or that of `morphkit paper`: a section a figure",
+    )  # fmt: skip
     sub.add_argument("--entity", required=True, metavar="TEAM", help="W&B's name of the team")
     sub.add_argument("--project", default="morphkit", help="W&B's project (default morphkit)")
     sub.add_argument("--name", default="morphkit", help="what the workspace is called")

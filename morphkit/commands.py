@@ -280,14 +280,14 @@ def show(arguments: argparse.Namespace) -> int:
 
 
 def dashboard(arguments: argparse.Namespace) -> int:
-    """Makes the W&B workspace that `arguments` describe, or writes what it would be."""
+    """Makes the W&B workspace or report that `arguments` describe, or writes what it would be. A
+    folder of `morphkit paper` stands for its figures."""
     from .files import write_json
+    from .paper.parts import parts
     from .report import dashboard as made
 
-    workspace = made.dashboard(
-        [Path(d) for d in arguments.directories], arguments.entity, arguments.project,
-        arguments.name,
-    )  # fmt: skip
+    shown = [one for d in map(Path, arguments.directories) for one in parts(d) or [d]]
+    workspace = made.dashboard(shown, arguments.entity, arguments.project, arguments.name)
     if arguments.json:
         write_json(Path(arguments.json), made.definition(workspace))
         print(arguments.json)

@@ -17,8 +17,8 @@ from .hosts import first_only, told, writes
 FORMAT = 1
 _FILES = (
     "run.json", ".lock", "log.jsonl", "config.gin", "split.json", "choice.json", "chosen.gin",
-    "metrics.json", "figures.npz", "overview.png", "report.html", "arrays-*.npz",
-    "checkpoint-*.safetensors", "*.partial.*",
+    "metrics.json", "figures.npz", "overview.png", "coupling.png", "report.html",
+    "arrays-*.npz", "checkpoint-*.safetensors", "*.partial.*",
     "morph/weights.safetensors", "morph/manifest.json", "morph/config.gin", "morph/*.partial.*",
 )  # fmt: skip
 _FOLDERS = ("morph", "wandb", "replaced")
@@ -48,6 +48,7 @@ class RunFolder:
         self.metrics = self.path / "metrics.json"
         self.figures = self.path / "figures.npz"
         self.overview = self.path / "overview.png"
+        self.coupling = self.path / "coupling.png"
         self.report = self.path / "report.html"
 
     @classmethod

@@ -23,14 +23,15 @@ _SETTINGS: dict[str, Any] = {
 
 class Results(NamedTuple):
     """What a finished run hands to W&B: its `metrics` by name, more of its `config`, the `table` of
-    morph and baselines (names of columns, rows), and the files `report` (HTML), `picture` (PNG) and
-    `morph`, a folder, those that are there."""
+    morph and baselines (names of columns, rows), and the files `report` (HTML), `picture` and
+    `coupling` (PNG) and `morph`, a folder, those that are there."""
 
     metrics: Mapping[str, float] = {}
     config: Mapping[str, Any] | None = None
     table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None
     report: Path | None = None
     picture: Path | None = None
+    coupling: Path | None = None
     morph: Path | None = None
 
 
@@ -137,8 +138,10 @@ def _media(results: Results) -> dict[str, Any]:
         found["results"] = wandb.Table(columns=list(columns), data=[list(r) for r in rows])
     if results.report is not None and results.report.exists():
         found["report"] = wandb.Html(results.report.read_text(encoding="utf-8"), inject=False)
-    if results.picture is not None and results.picture.exists():
-        found["overview"] = wandb.Image(str(results.picture))
+    pictures = {"overview": results.picture, "coupling_picture": results.coupling}
+    for name, picture in pictures.items():  # numbers of the coupling are coupling/…
+        if picture is not None and picture.exists():
+            found[name] = wandb.Image(str(picture))
     return found
 
 

@@ -16,7 +16,7 @@ from morphkit.cli import main
 from morphkit.experiment.picture import MAX_BINS, MAX_POINTS, collect
 from morphkit.interfaces import Codec, LatentMap, Scene, silent
 from morphkit.report.comparison import write_comparison
-from morphkit.report.figures import plot_overview
+from morphkit.report.figures import plot_coupling, plot_overview
 from morphkit.report.page import write_report
 from morphkit.report.read import read_kept, read_loss, read_story
 from morphkit.report.tables import format_table
@@ -168,6 +168,9 @@ def test_without_labels_the_coupling_is_shown_along_the_principal_components():
     # Each point goes with itself; the sign of a component is arbitrary.
     assert max(np.trace(mass), np.trace(mass[::-1])) == pytest.approx(1, abs=1e-4)
     assert plot_overview(found, np.zeros((0, 2))) is not None
+    (panel,) = plot_coupling(found).axes
+    np.testing.assert_allclose(panel.images[0].get_array().sum(1), 1, atol=1e-5)
+    assert plot_coupling({}) is None
 
 
 def test_decoded_images_are_those_of_the_predictions_of_their_class():
@@ -219,6 +222,7 @@ def test_report_is_one_file_with_the_winner_in_bold(tmp_path):
     assert "&lt;script&gt;" in page
     assert 'class="warning"' not in page
     assert (tmp_path / "overview.png").read_bytes()[:4] == b"\x89PNG"
+    assert (tmp_path / "coupling.png").read_bytes()[:4] == b"\x89PNG"
 
 
 @pytest.mark.parametrize(
@@ -230,7 +234,7 @@ def test_an_unconverged_coupling_is_a_visible_warning(tmp_path, share, text):
     assert re.search(f'class="warning">[^<]*{text}', page)
     assert text in format_table(metrics, DIRECTIONS)
     assert "<img" not in page  # nothing to draw: no log, no figures
-    assert not (tmp_path / "overview.png").exists()
+    assert not list(tmp_path.glob("*.png"))
 
 
 def test_a_diverged_morph_loses_to_every_baseline(tmp_path):

@@ -60,8 +60,9 @@ def quick(tmp_path_factory):
 
 
 def test_a_run_leaves_everything(quick):
-    for name in ("metrics.json", "config.gin", "report.html", "overview.png", "log.jsonl",
-                 "run.json", "morph/weights.safetensors", "morph/manifest.json"):  # fmt: skip
+    for name in ("metrics.json", "config.gin", "report.html", "overview.png", "coupling.png",
+                 "log.jsonl", "run.json", "morph/weights.safetensors",
+                 "morph/manifest.json"):  # fmt: skip
         assert (quick.out / name).stat().st_size > 0, name
     metrics = json.loads((quick.out / "metrics.json").read_text())
     for name in ("morph/test_accuracy", "baseline/nearest_anchor/test_accuracy",

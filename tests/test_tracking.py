@@ -81,7 +81,9 @@ def test_a_run_is_called_by_what_it_is_made_of(logged):
         "Arrays, GlobalAlignment, BridgeCost, Sinkhorn, 100 % of pairs, seed 0"
     )
     assert run.run_group == run.display_name.removesuffix(", seed 0")
-    assert list(run.tags) == ["GlobalAlignment", "BridgeCost", "Sinkhorn", "pilot"]
+    assert list(run.tags) == [
+        "GlobalAlignment", "BridgeCost", "Sinkhorn", "100% pairs", "seed 0", "pilot"
+    ]  # fmt: skip
     assert (run.job_type, run.project) == ("run", "morphkit")
 
 
@@ -122,7 +124,7 @@ def test_table_picture_and_report_are_media(logged):
     out, found = logged
     media = values(found["history"][-1].item)
     kinds = {"results/_type": "table-file", "overview/_type": "image-file",
-             "report/_type": "html-file"}  # fmt: skip
+             "coupling_picture/_type": "image-file", "report/_type": "html-file"}  # fmt: skip
     assert {name: media[name] for name in kinds} == kinds
     (table,) = out.glob("wandb/offline-run-*/files/media/table/*.json")
     content = json.loads(table.read_text())

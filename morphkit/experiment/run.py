@@ -88,9 +88,10 @@ def run(
         found = configuration(experiment, gin, swept) | {"plugins": story["plugins"]}
         log.finish(
             Results(
-                metrics, found, result_table(metrics), folder.report, folder.overview, folder.morph
+                metrics, found, result_table(metrics), folder.report, folder.overview,
+                folder.coupling, folder.morph,
             )
-        )
+        )  # fmt: skip
     folder.finish()
     return Result(replace(morph, gin=gin), metrics, folder.path, tuple(failures))
 

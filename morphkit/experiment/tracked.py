@@ -30,8 +30,9 @@ class Wandb(Checked):
     `mode` is "auto", "online", "offline" or "disabled", see `morphkit.loggers.Log`. `project`,
     `group`, `name`, `tags` and `job_type` are W&B's. Those that are not given are those of the
     environment (VARIABLES) or else: the project "morphkit"; as group, what the run is made of
-    without its seed; as name, that with it; as tags, aligner, cost and solver; as type "run", in a
-    sweep "sweep". `tags` that are given stand beside those, not in their place.
+    without its seed; as name, that with it; as tags, aligner, cost, solver, the share of the pairs
+    and the seed; as type "run", in a sweep "sweep". `tags` that are given stand beside those, not
+    in their place.
     """
 
     mode: WandbMode = eqx.field(static=True, default="auto")
@@ -56,9 +57,9 @@ def labels(experiment: "Experiment", wandb: Wandb, swept: Swept | None = None) -
     """What the W&B run of `experiment` is called, as arguments of `wandb.init`: what `wandb` says
     or else what the environment does not say; of a run that is `swept`, the sweep is a tag."""
     parts = [experiment.aligner, experiment.cost, experiment.solver]
-    tags = [type(part).__name__ for part in parts]
-    data = type(experiment.data).__name__
-    group = ", ".join([data, *tags, f"{100 * experiment.paired_fraction:g} % of pairs"])
+    names, share = [type(part).__name__ for part in parts], f"{100 * experiment.paired_fraction:g}"
+    group = ", ".join([type(experiment.data).__name__, *names, f"{share} % of pairs"])
+    tags = [*names, f"{share}% pairs", f"seed {experiment.seed}"]
     own = {
         "group": group, "name": f"{group}, seed {experiment.seed}",
         "tags": [*tags, swept.name] if swept else tags, "job_type": "sweep" if swept else "run",

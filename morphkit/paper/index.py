@@ -37,13 +37,25 @@ class Told:
     command: str
 
 
+def read_told(out: Path) -> list[Told]:
+    """What is told of the figures in the folder `out`, in the order of the paper; empty where none
+    is. Raises ValueError, naming it, for a file that is damaged."""
+    told = [read_json(path, Told, REMEDY) for path in out.glob("fig*.json")]
+    return sorted(told, key=lambda t: (int("".join(filter(str.isdigit, t.figure))), t.figure))
+
+
+def headed(told: Told) -> tuple[str, list[str]]:
+    """The heading of the figure that is `told` of, and what the paper claims and was found."""
+    notes = [f"The paper: {told.claim}", f"{ANSWERS[told.agrees]}: {told.found}."]
+    return f"Figure {told.figure}: {told.title}", notes
+
+
 def write_index(out: Path) -> Path:
     """Writes `out`/index.html, a page without external resources, of the figures that are in the
     folder `out`: an index, and of each its picture, the paper's claim, whether this run agrees,
     its numbers, and where they come from. Returns its path. Raises ValueError, naming it, for a
     file that is damaged."""
-    told = [read_json(path, Told, REMEDY) for path in sorted(out.glob("fig*.json"))]
-    told.sort(key=lambda one: (int("".join(filter(str.isdigit, one.figure))), one.figure))
+    told = read_told(out)
     contents = Table(
         ["here", "runs", ""],
         [
@@ -77,12 +89,9 @@ def _section(out: Path, told: Told) -> Section:
     seconds = told.seconds
     took = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
     seeds = seeds_of(told)
-    notes = [
-        f"The paper: {told.claim}",
-        f"{ANSWERS[told.agrees]}: {told.found}.",
-        f"{told.command}: {told.runs} runs, {seeds} seeds, {took} ({told.machine}).",
-    ]
-    return Section(f"Figure {told.figure}: {told.title}", _table(stem), notes, image)
+    title, notes = headed(told)
+    notes.append(f"{told.command}: {told.runs} runs, {seeds} seeds, {took} ({told.machine}).")
+    return Section(title, _table(stem), notes, image)
 
 
 def _table(stem: Path) -> Table | None:

@@ -1,6 +1,6 @@
 """The pictures of a run: what they need of its models, and how they are drawn from that."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -55,16 +55,35 @@ def plot_overview(
             lambda ax: _scatter(ax, arrays, "target", "Target latents (test)"),
             lambda ax: _scatter(ax, arrays, "predicted", "Predicted from the source"),
         ]
-    if "coupling" in arrays:
-        panels.append(lambda ax: _matrix(ax, arrays))
-    if "coupling_bins" in arrays:
-        panels.append(lambda ax: _bin_matrix(ax, arrays["coupling_bins"]))
+    panels += _couplings(arrays)
     if len(loss):
         panels.append(lambda ax: _curve(ax, loss, kept))
     if "class_true" in arrays:
         panels.append(lambda ax: _class_images(ax, arrays))
     elif "test_images" in arrays:
         panels.append(lambda ax: _test_images(ax, arrays))
+    return _drawn(panels, arrays)
+
+
+def plot_coupling(arrays: Mapping[str, np.ndarray]) -> Figure | None:
+    """The coupling alone, from `collect`'s `arrays`, as `plot_overview` has it; None without."""
+    return _drawn(_couplings(arrays), {})
+
+
+def _couplings(arrays: Mapping[str, np.ndarray]) -> list[Callable[[Any], None]]:
+    """The panels of the coupling: one, or none."""
+    panels: list[Callable[[Any], None]] = []
+    if "coupling" in arrays:
+        panels.append(lambda ax: _matrix(ax, arrays))
+    if "coupling_bins" in arrays:
+        panels.append(lambda ax: _bin_matrix(ax, arrays["coupling_bins"]))
+    return panels
+
+
+def _drawn(
+    panels: Sequence[Callable[[Any], None]], arrays: Mapping[str, np.ndarray]
+) -> Figure | None:
+    """All `panels` in one picture, with the legend of the classes in `arrays`."""
     if not panels:
         return None
     columns = min(3, len(panels))

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..files import replace_file, write_text
 from .choice import choice_notes, choice_table
-from .figures import STYLE, plot_overview
+from .figures import STYLE, plot_coupling, plot_overview
 from .read import (
     read_choice,
     read_config,
@@ -45,7 +45,8 @@ class Section:
 
 
 def write_report(dir: Path | str) -> Path:
-    """Writes `dir/report.html`, one file without external resources, and `dir/overview.png`.
+    """Writes `dir/report.html`, one file without external resources, and the pictures
+    `dir/overview.png` and, of the coupling alone, `dir/coupling.png`.
 
     Reads `metrics.json` and, where they exist, the morph's manifest (for which values are better:
     without, none is called the best), `log.jsonl`, `figures.npz` and `config.gin`. A picture that
@@ -66,6 +67,8 @@ def write_report(dir: Path | str) -> Path:
         "Overview", lambda: plot_overview(arrays, loss, read_kept(dir)), dir / "overview.png"
     )
     sections += found
+    _, why = pictured("Coupling", lambda: plot_coupling(arrays), dir / "coupling.png")
+    warnings += why
     coupling = under(metrics, "coupling/")
     if coupling:
         sections.append(Section("Coupling", _list(coupling), convergence(coupling)))

@@ -45,10 +45,10 @@ def write_index(out: Path) -> Path:
     told = [read_json(path, Told, REMEDY) for path in sorted(out.glob("fig*.json"))]
     told.sort(key=lambda one: (int("".join(filter(str.isdigit, one.figure))), one.figure))
     contents = Table(
-        ["here", "runs", ""],
+        ["here", "runs"],
         [
-            Row(f"Figure {one.figure}",
-                [ANSWERS[one.agrees].lower(), str(one.runs), one.title], set(),
+            Row(f"Figure {one.figure}: {one.title}",
+                [ANSWERS[one.agrees].lower(), str(one.runs)], set(),
                 href=f"#figure-{one.figure.lower()}")
             for one in told
         ],

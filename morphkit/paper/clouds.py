@@ -25,7 +25,7 @@ NEIGHBOURS = 15
 SHOWN = 6
 """Classes of a picture."""
 
-MARKERS = "os^Dvp*Xh<"
+MARKERS = "os^DvXP*<>"
 """Of the classes of a picture, so that these are told apart without colours, too."""
 
 DRAWS = 20

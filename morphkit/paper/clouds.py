@@ -25,6 +25,9 @@ NEIGHBOURS = 15
 SHOWN = 6
 """Classes of a picture."""
 
+MARKERS = "os^DvXP*<>"
+"""Of the classes of a picture, so that these are told apart without colours, too."""
+
 DRAWS = 20
 """Of as many classes, for comparison."""
 
@@ -114,8 +117,8 @@ def noise_to_texts(runs: Runs) -> Made:
             shown = [_flat(points[own], "Fig. 4"), *flat[: len(path) * len(own)].reshape(3, -1, 2)]
             for axis, title, cloud in zip(line, titles, [*shown, targets], strict=True):
                 which = place if len(cloud) == len(place) else np.arange(len(cloud))
-                axis.scatter(*cloud.T, c=np.asarray(PALETTE)[which], s=7 if which is place else 60,
-                             linewidths=0)  # fmt: skip
+                for k in range(len(chosen)):
+                    axis.scatter(*cloud[which == k].T, **_look(k, 9 if which is place else 60))
                 axis.set(title=title, xticks=[], yticks=[])
                 rows += [
                     [name, title, data.class_names[classes[np.sort(chosen)][c]], *map(float, p)]
@@ -126,7 +129,7 @@ def noise_to_texts(runs: Runs) -> Made:
             names = [data.class_names[c] for c in classes[np.sort(chosen)]]
             line[0].set_ylabel(f"classes that are {name}")
             handles = [
-                line[0].scatter([], [], color=PALETTE[k], s=25, label=text[:22])
+                line[0].scatter([], [], label=text[:22], **_look(k, 25))
                 for k, text in enumerate(names)
             ]
             line[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5))
@@ -135,6 +138,11 @@ def noise_to_texts(runs: Runs) -> Made:
         f"shown, where classes lie apart, {right['alike']:.0%} where they overlap"
     )
     return Made(picture, rows, right["apart"] > max(right["alike"], 0.5), found)
+
+
+def _look(k: int, size: float) -> dict[str, Any]:
+    """How points of the class number `k` of a picture are drawn."""
+    return {"color": PALETTE[k], "marker": MARKERS[k], "s": size, "linewidths": 0}
 
 
 def _limits(values: Float[np.ndarray, " n"]) -> tuple[float, float]:
@@ -168,7 +176,7 @@ def classes_that_overlap(runs: Runs) -> Made:
         axis = picture.subplots()
         for k, c in enumerate(chosen):
             cloud, name = flat[labels[own] == classes[c]], data.class_names[classes[c]]
-            axis.scatter(*cloud.T, s=12, color=PALETTE[k], linewidths=0, label=name[:28])
+            axis.scatter(*cloud.T, label=name[:28], **_look(k, 14))
             rows += [[name, *map(float, point)] for point in cloud]
         axis.set(xticks=[], yticks=[], title="image features (UMAP)")
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
@@ -197,7 +205,7 @@ def roll_to_spiral(runs: Runs) -> Made:
     with rc_context(STYLE):
         picture = Picture(figsize=(15, 2.6), layout="constrained")
         for axis, (title, cloud) in zip(picture.subplots(1, len(panels)), panels, strict=True):
-            axis.scatter(*cloud.T, c=angle, s=3, cmap="turbo", linewidths=0)
+            axis.scatter(*cloud.T, c=angle, s=3, cmap="viridis", linewidths=0)
             axis.set(title=title, xticks=[], yticks=[], xlim=(-17, 17), ylim=(-17, 17))
             axis.set_aspect("equal")
     rows: list[list[Any]] = [["panel", "angle", "x", "y"]]

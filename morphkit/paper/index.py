@@ -57,10 +57,10 @@ def write_index(out: Path) -> Path:
     file that is damaged."""
     told = read_told(out)
     contents = Table(
-        ["here", "runs", ""],
+        ["here", "runs"],
         [
-            Row(f"Figure {one.figure}",
-                [ANSWERS[one.agrees].lower(), str(one.runs), one.title], set(),
+            Row(f"Figure {one.figure}: {one.title}",
+                [ANSWERS[one.agrees].lower(), str(one.runs)], set(),
                 href=f"#figure-{one.figure.lower()}")
             for one in told
         ],

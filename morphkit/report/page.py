@@ -43,6 +43,15 @@ class Section:
     notes: list[str] = field(default_factory=list)
     image: str | None = None
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The least and the largest width of the image on a page, in CSS pixels. A picture of one
+        panel, some 960 dots at 150 an inch, fits on a phone; wider ones scroll there, and their
+        letters are as large."""
+        assert self.image is not None
+        dots = int.from_bytes(base64.b64decode(self.image[:32])[16:20])  # of the head of a PNG
+        return 3 * dots // 8, 3 * dots // 4
+
 
 def write_report(dir: Path | str) -> Path:
     """Writes `dir/report.html`, one file without external resources, and the pictures

@@ -48,6 +48,8 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/local.py
 	$(BIN)/python benchmarks/geodesic.py
 	$(BIN)/python benchmarks/square.py
+	$(BIN)/python benchmarks/balance.py
+	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/choice.py
 	$(BIN)/python benchmarks/recorded.py
 	$(BIN)/python benchmarks/morphs.py

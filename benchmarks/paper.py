@@ -14,7 +14,7 @@ from pathlib import Path
 from morphkit.files import read_json, replace_file
 from morphkit.folder import SweepFolder
 from morphkit.paper.bridges import FIGURES
-from morphkit.paper.index import ANSWERS, REMEDY, Told, seeds_of
+from morphkit.paper.index import ANSWERS, REMEDY, Told, less_of, seeds_of
 
 RESULTS = Path(__file__).parent / "results"
 KEPT = RESULTS / "paper"
@@ -82,9 +82,10 @@ def main() -> None:
             continue
         told = read_json(path, Told, REMEDY)
         machines.add(told.machine)
+        seeds = seeds_of(told) + (f" ({less})" if (less := less_of(told)) else "")
         rows.append(
             f"| {name} | {figure.claim} | {told.found} | {ANSWERS[told.agrees].lower()} | "
-            f"{told.scale}, {seeds_of(told)} | {told.seconds / 60:.0f} |"
+            f"{told.scale}, {seeds} | {told.seconds / 60:.0f} |"
         )
         pictures += [
             f"**{name}. {figure.title}** (`benchmarks/results/paper/{path.stem}.csv`)", "",

@@ -7,6 +7,10 @@ ALPHAS_MNIST = {"bridge": 0.5, "KNN": 0.25, "KCCA": 0.5}
 ALPHAS_IMAGENET = {"bridge": 0.25, "KNN": 0.25, "KCCA": 0.5}
 """α of the fused solver in Fig. 6, by the name of the cost."""
 
+NO_LARGE = "the large networks are left out"
+FEW_AND_NARROW = "three seeds, and end-to-end baselines of a sixteenth of the paper's widths"
+"""What two cores have no time for, see gin/papers/bridges/cpu.gin."""
+
 _ACCURACY = "morph/nearest_target_accuracy"
 _ALPHA_CLAIM = "Matching accuracy grows with the number of pairs, for every cost and α."
 
@@ -52,12 +56,12 @@ FIGURES = {
         Figure(
             "7A", "Velocity fields, MNIST",
             "Every adaLN is above the MLP of as many parameters.",
-            ("fig07a",), image_text.learning("test_accuracy"),
+            ("fig07a",), image_text.learning("test_accuracy"), reduced=NO_LARGE,
         ),
         Figure(
             "7B", "Velocity fields, ImageNet",
             "adaLN is above the MLP of as many parameters.",
-            ("fig07b",), image_text.learning("nearest_target_accuracy"),
+            ("fig07b",), image_text.learning("nearest_target_accuracy"), reduced=NO_LARGE,
         ),
         Figure(
             "8", "Image to text, ImageNet",
@@ -74,6 +78,7 @@ FIGURES = {
                 "test_accuracy", ("global", "true"), image_text.END_TO_END,
                 expected="expected_test_accuracy",
             ),
+            reduced=FEW_AND_NARROW,
         ),
         Figure(
             "9B", "Text to image, MNIST",
@@ -82,6 +87,7 @@ FIGURES = {
                 "class_image_mse", ("global", "local"), (*image_text.END_TO_END, "true"),
                 lower=True,
             ),
+            reduced=FEW_AND_NARROW,
         ),
         Figure(
             "10A", "Prediction error, IT",
@@ -112,7 +118,7 @@ FIGURES = {
         Figure(
             "12", "Iterations to 80 % accuracy, MNIST",
             "adaLN takes fewer iterations than the MLP.",
-            ("fig07a",), image_text.iterations(0.8),
+            ("fig07a",), image_text.iterations(0.8), reduced=NO_LARGE,
         ),
         Figure(
             "15", "From a Swiss roll to a spiral",

@@ -44,7 +44,8 @@ class Figure:
     the paper reads in it; `files` are the gin files of its sweeps in gin/papers/bridges, without
     their ending, and `make` makes it of their runs. Of a figure that `searches` each run of the
     sweep is a search, and `make` gets its trials by the run's name. `needs` is the
-    binding that a user has to give, and what that is; None where nothing has to be given."""
+    binding that a user has to give, and what that is; None where nothing has to be given. `reduced`
+    says what it has less of at scale cpu than others have there."""
 
     name: str
     title: str
@@ -53,6 +54,7 @@ class Figure:
     make: Callable[[Any], Made]
     searches: bool = False
     needs: tuple[str, str] | None = None
+    reduced: str = ""
 
 
 Runs = Sequence[Run]

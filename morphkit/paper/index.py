@@ -9,6 +9,7 @@ from pathlib import Path
 from ..files import read_json, write_text
 from ..report.page import Section, render
 from ..report.tables import Row, Table, number
+from .bridges import FIGURES
 from .figure import HEAD
 
 REMEDY = "remove it, and make the figure again"
@@ -83,6 +84,12 @@ def seeds_of(told: Told) -> str:
     return "–".join(dict.fromkeys(map(str, told.seeds)))
 
 
+def less_of(told: Told) -> str:
+    """What the figure that is `told` of has less of, at scale cpu, than others have there."""
+    figure = FIGURES.get(told.figure)
+    return figure.reduced if figure and told.scale == "cpu" else ""
+
+
 def _section(out: Path, told: Told) -> Section:
     stem = out / f"fig{told.figure.lower()}"
     image = base64.b64encode(stem.with_suffix(".png").read_bytes()).decode()
@@ -91,6 +98,8 @@ def _section(out: Path, told: Told) -> Section:
     seeds = seeds_of(told)
     title, notes = headed(told)
     notes.append(f"{told.command}: {told.runs} runs, {seeds} seeds, {took} ({told.machine}).")
+    if less := less_of(told):
+        notes.append(f"At scale cpu: {less}.")
     return Section(title, _table(stem), notes, image)
 
 

@@ -101,13 +101,25 @@ def _planned(
     found = []
     for name, (experiment, gin) in asked.items():
         folder = RunFolder(out / name)
-        if folder.state.get("finished") and folder.config.read_text(encoding="utf-8") != gin:
+        if folder.state.get("finished") and not _made(folder, experiment, gin):
             raise ConfigurationError(
                 f"{folder.path} is finished, and of another configuration: compare its config.gin; "
                 "choose another folder with --out, or remove that one"
             )
         found.append(Planned(chosen[name], folder, experiment, gin))
     return found, labels
+
+
+def _made(folder: RunFolder, experiment: Experiment, gin: str) -> bool:
+    """Whether the finished run in `folder` is that of `experiment`, which `gin` says; its own file
+    may say the same in other words: with other names for values, or without defaults."""
+    if folder.config.read_text(encoding="utf-8") == gin:
+        return True
+    try:
+        (before, _) = built_each([folder.config], (), {"finished": ()})["finished"]
+    except ConfigurationError:  # of a component, or an argument, that is no more
+        return False
+    return experiment.is_like(before)
 
 
 @in_float32

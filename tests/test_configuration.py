@@ -7,10 +7,12 @@ import pytest
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.relative import RelativeCost
 from morphkit_costs.total import SumCost
+from morphkit_fields.adaln import AdaLN
 
 import gin
 from morphkit.api import asked
 from morphkit.sweeping import plan
+from morphkit.training.loop import Training
 from morphkit.wiring.configuration import (
     ConfigurationError,
     _check_values,
@@ -141,6 +143,15 @@ def test_a_binding_may_make_a_file_binding_idle(tmp_path):
 def test_later_files_win():
     with configured(["mnist/image_to_text.gin", "mnist/paper.gin"], []):
         assert gin.query_parameter("VAEImage.channels") == (128, 256, 512)
+
+
+def test_the_papers_field_of_imagenet_undoes_the_one_of_two_cores():
+    """The training is that of the defaults."""
+    with configured(["imagenet/image_to_text.gin", "imagenet/paper.gin"], []):
+        found = built()
+    assert found["field"].func is AdaLN
+    assert found["field"].keywords == {"size": "large"}
+    assert found["training"] == Training()
 
 
 def test_a_syntax_error_is_explained():

@@ -98,6 +98,20 @@ def test_mnist_is_the_papers_split():
 
 
 @needs("mnist")
+def test_mnist_holds_images_out_for_choosing_settings():
+    data = MNIST(pretrain=59_900, test=7).load()
+    held = MNIST(pretrain=59_900, test=7, evaluate="validation").load()
+    assert [len(d.test.source) for d in (data, held)] == [7, 20]
+    parts = [held.train.source, held.test.source]
+    train, test = ({image.tobytes() for image in part} for part in parts)
+    assert (len(train), len(test)) == (80, 20)
+    assert train | test == {image.tobytes() for image in data.train.source}
+    np.testing.assert_array_equal(held.pretrain.source, data.pretrain.source)
+    with pytest.raises(ValueError, match=r"MNIST\.pretrain = 59996 leaves 4 images"):
+        MNIST(pretrain=59_996, evaluate="validation").load()
+
+
+@needs("mnist")
 def test_mnist_reads_plain_files_and_names_damaged_ones(tmp_path):
     for name in mnist.MD5:
         (tmp_path / name).write_bytes(gzip.decompress((HERE / f"{name}.gz").read_bytes()))
@@ -281,6 +295,19 @@ def test_imagenet_features_go_with_the_text_of_their_class(tmp_path):
     np.testing.assert_array_equal(data.train.target, texts[labels])
     assert data.train.source.dtype == np.float32
     assert data.class_names == ("cat", "dog", "eel")
+
+
+def test_imagenet_images_that_do_not_test_are_for_choosing_settings(tmp_path):
+    file = imagenet(tmp_path)
+    data = ImageNetFeatures(file, test=5).load()
+    held = ImageNetFeatures(file, test=5, evaluate="validation").load()
+    with np.load(file) as arrays:
+        np.testing.assert_array_equal(data.test.source, arrays["val_features"][:5])
+        np.testing.assert_array_equal(held.test.source, arrays["val_features"][5:])
+        np.testing.assert_array_equal(held.test.source_labels, arrays["val_label"][5:])
+    np.testing.assert_array_equal(held.train.source, data.train.source)
+    with pytest.raises(ValueError, match=r"ImageNetFeatures\.test = 9 leaves none .* 9 validation"):
+        ImageNetFeatures(file, test=9, evaluate="validation").load()
 
 
 @pytest.mark.parametrize(

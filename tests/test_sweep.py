@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -180,6 +181,23 @@ def test_a_sweep_refuses_another_over_other_axes(file, whole):
 def test_a_finished_run_of_another_configuration_is_named(file, whole):
     with pytest.raises(ConfigurationError, match="finished, and of another configuration"):
         sweeping.plan(file, ["Training.steps = 100"], out=whole)
+
+
+def test_a_finished_run_is_known_by_what_it_is_not_by_how_that_was_said(file, whole, tmp_path):
+    """A name for a value, and defaults that are given, change nothing; another field does."""
+    words = ["STEPS = 50", "Training.steps = %STEPS", "MLP.size = 'small'"]
+    runs = sweeping.plan(file, words, out=whole)
+    assert [run.state for run in runs] == ["finished"] * 8
+    assert runs[0].gin != runs[0].folder.config.read_text()
+    others = "MLP.hidden = 33", "run.baselines = []", "BridgeCost.metric_x = 'sqeuclidean'"
+    for binding in others:
+        with pytest.raises(ConfigurationError, match="of another configuration"):
+            sweeping.plan(file, [binding], out=whole)
+    shutil.copytree(whole, tmp_path / "older")
+    with (tmp_path / "older" / runs[0].cell.name / "config.gin").open("a") as config:
+        config.write("Training.gone = 1\n")
+    with pytest.raises(ConfigurationError, match="of another configuration"):
+        sweeping.plan(file, out=tmp_path / "older")
 
 
 def test_what_an_included_file_binds_may_be_overridden_in_the_file(tmp_path):

@@ -1,6 +1,7 @@
 """Features of ImageNet's images, and of the names of their classes (Sec. 5.1 of the paper)."""
 
 from pathlib import Path
+from typing import Literal
 
 import equinox as eqx
 import numpy as np
@@ -24,12 +25,14 @@ class ImageNetFeatures(Data):
     and `val_label` (k,), and for the c classes `text_features` (c, q) and `class_name` (c,). The
     training images are the source; target point i is the text of image i's class, so that
     targets coincide. The first `test` validation images evaluate; the others are for choosing
-    settings. Raises FileNotFoundError if there is no such file, and ValueError, naming the array,
-    if it does not hold what it should.
+    settings, and evaluate with `evaluate` = "validation". Raises FileNotFoundError if there is no
+    such file, and ValueError, naming the array, if it does not hold what it should, or if there
+    are no others.
     """
 
     path: str | None = eqx.field(static=True, default=None)
     test: Count = eqx.field(static=True, default=4000)
+    evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
 
     def load(self) -> Dataset:
         file = Path(self.path or data_folder() / "tiny_imagenet" / "tiny_imagenet.npz")
@@ -54,14 +57,14 @@ class ImageNetFeatures(Data):
                 "and (c,)"
             )
 
-        def split(side: str, count: int | None = None) -> Split:
+        def split(side: str, rows: slice = slice(None)) -> Split:
             images, labels = found[f"{side}_features"], found[f"{side}_label"]
             if images.ndim != 2 or labels.shape != images.shape[:1]:
                 raise ValueError(
                     f"{file}: {side}_features is {images.shape} and {side}_label {labels.shape}, "
                     "not (n, p) and (n,)"
                 )
-            images, labels = images[:count].astype(np.float32), labels[:count]
+            images, labels = images[rows].astype(np.float32), labels[rows]
             if not np.isfinite(images).all() or not np.isfinite(texts).all():
                 raise ValueError(f"{file}: {side}_features or text_features has NaN or infinities")
             if len(labels) == 0 or labels.min() < 0 or labels.max() >= len(texts):
@@ -70,5 +73,13 @@ class ImageNetFeatures(Data):
             pairs = np.stack([np.arange(len(images))] * 2, 1)
             return Split(images, texts[labels], pairs, labels, labels)
 
-        train, test = split("train"), split("val", self.test)
-        return Dataset("imagenet", None, train, test, class_names=tuple(map(str, names)))
+        judged = slice(self.test)
+        if self.evaluate == "validation":
+            if found["val_label"].size <= self.test:
+                raise ValueError(
+                    f"ImageNetFeatures.test = {self.test} leaves none of {file}'s "
+                    f"{found['val_label'].size} validation images to choose settings by"
+                )
+            judged = slice(self.test, None)
+        train, judged = split("train"), split("val", judged)
+        return Dataset("imagenet", None, train, judged, class_names=tuple(map(str, names)))

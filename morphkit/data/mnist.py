@@ -5,7 +5,7 @@ import hashlib
 import logging
 import zlib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import equinox as eqx
 import numpy as np
@@ -29,6 +29,9 @@ MD5 = {
 }
 """The four files, by the md5 of their content, decompressed."""
 
+HELD_OUT = 5
+"""One in so many images that are left to align is for choosing settings."""
+
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 
@@ -38,12 +41,14 @@ class MNIST(Data):
     Images are (n, 28, 28, 1) with values 0 and 1 (1 where the pixel is above one half), text
     is (n, 10), both float32; `direction` says which of them is the source. Image i and text i
     are a pair. `pretrain` of the 60,000 training images, chosen by `seed`, train the feature
-    extractors, the others the morph; the first `test` of the 10,000 test images evaluate it.
+    extractors, the others the morph; the first `test` of the 10,000 test images evaluate it. With
+    `evaluate` = "validation" no test image is used: a fifth of those others is held out of the
+    morph's training, and evaluates it.
 
     The four idx files, gzipped or not, are read from the folder `path`; without it, from
     $MORPHKIT_DATA/mnist (default ../shared/data/mnist), or else they are downloaded once. Their md5
     is checked. Raises FileNotFoundError if they can be had neither way or are not in `path`,
-    and ValueError if one of them is damaged.
+    and ValueError if one of them is damaged, or if there is no image to hold out.
     """
 
     direction: Direction = eqx.field(static=True, default="image_to_text")
@@ -51,19 +56,28 @@ class MNIST(Data):
     pretrain: Annotated[int, Field(ge=1, lt=60_000)] = eqx.field(static=True, default=50_000)
     seed: Seed = eqx.field(static=True, default=0)
     test: Annotated[int, Field(ge=1, le=10_000)] = eqx.field(static=True, default=10_000)
+    evaluate: Literal["test", "validation"] = eqx.field(static=True, default="test")
 
     def load(self) -> Dataset:
         files = self._locate()
         images, labels, test_images, test_labels = (_read_idx(files[name]) for name in MD5)
         order = np.random.default_rng(self.seed).permutation(len(images))
-        first, rest = np.sort(order[: self.pretrain]), np.sort(order[self.pretrain :])
+        first, rest = order[: self.pretrain], order[self.pretrain :]
+        judged = test_images[: self.test], test_labels[: self.test]
+        if self.evaluate == "validation":
+            kept = len(rest) - len(rest) // HELD_OUT
+            rest, held = rest[:kept], np.sort(rest[kept:])
+            if len(held) == 0:
+                raise ValueError(
+                    f"MNIST.pretrain = {self.pretrain} leaves {len(rest)} images to align, too few "
+                    "to hold a fifth out for choosing settings"
+                )
+            judged = images[held], labels[held]
+        first, rest = np.sort(first), np.sort(rest)
         pretrain, train, test = (
             image_text_split(_binarise(x), y.astype(np.int32), self.direction)
-            for x, y in (
-                (images[first], labels[first]), (images[rest], labels[rest]),
-                (test_images[: self.test], test_labels[: self.test]),
-            )
-        )  # fmt: skip
+            for x, y in ((images[first], labels[first]), (images[rest], labels[rest]), judged)
+        )
         return Dataset("mnist", pretrain, train, test, class_names=DIGIT_NAMES)
 
     def _locate(self) -> dict[str, Path]:

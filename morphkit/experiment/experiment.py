@@ -1,7 +1,9 @@
 """What is asked of a run, as one value."""
 
+import inspect
 import re
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
 import equinox as eqx
@@ -26,7 +28,7 @@ from ..transport.couplings import Coupling
 from ..transport.entropic import Reading
 from ..types import PairedData
 from ..wiring.discovery import installed_plugins
-from ..wiring.records import arguments, record
+from ..wiring.records import arguments, as_asked, record
 from .choice import Choice, fixed
 from .evaluate import check_evaluators, directions
 from .grid import Sweep
@@ -119,6 +121,13 @@ class Experiment(Checked):
             found.append((snake(type(baseline).__name__) + "".join(told), baseline))
         return found
 
+    def is_like(self, other: "Experiment") -> bool:
+        """Whether `other` asks for the same: by the values of all arguments, given or default."""
+        return all(
+            bool(_whole(getattr(self, field.name)) == _whole(getattr(other, field.name)))
+            for field in fields(self)
+        )
+
     def couple(self, data: PairedData) -> Coupling | None:
         """The coupling that the aligner would train on, of other `data`; None if it has none."""
         return self.aligner.couple(data, self.cost, self.solver)
@@ -144,6 +153,16 @@ class Experiment(Checked):
 gin.register("run", module="morphkit")(Experiment)
 gin.register("sweep", module="morphkit")(Sweep)
 gin.register(Training, module="morphkit")
+
+
+def _whole(part: Any) -> Any:
+    """`part`; of a class that the run builds, its name and all its arguments."""
+    build = getattr(part, "func", part)
+    if not inspect.isclass(build):
+        return part
+    name, given = as_asked(part)
+    defaults = {name: p.default for name, p in inspect.signature(build).parameters.items()}
+    return name, defaults | given
 
 
 def snake(name: str) -> str:

@@ -44,7 +44,8 @@ class Figure:
             )
             for row in rows
         }
-        self.name, self.seeds = name.removeprefix("fig").upper(), set[int]()
+        number = name.removeprefix("fig").upper().replace("_LARGE", ", large")
+        self.name, self.seeds = "V4" if name == "balance" else number, set[int]()
 
     def __call__(self, line: str, x: float | str, panel: str = "") -> Cell:
         found = self.cells[panel, line, x]
@@ -269,6 +270,7 @@ def recordings() -> Iterator[Row]:
             "5.2, L.2", f"Unbalanced works better, {solver} solver.",
             f"less error in {share(better)} shares; at 40 %: {balance(lines[0], 40)}, "
             f"balanced {balance(lines[1], 40)}", all(better), [balance],
+            "Of a draw; of expected values see [Neural recordings](neural.md).",
         )  # fmt: skip
     lines = "linear, unbalanced", "fused, unbalanced"
     better = [balance(lines[0], x).mean < balance(lines[1], x).mean for x in shares]
@@ -283,7 +285,8 @@ def recordings() -> Iterator[Row]:
             "5.2.1", f"With more pairs the error of {line} {'grows' if up else 'falls'}, V4.",
             "; ".join(f"{layer} {change(errors, line, layer)}" for layer in layers),
             all(found), [errors],
-            "" if up else "At τ = .99 and ε = 1e-3 global draws little but the pairs.",
+            "" if up else "At τ = .99 and ε = 1e-3 global draws little but the pairs. Balanced, "
+            f"its error does fall: {change(balance, 'linear, balanced')} (the last layer).",
         )  # fmt: skip
     most = [(errors("global", 80, layer), errors("true", 80, layer)) for layer in layers]
     at = [f"{la} {g}, true {t}" for la, (g, t) in zip(layers, most, strict=True)]

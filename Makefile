@@ -25,6 +25,7 @@ test: $(VENV)/.tools
 # sweep have to be in one process; the first comes late to MNIST, whose extractor the second trains.
 SMOKE := OMP_NUM_THREADS=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_COMPILATION_CACHE_DIR=.pytest_cache/jax-paper \
+	XLA_FLAGS=--xla_cpu_use_fusion_emitters=false \
 	$(BIN)/morphkit paper --scale smoke --out runs/paper/smoke
 paper-smoke: $(VENV)/.tools
 	$(MAKE) --jobs=2 paper-smoke-1 paper-smoke-2

@@ -207,8 +207,8 @@ THIN = """\
 
 A cost between points is computed by blocks of rows whenever it is needed (`Sinkhorn.points`). On a
 GPU `Sinkhorn.tiled` does it in tiles that never leave the chip. On the one GPU that both were run
-on, blocks take half the time of tiles, in full float32. FlashSinkhorn's published times are of
-another card, and of products in TF32, by which our solvers stop short of their threshold.
+on, blocks take half the time of tiles. FlashSinkhorn's published times are of another card, and
+shorter than full float32 takes there, by arithmetic; ours is in full float32.
 
 --8<-- "benchmarks/results/thin_gpu.md"
 
@@ -225,12 +225,11 @@ seconds and memory. Then what a phase cannot do without, held against this machi
 ### On a GPU
 
 The same script (here with JAX 0.11.2 and CUDA 13) trains adaLN-Large on a GPU, 10,000 steps of 256,
-in float32 and in bfloat16. A
-batch of 256 does not fill the card, least in bfloat16: there the optimiser's reading and writing of
-weights and moments is a fifth of a step by itself, by arithmetic. What takes the rest was not
-looked into. The other phases are mostly compilation.
-`JAX_COMPILATION_CACHE_DIR` keeps what was compiled: in a second process the cost then takes 3 s.
-A million points one-to-one were not done in the six minutes that they were given.
+in float32 and in bfloat16. A batch of 256 does not fill the card, least in bfloat16: there the
+optimiser's reading and writing of weights and moments is a fifth of a step by itself, by
+arithmetic. What takes the rest was not looked into. The other phases are mostly compilation, which
+`JAX_COMPILATION_CACHE_DIR` keeps for the next process. Of its cells, a million points one-to-one
+has not been run to its end.
 
 --8<-- "benchmarks/results/scale_gpu.md"
 

@@ -26,7 +26,8 @@ SHOWN = 6
 """Classes of a picture."""
 
 MARKERS = "os^DvXP*<>"
-"""Of the classes of a picture, so that these are told apart without colours, too."""
+"""Of the classes of a picture, so that these are told apart without colours, too. Of those of
+curves, three are alike at the size of a point."""
 
 DRAWS = 20
 """Of as many classes, for comparison."""

@@ -1,5 +1,5 @@
-"""Pages in a real browser, as wide as a desk's and as a phone's: nothing wider than the screen, no
-picture missing, letters of a readable size, no errors."""
+"""Pages as wide as a desk's and as a phone's: what is wide scrolls in a box of its own, and in a real
+browser nothing is wider than the screen, no picture missing, no letter too small, and no error."""
 
 import csv
 import json
@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from dataclasses import asdict
 from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -26,8 +27,6 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 WIDTHS = (1280, 400)
 LONG = "a_name_of_one_word_that_is_longer_than_a_phone_is_wide_and_has_no_space"
-
-pytestmark = pytest.mark.skipif(not BROWSER, reason=f"none of {', '.join(BROWSERS)} is installed")
 
 # A page is in a frame of its own, since windows of Chromium are 500 pixels wide or more.
 FRAMES = """<!doctype html><body>{frames}<pre></pre><script>
@@ -120,9 +119,44 @@ def seen(pages: list[Path], folder: Path) -> tuple[list[dict], list[str]]:
     return json.loads(unescape(told[1])), re.findall(r"CONSOLE.*", done.stderr)
 
 
-def test_pages_are_readable_on_a_desk_and_on_a_phone(tmp_path):
-    pages = [run_page(tmp_path / "run"), comparison_page(tmp_path / "sweep"),
-             paper_page(tmp_path / "paper")]  # fmt: skip
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("pages")
+    return [run_page(folder / "run"), comparison_page(folder / "sweep"),
+            paper_page(folder / "paper")]  # fmt: skip
+
+
+class Boxes(HTMLParser):
+    """What the elements of a page are in: `inside` has a pair for each table and picture, its name
+    and whether it is in a box that scrolls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str | None] = []
+        self.inside: list[tuple[str, bool]] = []
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ("table", "img"):
+            self.inside.append((tag, "scroll" in self.open))
+        if tag == "div":
+            self.open.append(dict(attrs).get("class"))
+
+    def handle_endtag(self, tag):
+        if tag == "div":
+            self.open.pop()
+
+
+def test_what_is_wide_is_in_a_box_that_scrolls(pages):
+    """Everywhere; what a browser makes of it takes a browser, and pip has none."""
+    for page in pages:
+        boxes = Boxes()
+        boxes.feed(page.read_text(encoding="utf-8"))
+        assert {tag for tag, _ in boxes.inside} == {"table", "img"}, page
+        assert all(scrolls for _, scrolls in boxes.inside), page
+
+
+@pytest.mark.skipif(not BROWSER, reason=f"no browser: none of {', '.join(BROWSERS)} is installed")
+def test_pages_are_readable_on_a_desk_and_on_a_phone(pages, tmp_path):
     found, console = seen(pages, tmp_path)
     assert not console
     assert len(found) == len(pages) * len(WIDTHS)

@@ -1,20 +1,23 @@
 """Balanced against unbalanced, linear against fused, on recordings (Sec. 5.2, App. L.2).
 
 `python benchmarks/balance.py` runs what is missing of gin/neural/solvers.gin in runs/solvers, and
-writes benchmarks/results/balance.md, and the numbers to results/paper/balance.csv.
+writes benchmarks/results/balance.md, its numbers in results/paper/balance.csv, and
+docs/paper/balance.png.
 """
 
 import csv
-import statistics
 from pathlib import Path
 
 from tables import measured_by, runs_of, summary
 
-from morphkit.paper.figure import HEAD
+from morphkit.paper.drawings import curves
+from morphkit.paper.figure import Made
+from morphkit.paper.lines import PAIRS, Value, lines_of
 
 RESULTS = Path(__file__).parent / "results"
+ERROR = "morph/prediction_error"
 METRICS = {
-    "prediction error of a draw": "morph/prediction_error",
+    "prediction error of a draw": ERROR,
     "of the expected value": "morph/mean_prediction_error",
     "matching": "coupling/matching_accuracy_exact",
 }
@@ -22,9 +25,12 @@ METRICS = {
 
 def main() -> None:
     found: dict[tuple[str, float], list[dict[str, float]]] = {}
+    values = []
     for run in runs_of(["neural/solvers.gin"], "solvers"):
-        key = run.labels["solver"], 100 * float(run.labels["run.paired_fraction"])
-        found.setdefault(key, []).append(run.metrics)
+        solver, share = run.labels["solver"], 100 * float(run.labels["run.paired_fraction"])
+        found.setdefault((solver, share), []).append(run.metrics)
+        seed = int(run.labels["run.seed"])
+        values.append(Value("", solver, "paper", share, seed, run.metrics[ERROR]))
     seeds = max(map(len, found.values()))
     shares = sorted({share for _, share in found})
     lines = [
@@ -39,15 +45,11 @@ def main() -> None:
             cells = [summary([m[metric] for m in found[solver, s]], seeds) for s in shares]
             lines.append(f"| {solver} | {name} | {' | '.join(cells)} |")
     (RESULTS / "balance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    drawn = lines_of(values)
+    made = Made.of(curves(drawn, PAIRS, "prediction error of a draw"), drawn, None, "")
+    made.picture.savefig(RESULTS.parent.parent / "docs" / "paper" / "balance.png", dpi=150)
     with (RESULTS / "paper" / "balance.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(HEAD)
-        for (solver, share), of in found.items():
-            errors = [metrics["morph/prediction_error"] for metrics in of]
-            spread = statistics.stdev(errors) if len(errors) > 1 else 0.0
-            table.writerow(
-                ["", solver, "paper", share, statistics.mean(errors), spread, len(errors)]
-            )
+        csv.writer(file, lineterminator="\n").writerows(made.rows)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Pages as wide as a desk's and as a phone's: what is wide scrolls in a box of its own, and in a real
-browser nothing is wider than the screen, no picture missing, no letter too small, and no error."""
+"""Pages as wide as a desk's and as a phone's: what is wide scrolls in a box of its own, and in a
+real browser nothing is wider than the screen, no picture missing, no letter too small, no error."""
 
 import csv
 import json

@@ -24,26 +24,26 @@ METRICS = {
 
 
 def main() -> None:
-    found: dict[tuple[str, float], list[dict[str, float]]] = {}
+    found: dict[tuple[str, str, float], list[dict[str, float]]] = {}
     values = []
     for run in runs_of(["neural/solvers.gin"], "solvers"):
-        solver, share = run.labels["solver"], 100 * float(run.labels["run.paired_fraction"])
-        found.setdefault((solver, share), []).append(run.metrics)
-        seed = int(run.labels["run.seed"])
-        values.append(Value("", solver, "paper", share, seed, run.metrics[ERROR]))
+        mass, solver = run.labels["mass"], run.labels["solver"]
+        share, seed = 100 * float(run.labels["run.paired_fraction"]), int(run.labels["run.seed"])
+        found.setdefault((mass, solver, share), []).append(run.metrics)
+        values.append(Value(mass, solver, "paper", share, seed, run.metrics[ERROR]))
     seeds = max(map(len, found.values()))
-    shares = sorted({share for _, share in found})
+    shares = sorted({share for *_, share in found})
     lines = [
-        f"{measured_by('balance', seeds)}V4, the last layer, ε = 1e-3, unbalanced is τ = .99. "
-        "*Matching* is the probability that a draw of the coupling joins a stimulus with itself.",
+        f"{measured_by('balance', seeds)}V4, the last layer, ε = 1e-3, unbalanced is τ = .99, fused "
+        "is named by its α. *Matching* is the probability that a draw of the coupling joins a stimulus with itself.",
         "",
         "| solver | | " + " | ".join(f"{share:.0f} %" for share in shares) + " |",
         "|---|---|" + "---|" * len(shares),
     ]
-    for solver in dict.fromkeys(solver for solver, _ in found):
+    for mass, solver in dict.fromkeys((mass, solver) for mass, solver, _ in found):
         for name, metric in METRICS.items():
-            cells = [summary([m[metric] for m in found[solver, s]], seeds) for s in shares]
-            lines.append(f"| {solver} | {name} | {' | '.join(cells)} |")
+            cells = [summary([m[metric] for m in found[mass, solver, s]], seeds) for s in shares]
+            lines.append(f"| {solver}, {mass} | {name} | {' | '.join(cells)} |")
     (RESULTS / "balance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     drawn = lines_of(values)
     made = Made.of(curves(drawn, PAIRS, "prediction error of a draw"), drawn, None, "")

@@ -34,8 +34,9 @@ def main() -> None:
     seeds = max(map(len, found.values()))
     shares = sorted({share for *_, share in found})
     lines = [
-        f"{measured_by('balance', seeds)}V4, the last layer, ε = 1e-3, unbalanced is τ = .99, fused "
-        "is named by its α. *Matching* is the probability that a draw of the coupling joins a stimulus with itself.",
+        f"{measured_by('balance', seeds)}V4, the last layer, ε = 1e-3, unbalanced is τ = .99, "
+        "fused is named by its α. *Matching* is the probability that a draw of the coupling joins "
+        "a stimulus with itself.",
         "",
         "| solver | | " + " | ".join(f"{share:.0f} %" for share in shares) + " |",
         "|---|---|" + "---|" * len(shares),

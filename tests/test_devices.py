@@ -74,8 +74,8 @@ for count in (1, 8):
 def test_eight_devices_give_what_one_does(tmp_path):
     """504 points, so that each has its part; test_hosts.py has two devices, and 501."""
     environment = {
-        **os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join(sys.path),
+        **os.environ, "PYTHONPATH": os.pathsep.join(sys.path),
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
     }  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", SOLVED, str(tmp_path)], capture_output=True, text=True,

@@ -19,7 +19,9 @@ from morphkit.hosts import Place, asked, told, writes
 FEW = ["--set", "run.baselines = []", "--set", "Training.batch_size = 64"]
 
 
-LONG = ["--set", "Training.steps_per_dispatch = 10", "--set", "Training.steps = 600"]
+LONG = ["--set", "Training.steps_per_dispatch = 10", "--set", "Training.steps = 300",
+        "--set", "run.evaluators = []"]  # fmt: skip
+SMALL = ["--set", "run.field = @field.MLP", "--set", "MLP.layers = 1", "--set", "MLP.hidden = 16"]
 SAVING = ["--set", "Training.checkpoint_seconds = 0.0"]
 
 
@@ -96,7 +98,7 @@ def ended(processes: list[subprocess.Popen]) -> list[tuple[str, str]]:
 
 
 def test_two_processes_give_what_one_does(request_of, tmp_path, two):
-    asking = [*request_of, "--set", "Training.steps = 30", "--out"]
+    asking = [*request_of, *SMALL, "--set", "Training.steps = 30", "--out"]
     assert main([*asking, str(tmp_path / "one")]) == 0
     first, second = ended(two([*asking, str(tmp_path / "two")]))
     assert "report.html" in first[0]

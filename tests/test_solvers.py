@@ -45,12 +45,14 @@ def soft_bridge(prepared: BridgeGeometry, epsilon: float):
 
 
 def in_the_log_domain(cost, epsilon: float, taus: tuple[float, float], iterations: int = 3000):
-    """Sinkhorn with Eq. 28's damping and uniform weights, in float64."""
+    """Sinkhorn with Eq. 28's damping and uniform weights, in float64, until it no longer moves."""
     n, m = cost.shape
     f, g = np.zeros(n), np.zeros(m)
     for _ in range(iterations):
-        f = -np.log(n) - taus[0] * logsumexp(g - cost / epsilon, axis=1)
+        last, f = f, -np.log(n) - taus[0] * logsumexp(g - cost / epsilon, axis=1)
         g = -np.log(m) - taus[1] * logsumexp(f[:, None] - cost / epsilon, axis=0)
+        if np.abs(f - last).max() <= 1e-13 * np.abs(f).max():
+            break
     return np.exp(f[:, None] + g - cost / epsilon)
 
 

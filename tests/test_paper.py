@@ -268,9 +268,11 @@ def test_overlap_of_classes_is_that_of_their_neighbours():
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_figure_is_a_sweep_at_every_scale(scale, tmp_path):
     seed = tmp_path / "seed.gin"
-    once = {"SEEDS": 0, "MNIST_SEEDS": 0, "FIELD_SEEDS": 0} | {
-        f"{what}FRACTIONS": 0.2 for what in ("", "MNIST_", "MATCHED_", "NEURAL_", "DECODED_")
-    } | {"SHARES": 0.2}
+    once = (
+        {"SEEDS": 0, "MNIST_SEEDS": 0, "FIELD_SEEDS": 0}
+        | {f"{what}FRACTIONS": 0.2 for what in ("", "MNIST_", "MATCHED_", "NEURAL_", "DECODED_")}
+        | {"SHARES": 0.2}
+    )
     seed.write_text("\n".join(f"{name} = ({value},)" for name, value in once.items()))
     given = ["Recordings.path = 'it.nc'", "Recordings.pretrain = 'store'"]
     for file in FILES:

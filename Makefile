@@ -50,6 +50,7 @@ bench: $(VENV)/.tools
 	$(BIN)/python benchmarks/geodesic.py
 	$(BIN)/python benchmarks/square.py
 	$(BIN)/python benchmarks/balance.py
+	$(BIN)/python benchmarks/batches.py
 	$(BIN)/python benchmarks/claims.py
 	$(BIN)/python benchmarks/choice.py
 	$(BIN)/python benchmarks/recorded.py

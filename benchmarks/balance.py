@@ -5,14 +5,11 @@ writes benchmarks/results/balance.md, its numbers in results/paper/balance.csv, 
 docs/paper/balance.png.
 """
 
-import csv
 from pathlib import Path
 
-from tables import measured_by, runs_of, summary
+from tables import draw, measured_by, runs_of, summary
 
-from morphkit.paper.drawings import curves
-from morphkit.paper.figure import Made
-from morphkit.paper.lines import PAIRS, Value, lines_of
+from morphkit.paper.lines import PAIRS, Value
 
 RESULTS = Path(__file__).parent / "results"
 ERROR = "morph/prediction_error"
@@ -46,11 +43,7 @@ def main() -> None:
             cells = [summary([m[metric] for m in found[mass, solver, s]], seeds) for s in shares]
             lines.append(f"| {solver}, {mass} | {name} | {' | '.join(cells)} |")
     (RESULTS / "balance.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    drawn = lines_of(values)
-    made = Made.of(curves(drawn, PAIRS, "prediction error of a draw"), drawn, None, "")
-    made.picture.savefig(RESULTS.parent.parent / "docs" / "paper" / "balance.png", dpi=150)
-    with (RESULTS / "paper" / "balance.csv").open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(made.rows)
+    draw("balance", values, PAIRS, "prediction error of a draw")
 
 
 if __name__ == "__main__":

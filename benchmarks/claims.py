@@ -1,7 +1,7 @@
 """What the paper's text claims, held against the numbers behind the figures.
 
-`python benchmarks/claims.py` reads benchmarks/results/paper/*.csv, which `paper.py` and
-`balance.py` write, and writes benchmarks/results/claims.md. It computes nothing anew.
+`python benchmarks/claims.py` reads benchmarks/results/paper/*.csv, which `paper.py`, `balance.py`
+and `batches.py` write, and writes benchmarks/results/claims.md. It computes nothing anew.
 """
 
 import csv
@@ -45,7 +45,8 @@ class Figure:
             for row in rows
         }
         number = name.removeprefix("fig").upper().replace("_LARGE", ", large")
-        self.name, self.seeds = "V4" if name == "balance" else number, set[int]()
+        self.name = {"balance": "V4", "batches": "MNIST"}.get(name, number)
+        self.seeds = set[int]()
 
     def __call__(self, line: str, x: float | str, panel: str = "") -> Cell:
         found = self.cells[panel, line, x]
@@ -248,7 +249,15 @@ def tasks() -> Iterator[Row]:
         all(not digits("local", x).level(digits("global", x)) for x in (*FEW[1:], 10, 20)),
         [digits],
     )  # fmt: skip
-    yield Row("5.1.5", "Larger batches mitigate that.", "not measured", None)
+    batches = Figure("batches")
+    sizes = batches.places("local")
+    behind = [batches("global", size).mean - batches("local", size).mean for size in sizes]
+    yield Row(
+        "5.1.5", "Larger batches mitigate that.",
+        f"batch {sizes[0]:.0f} to {sizes[-1]:.0f}: {change(batches, 'local')}, global "
+        f"{change(batches, 'global')}",
+        trend(batches, "local") > 0 and behind[-1] < behind[0], [batches],
+    )  # fmt: skip
     for line in ("global", "local"):
         found = ahead(pixels, line, [*END_TO_END, "true"], FEW)
         found = [not won for won in found]  # an error

@@ -1,16 +1,20 @@
 """Lines of JSON that a killed benchmark goes on from, and what tables make of them."""
 
 import argparse
+import csv
 import json
 import os
 import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from morphkit.experiment.sharing import forget_programs
+from morphkit.paper.drawings import curves
+from morphkit.paper.figure import Made
+from morphkit.paper.lines import Value, lines_of
 from morphkit.report.labels import Run, read_runs
 from morphkit.sweeping import sweep
 
@@ -90,3 +94,15 @@ def summary(numbers: list[float], seeds: int, digits: int = 3) -> str:
     spread = f" ± {statistics.stdev(numbers):.{digits}f}" if len(numbers) > 1 else ""
     fewer = "" if len(numbers) == seeds else f" ({len(numbers)})"
     return f"{statistics.mean(numbers):.{digits}f}{spread}{fewer}"
+
+
+def draw(name: str, values: Sequence[Value], xlabel: str, ylabel: str) -> None:
+    """Curves of `values` in docs/paper/`name`.png, and their numbers in results/paper/`name`.csv,
+    as those of a figure of the paper are."""
+    lines = lines_of(values)
+    made = Made.of(curves(lines, xlabel, ylabel), lines, None, "")
+    root = Path(__file__).parent
+    made.picture.savefig(root.parent / "docs" / "paper" / f"{name}.png", dpi=150)
+    table = root / "results" / "paper" / f"{name}.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(made.rows)

@@ -32,8 +32,8 @@ def _described(value: Any, where: str) -> Any:
         }
     if isinstance(value, jax.Array):
         return {"array": str(value.dtype), "shape": list(value.shape)}
-    if type(value) is tuple:
-        return {"tuple": [_described(v, where) for v in value]}
+    if type(value) in (tuple, list):
+        return {type(value).__name__: [_described(v, where) for v in value]}
     if type(value) in PLAIN:
         return value
     raise ValueError(
@@ -52,6 +52,8 @@ def restored(saved: Any) -> Any:
         return jax.ShapeDtypeStruct(tuple(saved["shape"]), jnp.dtype(saved["array"]))
     if "tuple" in saved:
         return tuple(restored(v) for v in saved["tuple"])
+    if "list" in saved:
+        return [restored(v) for v in saved["list"]]
     cls = _class(saved["class"])
     if set(saved["fields"]) != set(cls.__dataclass_fields__):
         raise ValueError(f"{saved['class']} has other fields than when this was saved")

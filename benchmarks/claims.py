@@ -279,24 +279,20 @@ def recordings() -> Iterator[Row]:
     def least(of: Sequence[str], mass: str, x: float) -> Cell:
         return min((balance(solver, x, mass) for solver in of), key=lambda cell: cell.mean)
 
-    for name, of in (("linear", linear), ("fused, each by its best α", fused)):
-        both = [(least(of, "unbalanced", x), least(of, "balanced", x)) for x in shares]
-        better = [a.mean < b.mean for a, b in both]
-        at = least(of, "unbalanced", 40), least(of, "balanced", 40)
+    of_draws = "Of a draw; of expected values see [Neural recordings](neural.md)."
+    for section, claim, ours, name, theirs in (
+        ("5.2, L.2", "Unbalanced works better, linear.",
+         (linear, "unbalanced"), "balanced", (linear, "balanced")),
+        ("5.2, L.2", "Unbalanced works better, fused, each by its best α.",
+         (fused, "unbalanced"), "balanced", (fused, "balanced")),
+        ("5.2, note 8", "Linear performs better than fused by its best α, both unbalanced.",
+         (linear, "unbalanced"), "fused", (fused, "unbalanced")),
+    ):  # fmt: skip
+        better = [least(*ours, x).mean < least(*theirs, x).mean for x in shares]
         yield Row(
-            "5.2, L.2", f"Unbalanced works better, {name}.",
-            f"less error in {share(better)} shares; at 40 %: {at[0]}, balanced {at[1]}",
-            all(better), [balance],
-            "Of a draw; of expected values see [Neural recordings](neural.md).",
+            section, claim, f"less error in {share(better)} shares; at 40 %: {least(*ours, 40)}, "
+            f"{name} {least(*theirs, 40)}", all(better), [balance], of_draws,
         )  # fmt: skip
-    both = [(least(linear, "unbalanced", x), least(fused, "unbalanced", x)) for x in shares]
-    better = [a.mean < b.mean for a, b in both]
-    at = least(linear, "unbalanced", 40), least(fused, "unbalanced", 40)
-    yield Row(
-        "5.2, note 8", "Linear performs better than fused by its best α, both unbalanced.",
-        f"less error in {share(better)} shares; at 40 %: {at[0]}, fused {at[1]}", all(better),
-        [balance],
-    )  # fmt: skip
     for line, up in (("true", 1), ("global", -1)):
         found = [trend(errors, line, layer) == up for layer in layers]
         yield Row(

@@ -14,6 +14,7 @@ import pytest
 from morphkit_aligners.aligners import TrueAlignment
 from morphkit_aligners.refined import RefinedAlignment
 from morphkit_baselines.anchor import NearestAnchor
+from morphkit_baselines.generative import FusedLatentVAE
 from morphkit_baselines.linear import PLS, Ridge
 from morphkit_costs.bridge import BridgeCost
 from morphkit_costs.canonical import CanonicalCost
@@ -25,12 +26,13 @@ from sklearn.linear_model import LinearRegression
 import morphkit
 from morphkit.api import asked
 from morphkit.experiment.train import anchored, build_networks, train
-from morphkit.interfaces import LatentMap
+from morphkit.interfaces import LatentMap, RawBaseline
 from morphkit.morph import load
 from morphkit.training.anchor import Anchor
 from morphkit.training.loop import Training
 from morphkit.types import Cloud, PairedData, Pairs
 from morphkit.wiring.configuration import ConfigurationError
+from morphkit.wiring.registry import registry
 
 KEY = jax.random.key(0)
 
@@ -189,6 +191,23 @@ def test_a_base_of_a_missing_package_or_another_version_is_named(trained, tmp_pa
         changed(**base)
         with pytest.raises(ValueError, match=r"manifest.json is damaged"):
             load(tmp_path / "m")
+
+
+BASELINES = [component.cls for component in registry.load() if component.kind == "baseline"]
+
+
+@pytest.mark.parametrize("cls", [c for c in BASELINES if not issubclass(c, RawBaseline)])
+def test_every_baseline_of_features_is_saved_with_the_morph_that_starts_from_it(cls, tmp_path):
+    """Targets repeat, so that classifiers are asked, too."""
+    rng, k = np.random.default_rng(0), np.arange(60) % 3
+    x = 3 * rng.normal(size=(3, 4))[k] + rng.normal(size=(60, 4))
+    known = Pairs.from_array(np.stack([np.arange(15)] * 2, 1))
+    data = PairedData(Cloud.uniform(x), Cloud.uniform(rng.normal(size=(3, 3))[k]), known)
+    baseline = cls(steps=1, width=8, beta=1.0) if cls is FusedLatentVAE else cls()
+    sampler = TrueAlignment().sampler(data, BridgeCost(), Sinkhorn())
+    morph = morph_of(data, sampler, anchored(baseline, data, None), Training(0))
+    again = load(morph.save(tmp_path / "m"))
+    np.testing.assert_array_equal(again(x), morph(x))
 
 
 def test_what_cannot_be_an_anchor_is_explained(paired, bent, pairs_only):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from morphkit.experiment.parts import parted, thinned
 from morphkit.experiment.suggest import suggest
 from morphkit.experiment.verdict import Answers, Verdict, judge
 from morphkit.folder import RunFolder
+from morphkit.interfaces import Baseline, LatentMap
 from morphkit.loggers import Log
 from morphkit.report.choice import held_out_recall
 from morphkit.transport.entropic import EntropicMap, Reading
@@ -752,6 +754,29 @@ def test_a_teacher_that_fails_without_held_out_targets_is_out_and_the_rest_goes_
     field = contest(Choice([way], folds=2), {"taught": way, "other": candidate(1)}, rotated)
     outs = {c.name: c.out for c in field}
     assert outs["taught"] == "not possible: SVD did not converge"
+    assert field[0].name == "other"
+
+
+class Leaning(LatentMap):
+    """A map that leans on another library's object."""
+
+    model: object = eqx.field(static=True)
+
+    def __call__(self, x, *, key=None):
+        return jnp.zeros((len(x), 8))
+
+
+class Foreign(Baseline):
+    def fit(self, data):
+        return Leaning(SimpleNamespace())
+
+
+def test_what_could_not_be_saved_is_not_chosen(rotated):
+    """It would end the run that chose it."""
+    ways = {"foreign": Foreign(), "other": candidate(1)}
+    field = contest(Choice([candidate()], folds=2), ways, rotated)
+    outs = {c.name: c.out for c in field}
+    assert outs["foreign"].startswith("not possible: Leaning.model is of types.SimpleNamespace")
     assert field[0].name == "other"
 
 

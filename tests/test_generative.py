@@ -25,7 +25,6 @@ from morphkit.api import asked
 from morphkit.interfaces import Evaluator, Scene
 from morphkit.types import Cloud, PairedData, Pairs, Split
 from morphkit.wiring.registry import registry
-from morphkit.wiring.structure import restored, structure
 
 FAST = {"steps": 400, "batch_size": 32, "channels": (8, 8, 16), "beta": 0.1}
 
@@ -296,11 +295,3 @@ def test_the_preset_and_the_papers_widths_go_with_both_directions(direction):
         if isinstance(baseline, VAE | FusedVAE):
             own = quarter.rows[row].channels  # pyright: ignore
             assert [4 * c for c in own] == list(baseline.channels) == [512, 1024, 2048]
-
-
-def test_a_map_by_latents_can_be_the_anchor_of_a_saved_morph(paired):
-    """Its layers are a list."""
-    fitted = FusedLatentVAE(steps=1, width=8).fit(paired)
-    again = restored(json.loads(json.dumps(structure(fitted))))
-    assert jax.tree.structure(again) == jax.tree.structure(fitted)
-    assert [a.shape for a in jax.tree.leaves(again)] == [a.shape for a in jax.tree.leaves(fitted)]

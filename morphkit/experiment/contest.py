@@ -20,6 +20,7 @@ from ..transport.entropic import EntropicMap, Reading
 from ..transport.matching import cosines
 from ..types import Cloud, PairedData
 from ..wiring.records import arguments
+from ..wiring.structure import structure
 from .choice import Candidate, Choice, Way, described, kinds
 from .parts import Part, parted, thinned, unseen
 from .verdict import Answers, Verdict, judge
@@ -287,8 +288,9 @@ def _answers(way: Way, part: Part, targets: Cloud, groups: Groups) -> dict[bool,
     data, partners, points = part.data, part.partners, np.asarray(targets.points)
     other = None
     if isinstance(way, Baseline):
-        x = data.x.points[part.held]
-        given = jnp.asarray(way.fit(data).expected(x), jnp.float32)
+        x, fitted = data.x.points[part.held], way.fit(data)
+        structure(fitted)  # refuses what could not be saved with the morph, if it were chosen
+        given = jnp.asarray(fitted.expected(x), jnp.float32)
         center = targets.weights @ targets.points
         logits = np.asarray(cosines(given, targets.points, center), np.float64)
         i, j = np.nonzero(part.hidden)
